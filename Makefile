@@ -1,0 +1,37 @@
+# Two commands do all the set-up: `make serve` runs the service, `make test` runs the tests.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: serve test check format clean
+
+serve: $(VENV)/.installed-serve  ## Serve the shipped models on http://127.0.0.1:8000, on the CPU
+	$(BIN)/glimpse serve
+
+test: $(VENV)/.installed-dev  ## Run the tests
+	$(BIN)/pytest
+
+check: $(VENV)/.installed-dev  ## Lint, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove what the other commands made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-serve: $(VENV)/bin/python pyproject.toml
+	$(PIP) --editable '.[cpu]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable '.[cpu,train,dev]'
+	touch $@ $(VENV)/.installed-serve

@@ -1,0 +1,83 @@
+"""The model card: what a person wants to know of an artifact, written from what its manifest knows."""
+
+from export.manifest import Manifest
+
+FAMILIES = {
+    "stn": (
+        "a spatial transformer network that finds a digit in a picture, rectifies it and reads it",
+        "MNIST (Y. LeCun, C. Cortes, C. J. C. Burges), 55,000 training digits, distorted anew for every batch: rotated, "
+        "scaled and translated, in perspective, elastically warped, cluttered, and rendered as photographs of ink on "
+        "paper",
+        "It reads one digit a picture, in the handwriting of MNIST. It has never seen letters, several digits or nothing "
+        "at all, and names a digit all the same; look at its confidence.",
+        "stn {name}",
+    ),
+    "draw": (
+        "DRAW, a recurrent network that draws digits stroke by stroke through a window of attention",
+        "MNIST (Y. LeCun, C. Cortes, C. J. C. Burges), 55,000 training digits, binarised anew for every batch; the class "
+        "is withheld from 40 % of them",
+        "It draws MNIST's digits, 28 x 28, and nothing else. It was trained for 8 to 64 steps; with fewer it does not "
+        "finish.",
+        "draw",
+    ),
+    "ntm": (
+        "a neural Turing machine that runs {task} on an external memory",
+        "Random episodes, generated anew for every batch",
+        "It learned from short episodes; on much longer ones it makes the mistakes that its metrics name. What it answers "
+        "is computed by a network and may be wrong.",
+        "ntm {task}",
+    ),
+}
+PAPERS = {
+    "stn": "Jaderberg, Simonyan, Zisserman, Kavukcuoglu: Spatial Transformer Networks. 2015. "
+    "https://arxiv.org/abs/1506.02025",
+    "draw": "Gregor, Danihelka, Graves, Rezende, Wierstra: DRAW: A Recurrent Neural Network For Image Generation. 2015. "
+    "https://arxiv.org/abs/1502.04623",
+    "ntm": "Graves, Wayne, Danihelka: Neural Turing Machines. 2014. https://arxiv.org/abs/1410.5401",
+}
+
+
+def model_card(manifest: Manifest) -> str:
+    """The card as Markdown."""
+    what, data, limits, command = FAMILIES[manifest.family]
+    training = manifest.training
+    words = {"name": manifest.name, "task": training.get("task", "")}
+    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
+    graphs = "\n".join(
+        f"- `{name}`: largest difference from eager PyTorch {graph.worst_error:.1e} "
+        f"(tolerated {graph.tolerance:.0e}), batches up to {graph.largest_batch}"
+        for name, graph in manifest.graphs.items()
+    )
+    minutes = training.get("seconds", 0) / 60
+    return f"""# {manifest.name}, version {manifest.version}
+
+This is {what.format(**words)}.
+
+{PAPERS[manifest.family]}
+
+## Training
+
+- Data: {data}.
+- Command: `glimpse train {command.format(**words)} --updates {training.get("schedule", {}).get("updates", 0)} --seed {training.get("seed")}`
+- Kept: the running average of the weights after {training.get("update")} updates, {minutes:.0f} minutes of one CPU core.
+
+## Metrics
+
+On held-out data, as the trainer measured them when it kept these weights:
+
+| metric | value |
+|---|---|
+{metrics}
+
+## Graphs
+
+{graphs}
+
+## Limits
+
+{limits.format(**words)}
+
+## Licence
+
+Apache-2.0, like the code. MNIST is used under the terms of its authors (CC BY-SA 3.0).
+"""

@@ -1,0 +1,174 @@
+"""The artifact: a folder `NAME/VERSION` with graphs, tensors and a manifest that vouches for them.
+
+This is the one module that the exporter and the service share; it needs neither PyTorch nor ONNX.
+
+A graph is a function of tensors. The leading axes of a tensor's shape say what it is:
+
+- `("B", ...)`: a row a sequence, given or answered once.
+- `("T", "B", ...)`: a row a step and sequence; a graph that has such inputs is *recurrent*, and runs a segment of T
+  steps over B sequences at once.
+
+A recurrent graph carries `state`: for every state tensor `x` the graph has an input `x` and an output `next_x`. Where a
+sequence starts is in the artifact's tensors, as `initial/GRAPH/x`, a single row without the batch axis.
+
+The tensors file also holds a golden example of every graph (`golden/GRAPH/NAME`, inputs and outputs): what the
+network answered in eager PyTorch on the day of the export, and what a server must reproduce before it is ready.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+MANIFEST_FILE = "manifest.json"
+TENSORS_FILE = "tensors.npz"
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "README.md"
+
+DType = Literal["float32", "int64", "uint8"]
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class ManifestError(Exception):
+    """A manifest is missing or malformed, or a file is not the one that the manifest vouches for."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(_Record):
+    """Name, type and shape of a tensor; the axes B (sequences) and T (steps) are free."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | Literal["B", "T"], ...]
+
+    @property
+    def is_per_step(self) -> bool:
+        """Whether there is a value for every step."""
+        return self.shape[0] == "T"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape without the free axes."""
+        return tuple(axis for axis in self.shape if isinstance(axis, int))
+
+
+class Signature(_Record):
+    """What a graph takes and answers."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    state: tuple[TensorSpec, ...] = ()
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the graph runs steps, rather than answering at once."""
+        return any(spec.is_per_step for spec in self.inputs)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Every input of the graph in its order, the state included."""
+        return tuple(spec.name for spec in (*self.inputs, *self.state))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Every output of the graph in its order, the next state included."""
+        return (*(spec.name for spec in self.outputs), *(f"next_{spec.name}" for spec in self.state))
+
+
+class Graph(_Record):
+    """One graph of an artifact, in one or more formats."""
+
+    signature: Signature
+    onnx: str | None = None
+    """File of the ONNX graph."""
+    torchscript: str | None = None
+    """File of the TorchScript graph."""
+    tolerance: float
+    """Largest absolute difference from eager PyTorch that was accepted at export."""
+    worst_error: float
+    """Largest absolute difference that was found at export."""
+    largest_batch: int = Field(ge=1)
+    """The largest batch for which this was checked."""
+
+
+class File(_Record):
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(_Record):
+    """Everything that is known of an artifact without opening its files."""
+
+    format: Literal[1] = 1
+    name: str
+    version: int = Field(ge=1)
+    family: Literal["stn", "draw", "ntm"]
+    config: dict[str, Any]
+    """Sizes of the network, as its `Config` holds them."""
+    graphs: dict[str, Graph]
+    metrics: dict[str, float]
+    training: dict[str, Any]
+    producer: dict[str, str]
+    """Versions of what made the artifact."""
+    files: dict[str, File]
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(path: Path) -> File:
+    """The entry of a file that lies there now."""
+    return File(sha256=sha256(path), bytes=path.stat().st_size)
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Write the manifest, atomically. It comes last: a folder without one is no artifact yet."""
+    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+        json.dump(manifest.model_dump(), file, indent=2)
+        file.write("\n")
+    os.chmod(file.name, 0o644)  # noqa: PTH101
+    os.replace(file.name, folder / MANIFEST_FILE)  # noqa: PTH105
+
+
+def read(folder: Path) -> Manifest:
+    """Read a folder's manifest and check every file that it names.
+
+    Raises:
+        ManifestError: the manifest is missing or malformed, or a file is missing or is not the one named.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ManifestError(f"{folder} holds no {MANIFEST_FILE}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ManifestError(f"{path} is malformed at {where or 'its root'}: {first['msg']}") from error
+    for name, expected in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise ManifestError(f"{file} is missing")
+        if (found := sha256(file)) != expected.sha256:
+            raise ManifestError(f"{file} has sha256 {found}, but the manifest vouches for {expected.sha256}")
+    return manifest
+
+
+def read_tensors(folder: Path, prefix: str) -> Mapping[str, Array]:
+    """The artifact's tensors whose name begins with `prefix`, by the rest of their name."""
+    with np.load(folder / TENSORS_FILE, allow_pickle=False) as tensors:
+        return {name.removeprefix(prefix): tensors[name] for name in tensors.files if name.startswith(prefix)}

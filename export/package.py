@@ -1,0 +1,156 @@
+"""From a checkpoint to an artifact: export, prove, describe. The manifest is written last."""
+
+import platform
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from export import manifest, parity, to_onnx, to_torchscript
+from export.card import model_card
+from export.graphs import ExportGraph, graphs_of
+from export.manifest import Array, Graph, Manifest
+from models.checkpoint import Checkpoint, CheckpointError, load, load_weights, save
+from models.draw.network import Config as DrawConfig
+from models.draw.network import Draw
+from models.ntm.network import Config as NtmConfig
+from models.ntm.network import NeuralTuringMachine
+from models.stn.network import Config as StnConfig
+from models.stn.network import StnNetwork
+
+BATCHES = (1, 2, 64)
+STEPS = (1, 7)
+GOLDEN_STEPS, GOLDEN_ROWS = 8, 2
+BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
+    "stn": lambda **config: StnNetwork(StnConfig(**config)),
+    "draw": lambda **config: Draw(DrawConfig(**config)),
+    "ntm": lambda **config: NeuralTuringMachine(NtmConfig(**config)),
+}
+"""By family, what builds a network from its configuration."""
+FORMATS = ("onnxruntime", "torchscript")
+
+
+def network_of(checkpoint: Checkpoint, source: Path) -> nn.Module:
+    """The network of a checkpoint, with its weights.
+
+    Raises:
+        CheckpointError: the checkpoint is of no known family, or does not fit its own configuration.
+    """
+    family = checkpoint.description.get("family")
+    if family not in BUILDERS:
+        raise CheckpointError(f"{source} is of the family {family!r}; known are {', '.join(BUILDERS)}")
+    network = BUILDERS[family](**checkpoint.description["config"])
+    load_weights(network, checkpoint, source)
+    return network.eval()
+
+
+def export(source: Path, repository: Path, *, version: int, formats: Collection[str] = ("onnxruntime",)) -> Path:
+    """Export the checkpoint `source` to `repository/NAME/VERSION`; answers that folder.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        ParityError: a graph does not answer what the network does; no manifest is written.
+    """
+    checkpoint = load(source)
+    network = network_of(checkpoint, source)
+    description = checkpoint.description
+    folder = repository / description["name"] / str(version)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    exported = graphs_of(network)
+    graphs: dict[str, Graph] = {}
+    tensors: dict[str, Array] = {}
+    for name, graph in exported.items():
+        # The first graph is the model's main one.
+        stem = "model" if not graphs else name
+        graphs[name] = _export_graph(graph, folder, stem, formats)
+        tensors |= {f"initial/{name}/{key}": row.numpy() for key, row in graph.initial.items()}
+        golden = parity.inputs_for(graph, GOLDEN_STEPS, GOLDEN_ROWS, seed=0)
+        tensors |= {f"golden/{name}/{key}": value.numpy() for key, value in golden.items()}
+        tensors |= {f"golden/{name}/{key}": value for key, value in parity.reference(graph, golden).items()}
+    np.savez_compressed(folder / manifest.TENSORS_FILE, **tensors)  # type: ignore[arg-type]
+    save(Checkpoint(checkpoint.tensors, description), folder / manifest.WEIGHTS_FILE)
+    described = Manifest(
+        name=description["name"],
+        version=version,
+        family=description["family"],
+        config=description["config"],
+        graphs=graphs,
+        metrics=description["metrics"],
+        training={
+            key: description[key] for key in ("task", "update", "seconds", "seed", "schedule") if key in description
+        },
+        producer={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "opset": str(to_onnx.OPSET),
+        },
+        files={},
+    )
+    (folder / manifest.CARD_FILE).write_text(model_card(described), encoding="utf-8")
+    files = {path.name: manifest.describe(path) for path in sorted(folder.iterdir())}
+    manifest.write(described.model_copy(update={"files": files}), folder)
+    return folder
+
+
+def _export_graph(graph: ExportGraph, folder: Path, stem: str, formats: Collection[str]) -> Graph:
+    onnx_file = f"{stem}.onnx" if "onnxruntime" in formats else None
+    script_file = f"{stem}.pt" if "torchscript" in formats else None
+    worst = 0.0
+    if onnx_file:
+        to_onnx.export(graph, folder / onnx_file)
+        worst = max(worst, _prove(graph, _onnx_runner(folder / onnx_file, graph), onnx_file))
+    if script_file:
+        to_torchscript.export(graph, folder / script_file)
+        worst = max(worst, _prove(graph, _script_runner(folder / script_file, graph), script_file))
+    return Graph(
+        signature=graph.signature,
+        onnx=onnx_file,
+        torchscript=script_file,
+        tolerance=parity.TOLERANCE["float32"],
+        worst_error=worst,
+        largest_batch=max(BATCHES),
+    )
+
+
+Runner = Callable[[Mapping[str, torch.Tensor]], Mapping[str, Array]]
+
+
+def _prove(graph: ExportGraph, run: Runner, where: str) -> float:
+    worst = 0.0
+    for rows in BATCHES:
+        for steps in STEPS if graph.signature.is_recurrent else (1,):
+            inputs = parity.inputs_for(graph, steps, rows, seed=rows + steps)
+            place = f"{where} at batch {rows}, {steps} steps"
+            worst = max(worst, parity.compare(parity.reference(graph, inputs), run(inputs), place).error)
+    return worst
+
+
+def _onnx_runner(path: Path, graph: ExportGraph) -> Runner:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(inputs: Mapping[str, torch.Tensor]) -> Mapping[str, Array]:
+        names = graph.signature.output_names
+        feeds = {name: inputs[name].numpy() for name in graph.signature.input_names}
+        return dict(zip(names, session.run(list(names), feeds), strict=True))
+
+    return run
+
+
+def _script_runner(path: Path, graph: ExportGraph) -> Runner:
+    module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+
+    def run(inputs: Mapping[str, torch.Tensor]) -> Mapping[str, Array]:
+        with torch.inference_mode():
+            results = module(*(inputs[name] for name in graph.signature.input_names))
+        return {name: tensor.numpy() for name, tensor in zip(graph.signature.output_names, results, strict=True)}
+
+    return run

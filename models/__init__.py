@@ -1,0 +1,1 @@
+"""The models, in PyTorch: networks, data, training and evaluation. Knows nothing of serving."""

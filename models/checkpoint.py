@@ -1,0 +1,68 @@
+"""Checkpoints: tensors and their description in one safetensors file, written whole or not at all.
+
+The description (JSON in the file's header) and the tensors cannot part ways, since they are one file. No pickle.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class CheckpointError(Exception):
+    """A checkpoint is missing, damaged, or of another model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Named tensors with a JSON-serialisable description of what they are."""
+
+    tensors: Mapping[str, Tensor]
+    description: Mapping[str, Any]
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `path` atomically: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    try:
+        save_file(tensors, temporary, metadata={"glimpse": json.dumps(dict(checkpoint.description))})
+        os.replace(temporary, path)  # noqa: PTH105 - Path.replace is the same call with a return value
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint to CPU tensors.
+
+    Raises:
+        CheckpointError: the file is missing, is no safetensors file, or was not written by `save`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {})["glimpse"])
+            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, description)  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}") from error
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not a Glimpse checkpoint: {error}") from error
+
+
+def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path) -> None:
+    """Put a checkpoint's tensors into `network`.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown or of another shape; the first few are named.
+    """
+    try:
+        network.load_state_dict(dict(checkpoint.tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"{source} does not fit the network: {error}") from error

@@ -1,0 +1,100 @@
+"""MNIST (LeCun, Cortes, Burges): read from a folder, fetched and checksummed when absent.
+
+The checksums are of the *unpacked* bytes, so that a copy from any mirror, however it was compressed, passes.
+"""
+
+import gzip
+import hashlib
+import os
+import tempfile
+import urllib.request
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+MIRRORS = (
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+MD5_UNPACKED = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+IMAGE_HEADER_BYTES = 16
+LABEL_HEADER_BYTES = 8
+VALIDATION_DIGITS = 5_000
+
+
+class DatasetError(Exception):
+    """A data file is absent and could not be fetched, or is not the file it should be."""
+
+
+class Split(Enum):
+    """TRAIN and VALIDATION share the training files: what chooses a checkpoint never sees the test set."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """Pictures and their classes; white ink (255) on black paper (0)."""
+
+    images: UInt8[np.ndarray, "N 28 28"]
+    labels: UInt8[np.ndarray, "N"]
+
+
+def load(directory: Path, split: Split) -> Digits:
+    """Read a split from `directory` (or its subfolder `mnist`), fetching what is missing.
+
+    Raises:
+        DatasetError: a file is neither there nor to be had, or its bytes are not MNIST's.
+    """
+    prefix = "t10k" if split is Split.TEST else "train"
+    images = np.frombuffer(_unpacked(directory, f"{prefix}-images-idx3-ubyte"), np.uint8, offset=IMAGE_HEADER_BYTES)
+    labels = np.frombuffer(_unpacked(directory, f"{prefix}-labels-idx1-ubyte"), np.uint8, offset=LABEL_HEADER_BYTES)
+    digits = {
+        Split.TRAIN: slice(0, len(labels) - VALIDATION_DIGITS),
+        Split.VALIDATION: slice(len(labels) - VALIDATION_DIGITS, None),
+        Split.TEST: slice(None),
+    }[split]
+    return Digits(images.reshape(-1, 28, 28)[digits], labels[digits])
+
+
+def _unpacked(directory: Path, name: str) -> bytes:
+    for path in (directory / f"{name}.gz", directory / "mnist" / f"{name}.gz"):
+        if path.exists():
+            return _checked(gzip.decompress(path.read_bytes()), name, str(path))
+    return _fetched(directory / f"{name}.gz", name)
+
+
+def _fetched(path: Path, name: str) -> bytes:
+    failures: list[str] = []
+    for mirror in MIRRORS:
+        url = f"{mirror}{path.name}"
+        try:
+            with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the mirrors are constants
+                packed = response.read()
+        except OSError as error:
+            failures.append(f"{url}: {error}")
+            continue
+        unpacked = _checked(gzip.decompress(packed), name, url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(packed)
+        os.replace(file.name, path)  # noqa: PTH105 - a whole file or none
+        return unpacked
+    raise DatasetError(f"{path} is missing and no mirror answered: {'; '.join(failures)}")
+
+
+def _checked(unpacked: bytes, name: str, source: str) -> bytes:
+    found = hashlib.md5(unpacked, usedforsecurity=False).hexdigest()
+    if found != MD5_UNPACKED[name]:
+        raise DatasetError(f"{source} is not MNIST's {name}: md5 {found}, expected {MD5_UNPACKED[name]}")
+    return unpacked

@@ -1,0 +1,80 @@
+"""Measures of a neural Turing machine on its task, and the yardstick of the n-gram task.
+
+Section 4 of Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
+
+Axes: T steps, B batch, O outputs.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from models.ntm.network import NeuralTuringMachine
+from models.ntm.tasks import CONTEXT_BITS, Episodes, Task
+
+SEED = 20_141_020
+"""Of the episodes that every evaluation uses: never a training seed's, since those are mixed."""
+
+
+def evaluate(network: NeuralTuringMachine, task: Task, *, sequences: int) -> Mapping[str, float]:
+    """Means per sequence at each of the task's sizes, and their `score` (lower is better).
+
+    Bit errors; the score is their sum over the sizes, most of which lie far outside of the training's. For
+    n-grams bits of cost; the score is the excess over the optimal estimator's cost on the same sequences,
+    since sequences differ from each other by more than estimators do.
+    """
+    device = network.initial_reads.device
+    metrics: dict[str, float] = {}
+    score = 0.0
+    for sizes in task.evaluation:
+        generator = torch.Generator(device).manual_seed(SEED)
+        episodes = task.episodes(generator, sequences, **sizes)
+        logits = network.unroll(episodes.inputs)
+        if task.name == "dynamic-ngrams":
+            cost = float(cost_bits(logits, episodes).mean())
+            optimal = float(cost_bits(optimal_logits(episodes.targets), episodes).mean())
+            metrics |= {"cost_bits": cost, "optimal_cost_bits": optimal}
+            score += cost - optimal
+        else:
+            errors = float(bit_errors(logits, episodes).mean())
+            metrics["errors_" + "_".join(f"{name}_{size}" for name, size in sizes.items())] = errors
+            score += errors
+    return {"score": score, **metrics}
+
+
+def bit_errors(logits: Float[Tensor, "T B O"], episodes: Episodes) -> Float[Tensor, "B"]:
+    """Wrong bits of each sequence, a logit above 0 being a 1."""
+    wrong = (logits > 0) != (episodes.targets > 0.5)
+    return (wrong * episodes.mask).sum((0, 2))
+
+
+def cost_bits(logits: Float[Tensor, "T B O"], episodes: Episodes) -> Float[Tensor, "B"]:
+    """-sum log2 P(target) of each sequence."""
+    nats = functional.binary_cross_entropy_with_logits(logits, episodes.targets, reduction="none")
+    return (nats * episodes.mask).sum((0, 2)) / math.log(2)
+
+
+def optimal_logits(bits: Float[Tensor, "T B 1"]) -> Float[Tensor, "T B 1"]:
+    """Bayes' estimator P(bit = 1) = (N1 + 1/2) / (N0 + N1 + 1), as logits log((N1 + 1/2) / (N0 + 1/2)).
+
+    N0 and N1 count the zeros and the ones that followed the same 5 bits earlier in the sequence. In the first
+    5 steps the estimate is even.
+    """
+    _, batch_size, _ = bits.shape
+    counts = bits.new_full((batch_size, 2**CONTEXT_BITS, 2), 0.5)  # N0 + 1/2, N1 + 1/2
+    sequence = torch.arange(batch_size, device=bits.device)
+    context = torch.zeros(batch_size, dtype=torch.int64, device=bits.device)
+    logits = []
+    for t, bit in enumerate(bits.squeeze(2).long()):
+        if t < CONTEXT_BITS:
+            logits.append(torch.zeros_like(bits[t]))
+        else:
+            zeros, ones = counts[sequence, context].unbind(1)
+            logits.append(torch.log(ones / zeros).unsqueeze(1))
+            counts[sequence, context, bit] += 1
+        context = (2 * context + bit) % 2**CONTEXT_BITS
+    return torch.stack(logits)

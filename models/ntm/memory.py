@@ -1,0 +1,34 @@
+"""Memory: reading, and writing by erasing and adding.
+
+Sections 3.1 and 3.2 of Graves, Wayne, Danihelka, "Neural Turing Machines" (2014),
+https://arxiv.org/abs/1410.5401.
+
+Axes: B batch, R read heads, W write heads, N memory slots, M slot width.
+
+Where it departs from the paper: several write heads write one after the other, so that a later head also
+erases what an earlier one added. With one write head nothing differs.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def read(memory: Float[Tensor, "B N M"], w: Float[Tensor, "B R N"]) -> Float[Tensor, "B R M"]:
+    """Weighted sum of the slots for each read head: r = sum_i w(i) M(i) (eq. 2)."""
+    return w @ memory
+
+
+def write(
+    memory: Float[Tensor, "B N M"],
+    w: Float[Tensor, "B W N"],
+    e: Float[Tensor, "B W M"],
+    a: Float[Tensor, "B W M"],
+) -> Float[Tensor, "B N M"]:
+    """Erase e, then add a, for each write head: M(i) = M_prev(i) (1 - w(i) e) + w(i) a (eq. 3, 4).
+
+    Computed as M_prev - w (M_prev e - a), which stores no outer product.
+    """
+    for head in range(w.shape[1]):
+        w_head = w[:, head, :, None]
+        memory = memory - w_head * (memory * e[:, head, None] - a[:, head, None])
+    return memory

@@ -1,0 +1,248 @@
+"""The distortions of the paper: each takes clean digits to pictures, and says where the digits' points went.
+
+M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer Networks", 2015,
+https://arxiv.org/abs/1506.02025, appendix A.
+
+All but the elastic one are projective: they are told by where the four corners of the 28x28 digit come to
+lie. Pictures are rendered at the frame's own size; `framed` then brings them to the network's input as the
+service does uploads. The paper does not say what becomes of corners that fold the picture over itself; here
+they are drawn anew.
+
+Coordinates are normalised as in `transformer`: those of the digit over its 28x28 picture, those of a frame
+over the square that contains it, so that a frame of another shape reaches 1 along its longer side only.
+
+Axes: B batch, H W height and width of a frame, S side of the network's input.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.stn.transformer import ThinPlateSplineGrid, pixel_centres
+
+DIGIT_SIDE = 28
+CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
+"""Top-left, top-right, bottom-right, bottom-left."""
+OUTSIDE = 2.0
+"""A coordinate outside every picture."""
+
+
+class Distorted(NamedTuple):
+    """Pictures, and what became of the digits in them."""
+
+    pictures: Float[Tensor, "B 1 H W"]
+    points: Float[Tensor, "B 16 2"]
+    """Where the digit's control points (those of `ThinPlateSplineGrid`) lie."""
+    greys: Float[Tensor, "B 2"]
+    """What black paper and white ink became."""
+
+
+Distortion = Callable[[Float[Tensor, "B 1 28 28"], torch.Generator], Distorted]
+"""Makes pictures from digits in 0..1, white on black; all randomness comes from the generator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """R: turned by up to 90 degrees either way."""
+
+    degrees: float = 90.0
+
+    def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
+        """Turn about the centre."""
+        size = len(digits)
+        angle = uniform(generator, (size,), -self.degrees, self.degrees)
+        corners = similar_corners(angle, torch.ones_like(angle), angle.new_zeros(size, 2))
+        return place(digits, corners, DIGIT_SIDE, DIGIT_SIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class RotationScaleTranslation:
+    """RTS: turned by up to 45 degrees, scaled by 0.7 to 1.2, anywhere in a 42x42 frame."""
+
+    degrees: float = 45.0
+    scale: tuple[float, float] = (0.7, 1.2)
+    side: int = 42
+
+    def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
+        """Turn, scale and move; the scaled digit's box, were it upright, stays in the frame."""
+        size = len(digits)
+        angle = uniform(generator, (size,), -self.degrees, self.degrees)
+        half = uniform(generator, (size,), *self.scale) * DIGIT_SIDE / self.side
+        centre = uniform(generator, (size, 2), -1.0, 1.0) * (1 - half).unsqueeze(1)
+        return place(digits, similar_corners(angle, half, centre), self.side, self.side)
+
+
+@dataclass(frozen=True, slots=True)
+class Perspective:
+    """P: scaled by 0.75 to 1, then every corner moved by a normal of standard deviation 5 pixels."""
+
+    scale: tuple[float, float] = (0.75, 1.0)
+    corner_pixels: float = 5.0
+
+    def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
+        """Scale, then pull at the corners."""
+        size = len(digits)
+        half = uniform(generator, (size,), *self.scale)
+        square = similar_corners(torch.zeros_like(half), half, half.new_zeros(size, 2))
+        corners = pulled_corners(square, self.corner_pixels * 2 / DIGIT_SIDE, generator)
+        return place(digits, corners, DIGIT_SIDE, DIGIT_SIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class Elastic:
+    """E: a thin-plate spline on a 4x4 grid over the picture, each point moved by a normal of 1.5 pixels."""
+
+    point_pixels: float = 1.5
+
+    def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
+        """Sample the digit through the spline f; the points go where f has them for its values."""
+        size, device = len(digits), digits.device
+        spline = ThinPlateSplineGrid(reach=1.0).to(device)
+        moved = normal(generator, (size, 32)) * self.point_pixels * 2 / DIGIT_SIDE
+        theta = spline.identity + moved
+        frame = pixel_centres(DIGIT_SIDE, DIGIT_SIDE).to(device)
+        pictures = _sample(digits, spline(theta, frame), DIGIT_SIDE, DIGIT_SIDE)
+
+        # f(p) = c is solved by p <- p + (c - f(p)), which contracts as long as f comes nowhere near folding.
+        goal = _control().to(device)
+        points = goal.expand(size, -1, -1)
+        for _ in range(12):
+            points = (points + goal - spline(theta, points)).clamp(-OUTSIDE, OUTSIDE)
+        return Distorted(pictures, points, _white_on_black(digits))
+
+
+@dataclass(frozen=True, slots=True)
+class Clutter:
+    """Translated and cluttered: anywhere in a 60x60 frame, among 6x6 patches of other digits."""
+
+    side: int = 60
+    patches: tuple[int, int] = (6, 16)
+    patch_side: int = 6
+
+    def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
+        """Move by whole pixels; patches come from the batch's other digits; the brighter pixel shows."""
+        size, device = len(digits), digits.device
+        room = self.side - DIGIT_SIDE
+        offset = torch.randint(room + 1, (size, 2), generator=generator, device=device)
+        half = torch.full((size,), DIGIT_SIDE / self.side, device=device)
+        corners = similar_corners(torch.zeros_like(half), half, (2 * offset - room) / self.side)
+        clean = place(digits, corners, self.side, self.side)
+
+        fewest, most = self.patches
+        count = torch.randint(fewest, most + 1, (size, 1, 1), generator=generator, device=device)
+        step = torch.randint(1, max(size, 2), (size, most, 1), generator=generator, device=device)
+        others = (torch.arange(size, device=device).view(-1, 1, 1) + step) % size
+        ink = digits.flatten(1)[others, self._pixels(size, most, DIGIT_SIDE, generator)]
+        ink = ink * (torch.arange(most, device=device).view(1, -1, 1) < count)
+        where = self._pixels(size, most, self.side, generator)
+        pictures = clean.pictures.flatten(1).scatter_reduce(1, where.flatten(1), ink.flatten(1), "amax")
+        return clean._replace(pictures=pictures.view_as(clean.pictures))
+
+    def _pixels(self, size: int, most: int, side: int, generator: torch.Generator) -> Tensor:
+        """Flat indices of the pixels of random patches of a square picture: [size, most, patch_side ** 2]."""
+        device = generator.device
+        inside = torch.arange(self.patch_side, device=device)
+        row, column = torch.randint(side - self.patch_side + 1, (2, size, most, 1), generator=generator, device=device)
+        patch = (inside.view(-1, 1) * side + inside).flatten()
+        pixels: Tensor = row * side + column + patch
+        return pixels
+
+
+def framed(pictures: Float[Tensor, "B 1 H W"], side: int) -> Float[Tensor, "B 1 S S"]:
+    """The network's input: padded to a square with the mean of the outermost ring, then resized."""
+    height, width = pictures.shape[-2:]
+    rows, columns = pictures[..., [0, -1], :], pictures[..., 1:-1, [0, -1]]
+    ring = torch.cat((rows.flatten(1), columns.flatten(1)), 1)
+    level = ring.mean(1).view(-1, 1, 1, 1)
+    beside, below = max(height - width, 0), max(width - height, 0)
+    # Padding the difference to the level with zeros pads the picture with the level.
+    margins = (beside // 2, beside - beside // 2, below // 2, below - below // 2)
+    square = F.pad(pictures - level, margins) + level
+    resized = F.interpolate(square, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return resized.clamp(0, 1)
+
+
+def uniform(generator: torch.Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:
+    """Uniform numbers on the generator's device."""
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+
+
+def normal(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers on the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device)
+
+
+def similar_corners(
+    degrees: Float[Tensor, "B"], half: Float[Tensor, "B"], centre: Float[Tensor, "B 2"]
+) -> Float[Tensor, "B 4 2"]:
+    """Corners of a square of half side `half`, turned about its centre, clockwise to the eye."""
+    cosine, sine = (degrees * math.pi / 180).cos(), (degrees * math.pi / 180).sin()
+    turned = torch.stack((cosine, -sine, sine, cosine), -1).view(-1, 2, 2)
+    square = torch.tensor(CORNERS, device=degrees.device) * half.view(-1, 1, 1)
+    return square @ turned.mT + centre.unsqueeze(1)
+
+
+def pulled_corners(
+    corners: Float[Tensor, "B 4 2"],
+    deviation: float | Float[Tensor, "B 1 1"],
+    generator: torch.Generator,
+    tries: int = 8,
+) -> Float[Tensor, "B 4 2"]:
+    """Corners moved at random, drawn anew (up to `tries` times) while they fold the picture."""
+    drawn = corners + deviation * normal(generator, (tries, *corners.shape))
+    edges = drawn.roll(-1, -2) - drawn
+    following = edges.roll(-1, -2)
+    turns = edges[..., 0] * following[..., 1] - edges[..., 1] * following[..., 0]
+    # Convex, and no corner flatter than a tenth of the untouched square's (4 half^2).
+    area = (corners[:, 1] - corners[:, 0]).square().sum(-1)
+    convex = (turns > 0.1 * area.view(1, -1, 1)).all(-1)
+    first = convex.byte().argmax(0)
+    return drawn[first, torch.arange(len(corners), device=corners.device)]
+
+
+def homography(corners: Float[Tensor, "B 4 2"]) -> Float[Tensor, "B 3 3"]:
+    """The projective map that takes the digit's corners to `corners`: two linear equations a corner."""
+    u, v = torch.tensor(CORNERS, device=corners.device).expand_as(corners).unbind(-1)
+    x, y = corners.unbind(-1)
+    one, zero = torch.ones_like(u), torch.zeros_like(u)
+    rows_x = torch.stack((u, v, one, zero, zero, zero, -u * x, -v * x), -1)
+    rows_y = torch.stack((zero, zero, zero, u, v, one, -u * y, -v * y), -1)
+    solution = torch.linalg.solve(torch.cat((rows_x, rows_y), 1), torch.cat((x, y), 1))
+    return F.pad(solution, (0, 1), value=1.0).view(-1, 3, 3)
+
+
+def place(digits: Float[Tensor, "B 1 28 28"], corners: Float[Tensor, "B 4 2"], height: int, width: int) -> Distorted:
+    """Draw digits on black so that their corners come to lie at `corners`."""
+    matrix = homography(corners)
+    longer = max(height, width)
+    frame = pixel_centres(height, width).to(digits.device) * torch.tensor(
+        (width / longer, height / longer), device=digits.device
+    )
+    source = _projected(matrix.inverse(), frame)
+    points = _projected(matrix, _control().to(digits.device))
+    return Distorted(_sample(digits, source, height, width), points, _white_on_black(digits))
+
+
+def _projected(matrix: Tensor, points: Tensor) -> Tensor:
+    """Points through a projective map; those behind its horizon come to lie outside."""
+    mapped = F.pad(points, (0, 1), value=1.0) @ matrix.mT
+    w = mapped[..., 2:]
+    return torch.where(w > 1e-3, mapped[..., :2] / mapped[..., 2:], OUTSIDE)
+
+
+def _sample(digits: Tensor, source: Tensor, height: int, width: int) -> Tensor:
+    return F.grid_sample(digits, source.view(-1, height, width, 2), "bilinear", "zeros", align_corners=False)
+
+
+def _white_on_black(digits: Tensor) -> Tensor:
+    return torch.tensor((0.0, 1.0), device=digits.device).expand(len(digits), -1)
+
+
+def _control() -> Tensor:
+    return ThinPlateSplineGrid().control

@@ -1,0 +1,168 @@
+"""The spatial transformer: localisation network, grid generator and sampler, differentiable throughout.
+
+M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer Networks", 2015,
+https://arxiv.org/abs/1506.02025, section 3.
+
+Convention: coordinates are normalised and point right and down; -1 and 1 are the outer *edges* of a picture
+(`align_corners=False`), so that theta means the same at every resolution. The paper leaves open whether they
+are edges or centres of the outermost pixels. theta maps target (output) to source (input) coordinates.
+
+Axes: B batch, C channels, H W height and width of the input, h w of the output, N target points,
+P parameters.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Kind = Literal["affine", "projective", "tps"]
+Padding = Literal["zeros", "border"]
+
+NEAREST_HORIZON = 0.1
+"""The projective denominator is kept above this: a target point on the horizon would lie at infinity."""
+
+
+def pixel_centres(height: int, width: int) -> Float[Tensor, "N 2"]:
+    """Normalised (x, y) of the centres of all pixels, row by row; N = height * width."""
+    x = (2 * torch.arange(width) + 1) / width - 1
+    y = (2 * torch.arange(height) + 1) / height - 1
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack((columns, rows), -1).reshape(-1, 2)
+
+
+def control_points(reach: float) -> Float[Tensor, "16 2"]:
+    """A 4x4 grid of (x, y), row by row, that spans -reach..reach."""
+    line = torch.linspace(-reach, reach, 4)
+    rows, columns = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack((columns, rows), -1).reshape(-1, 2)
+
+
+class GridGenerator(nn.Module):
+    """T_theta of section 3.2: where in the source each target point is to be sampled."""
+
+    identity: Tensor
+    """The theta [P] that leaves every point where it is."""
+
+    def forward(self, theta: Float[Tensor, "B P"], target: Float[Tensor, "*any N 2"]) -> Float[Tensor, "B N 2"]:
+        """Source points of target points: [N 2] for the whole batch, or [B N 2]."""
+        raise NotImplementedError
+
+
+class AffineGrid(GridGenerator):
+    """(x_s, y_s) = [[t11, t12, t13], [t21, t22, t23]] (x_t, y_t, 1): equation 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("identity", torch.eye(2, 3).flatten(), persistent=False)
+
+    def forward(self, theta: Float[Tensor, "B 6"], target: Float[Tensor, "*any N 2"]) -> Float[Tensor, "B N 2"]:
+        """Equation 1."""
+        return _homogeneous(target) @ theta.view(-1, 2, 3).transpose(1, 2)
+
+
+class ProjectiveGrid(GridGenerator):
+    """(x, y, w) = [[t11, t12, t13], [t21, t22, t23], [t31, t32, 1]] (x_t, y_t, 1), source (x, y) / w."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("identity", torch.eye(3).flatten()[:8], persistent=False)
+
+    def forward(self, theta: Float[Tensor, "B 8"], target: Float[Tensor, "*any N 2"]) -> Float[Tensor, "B N 2"]:
+        """Project."""
+        points = _homogeneous(target) @ F.pad(theta, (0, 1), value=1.0).view(-1, 3, 3).transpose(1, 2)
+        return points[..., :2] / points[..., 2:].clamp(min=NEAREST_HORIZON)
+
+
+class ThinPlateSplineGrid(GridGenerator):
+    """The smoothest warp that takes 16 control points to the sources that theta names, (x, y) after (x, y).
+
+    f(p) = a_0 + a_x x + a_y y + sum_k w_k U(|p - c_k|), U(r) = r^2 log r^2 (Bookstein, 1989). The
+    coefficients (w, a) solve a linear system [[K, P], [P^T, 0]] (w, a) = (theta, 0) whose matrix does not
+    depend on theta: its inverse is computed once.
+    """
+
+    def __init__(self, reach: float = 0.75) -> None:
+        """`reach`: outermost coordinate of the control points; MNIST's ink lies within 20/28 = 0.71."""
+        super().__init__()
+        c = control_points(reach)
+        P = _homogeneous(c).double()
+        K = _radial(c.double(), c.double())
+        system = torch.cat((torch.cat((K, P), 1), F.pad(P.mT, (0, 3))))
+        self.register_buffer("control", c, persistent=False)
+        self.register_buffer("solution", system.inverse()[:, : len(c)].float(), persistent=False)
+        self.register_buffer("identity", c.flatten(), persistent=False)
+
+    control: Tensor
+    solution: Tensor
+
+    def forward(self, theta: Float[Tensor, "B 32"], target: Float[Tensor, "*any N 2"]) -> Float[Tensor, "B N 2"]:
+        """Evaluate f: a matrix that does not depend on theta, times the sources that it names."""
+        basis = torch.cat((_radial(target, self.control), _homogeneous(target)), -1) @ self.solution
+        return basis @ theta.view(-1, 16, 2)
+
+
+def grid_generator(kind: Kind) -> GridGenerator:
+    """The grid generator of a family."""
+    return {"affine": AffineGrid, "projective": ProjectiveGrid, "tps": ThinPlateSplineGrid}[kind]()
+
+
+class Warp(nn.Module):
+    """Grid generator and sampler: a picture seen through theta.
+
+    V_i = sum_n sum_m U_nm max(0, 1 - |x_i - m|) max(0, 1 - |y_i - n|), equation 5, with the source point
+    (x_i, y_i) in pixels, counted from the centre of the first one.
+    """
+
+    target: Tensor
+
+    def __init__(self, grid: GridGenerator, height: int, width: int, padding: Padding = "zeros") -> None:
+        """`padding`: what lies outside the picture, `zeros` (equation 5) or more of its edge (`border`)."""
+        super().__init__()
+        self.grid = grid
+        self.size = (height, width)
+        self.padding = padding
+        self.register_buffer("target", pixel_centres(height, width), persistent=False)
+
+    def forward(self, U: Float[Tensor, "B C H W"], theta: Float[Tensor, "B P"]) -> Float[Tensor, "B C h w"]:
+        """Sample U wherever theta puts the pixels of V."""
+        source = self.grid(theta, self.target).view(-1, *self.size, 2)
+        return F.grid_sample(U, source, "bilinear", self.padding, align_corners=False)
+
+
+class SpatialTransformer(nn.Module):
+    """A layer for any CNN: U -> theta = f_loc(U) -> V.
+
+    `localisation` maps U to theta, [B C H W] -> [B P]; its last layer should be an `identity_head`.
+    """
+
+    def __init__(self, localisation: nn.Module, warp: Warp) -> None:
+        super().__init__()
+        self.localisation = localisation
+        self.warp = warp
+
+    def forward(self, U: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        """Transform every feature map in the way that suits it."""
+        V: Tensor = self.warp(U, self.localisation(U))
+        return V
+
+
+def identity_head(features: int, identity: Float[Tensor, "P"]) -> nn.Linear:
+    """The last layer of a localisation network: zero weights, and the identity as bias."""
+    head = nn.Linear(features, len(identity))
+    nn.init.zeros_(head.weight)
+    head.bias.data.copy_(identity)
+    return head
+
+
+def _homogeneous(points: Tensor) -> Tensor:
+    return F.pad(points, (0, 1), value=1.0)
+
+
+def _radial(points: Tensor, control: Tensor) -> Tensor:
+    """U(|p - c|) for all pairs; 0 where they meet."""
+    squared = (points.unsqueeze(-2) - control).square().sum(-1)
+    return squared * squared.clamp(min=math.exp(-60)).log()

@@ -1,0 +1,257 @@
+"""The training loop that every model shares: seeded, resumable, logged.
+
+Rules of this file:
+
+- The batch and the noise of update `n` are a function of `(seed, n)` alone: the generator is seeded anew for every
+  update. A run that was stopped and resumed therefore walks the same path as one that was not.
+- Everything needed to go on is in one file, `last.safetensors`, replaced atomically every few minutes.
+- What is kept is `best.safetensors`: the running average of the weights, at the evaluation with the lowest score.
+- More updates than last time is all it takes to train further: the learning rate is constant after the warm-up and
+  falls linearly to zero over the last `cooldown` share of the updates that are asked for.
+"""
+
+import copy
+import csv
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.checkpoint import Checkpoint, CheckpointError, load, save
+
+
+class TrainingError(Exception):
+    """Training cannot go on: the loss is not finite, or the folder belongs to another run."""
+
+
+class Experiment(Protocol):
+    """A network with its data and its objective, as the trainer sees it."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, on the device where it is to be trained."""
+        ...
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What rebuilds the network, JSON-serialisable: at least `family`, `name` and `config`."""
+        ...
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """The scalar loss on a fresh batch; all randomness comes from `generator`."""
+        ...
+
+    def evaluate(self, network: nn.Module) -> Mapping[str, float]:
+        """Metrics of `network` on held-out data; `score` (lower is better) decides what is kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How long and how fast to train."""
+
+    updates: int
+    """Number of updates in all, those of an earlier, resumed run included."""
+    learning_rate: float = 1e-3
+    """Adam's step size after the warm-up."""
+    warmup_updates: int = 200
+    cooldown: float = 0.2
+    """Share of the updates, at the end, over which the learning rate falls linearly to zero."""
+    clip_norm: float = 5.0
+    """Largest norm of the whole gradient."""
+    weight_decay: float = 0.0
+    average_decay: float = 0.999
+    """Decay of the running average of the weights (0 keeps the weights themselves)."""
+    evaluate_every: int = 1_000
+    """Updates between evaluations."""
+    checkpoint_seconds: float = 120.0
+    bfloat16: bool = False
+    """Run the forward pass under bfloat16 autocast."""
+
+    def rate(self, update: int) -> float:
+        """Learning rate of an update, counted from 0."""
+        warm = min(1.0, (update + 1) / max(self.warmup_updates, 1))
+        cooldown_updates = max(round(self.cooldown * self.updates), 1)
+        cool = min(1.0, (self.updates - update) / cooldown_updates)
+        return self.learning_rate * warm * cool
+
+
+def update_generator(seed: int, update: int, device: torch.device) -> torch.Generator:
+    """The generator of an update: a function of `(seed, update)`, so that resuming changes nothing."""
+    # 2**40 updates fit below the seed; the golden-ratio multiplier spreads neighbouring seeds and updates.
+    mixed = ((seed << 40) + update) * 0x9E3779B97F4A7C15 % 2**63
+    return torch.Generator(device).manual_seed(mixed)
+
+
+def train(experiment: Experiment, schedule: Schedule, directory: Path, *, seed: int) -> Mapping[str, float]:
+    """Train up to `schedule.updates`, resuming from `directory` if it holds a run of the same experiment.
+
+    Returns:
+        The metrics of the best evaluation.
+
+    Raises:
+        TrainingError: `directory` holds a run of another experiment or seed, or the loss is not finite.
+    """
+    run = _Run(experiment, schedule, directory, seed)
+    run.resume()
+    device = next(experiment.network.parameters()).device
+    with tqdm(total=schedule.updates, initial=run.update, unit="update", dynamic_ncols=True) as progress:
+        saved_at = time.monotonic()
+        while run.update < schedule.updates:
+            loss = run.step(update_generator(seed, run.update, device))
+            if run.update % schedule.evaluate_every == 0 or run.update == schedule.updates:
+                run.evaluate()
+            if time.monotonic() - saved_at > schedule.checkpoint_seconds or run.update == schedule.updates:
+                run.save()
+                saved_at = time.monotonic()
+            if run.update % 20 == 0:
+                best = run.best_metrics.get("score", float("nan"))
+                progress.set_postfix(loss=f"{loss:.4f}", best=f"{best:.4f}", refresh=False)
+            progress.update()
+    return run.best_metrics
+
+
+class _Run:
+    """The state of a training run: weights, their average, optimiser, counters."""
+
+    def __init__(self, experiment: Experiment, schedule: Schedule, directory: Path, seed: int) -> None:
+        self.experiment = experiment
+        self.schedule = schedule
+        self.directory = directory
+        self.seed = seed
+        self.update = 0
+        self.seconds = 0.0
+        self.best_metrics: Mapping[str, float] = {}
+        self._loss_sum = 0.0
+        self._loss_count = 0
+        self._clock = time.monotonic()
+        self.network = experiment.network
+        self.average = _copy(self.network)
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(
+            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, foreach=True
+        )
+
+    def step(self, generator: torch.Generator) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(self.update)
+        self.network.train()
+        device_type = self.parameters[0].device.type
+        with torch.autocast(device_type, torch.bfloat16, enabled=self.schedule.bfloat16):
+            loss = self.experiment.loss(generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm)
+        if not torch.isfinite(norm):
+            raise TrainingError(
+                f"the gradient of update {self.update} is not finite (loss {float(loss)}); "
+                f"the last checkpoint in {self.directory} is intact"
+            )
+        self.optimizer.step()
+        self.update += 1
+        self._follow()
+        value = loss.detach().item()
+        self._loss_sum += value
+        self._loss_count += 1
+        return value
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the weights; young averages follow faster, so that they start without bias."""
+        decay = min(self.schedule.average_decay, (1 + self.update) / (10 + self.update))
+        torch._foreach_lerp_(
+            list(self.average.parameters()), list(self.network.parameters()), 1 - decay
+        )
+        for kept, live in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            kept.copy_(live)
+
+    def evaluate(self) -> None:
+        self.average.eval()
+        with torch.no_grad():
+            metrics = {name: float(value) for name, value in self.experiment.evaluate(self.average).items()}
+        self._tick()
+        self._log({"loss": self._loss_sum / max(self._loss_count, 1), **metrics})
+        self._loss_sum, self._loss_count = 0.0, 0
+        if metrics["score"] <= self.best_metrics.get("score", float("inf")):
+            self.best_metrics = metrics
+            save(
+                Checkpoint(self.average.state_dict(), self._description()),
+                self.directory / "best.safetensors",
+            )
+
+    def save(self) -> None:
+        self._tick()
+        tensors = {
+            **{f"network.{name}": tensor for name, tensor in self.network.state_dict().items()},
+            **{f"average.{name}": tensor for name, tensor in self.average.state_dict().items()},
+        }
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors.update({f"optimizer.{index}.{name}": tensor for name, tensor in state.items()})
+        save(Checkpoint(tensors, self._description()), self.directory / "last.safetensors")
+
+    def resume(self) -> None:
+        path = self.directory / "last.safetensors"
+        if not path.exists():
+            return
+        checkpoint = load(path)
+        for key in ("family", "name", "config", "seed"):
+            here = self._description()[key]
+            there = checkpoint.description.get(key)
+            if here != there:
+                raise TrainingError(f"{path} is of another run: {key} is {there!r}, not {here!r}")
+        try:
+            self.network.load_state_dict(_below("network.", checkpoint.tensors))
+            self.average.load_state_dict(_below("average.", checkpoint.tensors))
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} does not fit the network: {error}") from error
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below("optimizer.", checkpoint.tensors).items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.update = checkpoint.description["update"]
+        self.seconds = checkpoint.description["seconds"]
+        self.best_metrics = checkpoint.description["metrics"]
+
+    def _description(self) -> Mapping[str, Any]:
+        return {
+            **self.experiment.description,
+            "seed": self.seed,
+            "schedule": asdict(self.schedule),
+            "update": self.update,
+            "seconds": round(self.seconds, 1),
+            "metrics": dict(self.best_metrics),
+        }
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self._clock = now
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / "log.csv"
+        row = {"update": self.update, "seconds": round(self.seconds, 1), **values}
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    average = copy.deepcopy(network)
+    for parameter in average.parameters():
+        parameter.requires_grad_(False)
+    return average
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""The inference service: HTTP in, engines inside, runtimes below. Never imports PyTorch unless its runtime is chosen."""

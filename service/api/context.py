@@ -1,0 +1,36 @@
+"""What the endpoints share: settings, models, and threads for slow codecs."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+import orjson
+
+from service.api.answer import Answer
+from service.api.catalogue import Catalogue
+from service.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Made once, by the composition root."""
+
+    settings: Settings
+    catalogue: Catalogue
+    codecs: ThreadPoolExecutor
+    """Runs what takes longer than about 100 microseconds, so that the event loop does not."""
+
+    async def off_loop(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do slow work on a codec thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.codecs, lambda: work(*args, **kwargs))
+
+
+def json_answer(document: object, headers: dict[str, str] | None = None) -> Answer:
+    """A document as JSON; NumPy arrays become lists."""
+    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Answer(body, "application/json", headers=headers or {})

@@ -1,0 +1,266 @@
+"""`/draw`: pictures drawn step by step."""
+
+import base64
+import io
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import numpy as np
+from starlette.types import Send
+
+from service.api.answer import Answer
+from service.api.catalogue import ServedModel
+from service.api.context import Context, json_answer
+from service.api.endpoint import Documentation, Endpoint
+from service.api.events import MEDIA_TYPE as EVENTS
+from service.api.events import Event, send_events
+from service.api.exchange import Exchange
+from service.api.negotiation import NPZ, chosen
+from service.api.uploads import REQUEST_BODY, pictures
+from service.engine.engine import Progress
+from service.engine.request import Request
+from service.errors import InvalidParameter
+from service.media.animation import AnimationFormat, animate
+from service.media.encoding import PictureFormat, encode
+from service.media.montage import film_strip, grid
+from service.media.picture import Pixels
+from service.schemas.draw import DrawingQuery, GenerateQuery, ReconstructQuery
+from service.tasks import draw, stn
+
+MODEL = "draw"
+RECTIFIER = "stn-affine"
+FORMATS = {EVENTS: "sse", "application/json": "json", "image/gif": "gif", NPZ: "npz"}
+MEDIA_TYPES = ("image/gif", "image/apng", "image/webp", "image/png", "application/json", NPZ, EVENTS)
+LARGEST_STRIP_PIXELS = 64_000_000
+
+
+def endpoints(context: Context) -> list[Endpoint[Any]]:
+    """The endpoints of this subject."""
+
+    async def generate(exchange: Exchange, query: GenerateQuery, send: Send) -> Answer | None:
+        model = context.catalogue.find(MODEL, query.version, "draw")
+        exchange.model = model.manifest.name
+        answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
+        _check_size(query, answer_format, query.count)
+        seed = _seed(query)
+        with exchange.timed("decode"):
+            request = draw.generation(
+                model.manifest,
+                seed=seed,
+                count=query.count,
+                steps=query.steps,
+                digit=query.digit,
+                temperature=query.temperature,
+                deadline=exchange.deadline(context.settings.limits.timeout_seconds),
+            )
+        return await _answer(exchange, query, send, model, "generate", request, seed, answer_format)
+
+    async def reconstruct(exchange: Exchange, query: ReconstructQuery, send: Send) -> Answer | None:
+        model = context.catalogue.find(MODEL, query.version, "draw")
+        exchange.model = model.manifest.name
+        answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
+        deadline = exchange.deadline(context.settings.limits.timeout_seconds)
+        uploads = await pictures(exchange, context)
+        if len(uploads) != 1:
+            raise InvalidParameter("image", f"must be one file, not {len(uploads)}")
+        # What DRAW was trained to see is an upright, centred digit in white ink: what the rectifier makes of any picture.
+        rectifier = context.catalogue.find(RECTIFIER, None, "stn")
+        rectification = stn.request([stn.network_input(uploads[0], rectifier.manifest)], deadline)
+        await exchange.compute(rectifier.engine("rectify"), rectification)
+        seed = _seed(query)
+        request = draw.reconstruction(
+            model.manifest,
+            picture=rectification.outputs["rectified"][0],
+            seed=seed,
+            steps=query.steps,
+            deadline=deadline,
+        )
+        return await _answer(exchange, query, send, model, "reconstruct", request, seed, answer_format)
+
+    async def _answer(
+        exchange: Exchange,
+        query: DrawingQuery,
+        send: Send,
+        model: ServedModel,
+        graph: str,
+        request: Request,
+        seed: int,
+        answer_format: str,
+    ) -> Answer | None:
+        headers = {"x-seed": str(seed)}
+        engine = model.engine(graph)
+        if answer_format == "sse":
+            events = _events(exchange, query, model, graph, request, seed)
+            async with aclosing(events):
+                await exchange.unless_client_leaves(send_events(send, events, headers))
+            return None
+        await exchange.compute(engine, request)
+        with exchange.timed("encode"):
+            if answer_format == "final" and request.rows * query.scale**2 <= 4:
+                return _encoded(query, model, request, seed, answer_format, headers)
+            return await context.off_loop(_encoded, query, model, request, seed, answer_format, headers)
+
+    async def _events(
+        exchange: Exchange, query: DrawingQuery, model: ServedModel, graph: str, request: Request, seed: int
+    ) -> AsyncIterator[list[Event]]:
+        try:
+            async with aclosing(model.engine(graph).stream(request)) as stream:
+                async for progress in stream:
+                    yield await context.off_loop(_step_events, query, model, request, progress)
+        finally:
+            exchange.seconds["queue"] += request.queue_seconds
+            exchange.seconds["compute"] += request.compute_seconds
+        yield [("done", {**_head(model, query, request, seed), **_bound(request)})]
+
+    return [
+        Endpoint(
+            "GET",
+            "/draw/generate",
+            GenerateQuery,
+            generate,
+            Documentation(
+                summary="Draw digits step by step",
+                description="DRAW draws from noise that the seed decides: the same seed gives the same bytes.",
+                tag="draw",
+                media_types=MEDIA_TYPES,
+            ),
+        ),
+        Endpoint(
+            "POST",
+            "/draw/reconstruct",
+            ReconstructQuery,
+            reconstruct,
+            Documentation(
+                summary="Look at a digit through DRAW's windows and redraw it",
+                description="The picture is rectified first. Read windows are green, write windows red.",
+                tag="draw",
+                media_types=MEDIA_TYPES,
+                request_body=REQUEST_BODY,
+                errors=(400, 404, 413, 415, 422, 429, 503, 504),
+            ),
+        ),
+    ]
+
+
+def _seed(query: DrawingQuery) -> int:
+    return secrets.randbelow(draw.LARGEST_SEED + 1) if query.seed is None else query.seed
+
+
+def _check_size(query: DrawingQuery, answer_format: str, count: int) -> None:
+    pixels = query.steps * count * (28 * query.scale) ** 2
+    if answer_format in {"png", "gif", "apng", "webp"} and pixels > LARGEST_STRIP_PIXELS:
+        largest = int((LARGEST_STRIP_PIXELS / (query.steps * count)) ** 0.5 / 28)
+        raise InvalidParameter(
+            "scale",
+            f"must be a whole number in 1..{largest} for {count} samples of {query.steps} steps as {answer_format}, "
+            f"not {query.scale}",
+        )
+
+
+def _encoded(
+    query: DrawingQuery,
+    model: ServedModel,
+    request: Request,
+    seed: int,
+    answer_format: str,
+    headers: dict[str, str],
+) -> Answer:
+    drawings = draw.drawings(request, model.manifest)
+    if answer_format == "json":
+        return _json(query, model, request, drawings, seed, headers)
+    if answer_format == "npz":
+        return _npz(drawings, seed, headers)
+    if answer_format == "final":
+        finished = [
+            drawing.step(query.steps - 1).enlarged(query.scale, with_attention=False)[0] for drawing in drawings
+        ]
+        return _png(grid(np.stack(finished), columns=_columns(len(finished))), headers)
+    frames = [drawing.enlarged(query.scale, with_attention=query.attention) for drawing in drawings]
+    if answer_format == "png":
+        return _png(film_strip(np.stack(frames)), headers)
+    animation_format = AnimationFormat(answer_format)
+    together = [grid(np.stack(step), columns=_columns(len(frames))) for step in zip(*frames, strict=True)]
+    return Answer(
+        animate(np.stack(together), query.fps, animation_format),
+        animation_format.content_type,
+        headers=headers,
+    )
+
+
+def _columns(count: int) -> int:
+    """Of a contact sheet that is about as wide as it is high."""
+    return max(1, round(count**0.5))
+
+
+def _png(image: Pixels, headers: dict[str, str]) -> Answer:
+    return Answer(encode(image), PictureFormat.PNG.content_type, headers=headers)
+
+
+def _base64(image: Pixels) -> str:
+    return base64.b64encode(encode(image)).decode()
+
+
+def _head(model: ServedModel, query: DrawingQuery, request: Request, seed: int) -> dict[str, Any]:
+    return {
+        "model": model.manifest.name,
+        "version": model.manifest.version,
+        "seed": seed,
+        "steps": query.steps,
+        "count": request.rows,
+    }
+
+
+def _bound(request: Request) -> dict[str, float]:
+    return {"bound_nats": draw.bound_nats(request)} if "losses" in request.outputs else {}
+
+
+def _step_events(query: DrawingQuery, model: ServedModel, request: Request, progress: Progress) -> list[Event]:
+    drawing = draw.drawing(request, progress.row, model.manifest)
+    events: list[Event] = []
+    for step in range(progress.begin, progress.end):
+        image = drawing.step(step).enlarged(query.scale, with_attention=query.attention)[0]
+        data: dict[str, Any] = {
+            "sample": progress.row,
+            "step": step,
+            "image": _base64(image),
+            "attention": drawing.attention(step),
+        }
+        if (reading := drawing.reading(step)) is not None:
+            data["reading"] = reading
+        events.append(("step", data))
+    return events
+
+
+def _json(
+    query: DrawingQuery,
+    model: ServedModel,
+    request: Request,
+    drawings: list[draw.Drawing],
+    seed: int,
+    headers: dict[str, str],
+) -> Answer:
+    samples = []
+    for drawing in drawings:
+        frames = drawing.enlarged(query.scale, with_attention=query.attention)
+        sample: dict[str, Any] = {
+            "frames": [_base64(frame) for frame in frames],
+            "attention": [drawing.attention(step) for step in range(query.steps)],
+        }
+        if drawing.read_windows is not None:
+            sample["reading"] = [drawing.reading(step) for step in range(query.steps)]
+        samples.append(sample)
+    document = {**_head(model, query, request, seed), "samples": samples, **_bound(request)}
+    return json_answer(document, headers)
+
+
+def _npz(drawings: list[draw.Drawing], seed: int, headers: dict[str, str]) -> Answer:
+    file = io.BytesIO()
+    np.savez(
+        file,
+        frames=np.stack([drawing.frames for drawing in drawings]),
+        attention=np.stack([drawing.write_windows for drawing in drawings]),
+        seed=np.array(seed),
+    )
+    return Answer(file.getvalue(), NPZ, headers=headers)

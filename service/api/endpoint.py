@@ -1,0 +1,133 @@
+"""A plain ASGI endpoint: a handler, the model of its query, and what the OpenAPI document says of it.
+
+FastAPI's routing, dependencies and response classes cost more on a request than the models here do; these endpoints do
+without, and are documented and validated by the same Pydantic models all the same.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from starlette.types import Receive, Scope, Send
+
+from service.api.answer import Answer
+from service.api.exchange import EXCHANGE_KEY, Exchange
+from service.api.problems import RESPONSES
+from service.errors import InvalidParameter
+
+Query = TypeVar("Query", bound=BaseModel)
+
+CACHED_QUERIES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Documentation:
+    """What the OpenAPI document says of an endpoint, beyond its parameters."""
+
+    summary: str
+    description: str
+    tag: str
+    media_types: tuple[str, ...]
+    """Of a good answer."""
+    request_body: Mapping[str, Any] | None = None
+    errors: tuple[int, ...] = (422, 429, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[Query]):
+    """An ASGI application for one method and path."""
+
+    method: str
+    path: str
+    query: type[Query]
+    handler: Callable[[Exchange, Query, Send], Awaitable[Answer | None]]
+    """Answers, or sends its answer itself and answers None."""
+    documentation: Documentation
+    _parse: Callable[[bytes], Query] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # The same query string is asked for again and again; what is parsed is immutable.
+        object.__setattr__(self, "_parse", lru_cache(CACHED_QUERIES)(self._parse_query))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        exchange: Exchange = scope[EXCHANGE_KEY]
+        exchange.route = self.path
+        answer = await self.handler(exchange, self._parse(scope["query_string"]), send)
+        if answer is not None:
+            await answer.send(send)
+
+    def _parse_query(self, query_string: bytes) -> Query:
+        values = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
+        return validated(self.query, values)
+
+    def openapi(self) -> dict[str, Any]:
+        """This endpoint's operation object."""
+        schema = self.query.model_json_schema()
+        documentation = self.documentation
+        operation: dict[str, Any] = {
+            "summary": documentation.summary,
+            "description": documentation.description,
+            "tags": [documentation.tag],
+            "operationId": f"{self.method.lower()}{self.path.replace('/', '_').replace('-', '_')}",
+            "parameters": [
+                {
+                    "name": name,
+                    "in": "query",
+                    "required": name in schema.get("required", ()),
+                    "description": described.get("description", ""),
+                    "schema": {key: value for key, value in described.items() if key != "description"},
+                }
+                for name, described in schema.get("properties", {}).items()
+            ],
+            "responses": {
+                "200": {
+                    "description": "The answer",
+                    "content": {media_type: {} for media_type in documentation.media_types},
+                },
+                **{str(status): {"description": "A problem", "content": RESPONSES} for status in documentation.errors},
+            },
+        }
+        if documentation.request_body is not None:
+            operation["requestBody"] = {"required": True, "content": dict(documentation.request_body)}
+        return operation
+
+
+def validated(model: type[Query], values: Mapping[str, Any]) -> Query:
+    """Values as a model.
+
+    Raises:
+        InvalidParameter: the first value that is wrong, by name, with what it was and what it may be.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid(model, error) from error
+
+
+def invalid(model: type[BaseModel], error: ValidationError) -> InvalidParameter:
+    """A validation error as the error of its first parameter."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "body"
+    if first["type"] == "missing":
+        return InvalidParameter(where, "is missing")
+    allowed = _allowed(model, str(first["loc"][0])) if len(first["loc"]) == 1 else ""
+    message = allowed or f"is wrong: {first['msg'][0].lower()}{first['msg'][1:]}"
+    shown = repr(first["input"])
+    return InvalidParameter(where, f"{message}, not {shown if len(shown) < 80 else shown[:77] + '...'}")
+
+
+def _allowed(model: type[BaseModel], name: str) -> str:
+    """What a number, a choice or a truth value may be, read off the model's schema; empty for anything else."""
+    schema = model.model_json_schema()["properties"].get(name, {})
+    options = schema.get("anyOf", [schema])
+    if not (option := next((o for o in options if o.get("type") != "null"), None)):
+        return ""
+    if "enum" in option:
+        return f"must be one of {', '.join(map(str, option['enum']))}"
+    kind = {"integer": "a whole number", "number": "a number"}.get(option.get("type", ""))
+    if kind and "minimum" in option and "maximum" in option:
+        return f"must be {kind} in {option['minimum']}..{option['maximum']}"
+    return "must be true or false" if option.get("type") == "boolean" else ""

@@ -1,0 +1,141 @@
+"""One request and its answer, as the endpoints see them: identity, deadline, timings, body, departure of the client."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from starlette.types import Receive, Scope
+
+from service.engine.engine import Engine
+from service.engine.request import Request
+from service.errors import Cancelled, InvalidParameter, TooLarge
+from service.metrics import STAGES
+
+WATCH_AFTER_SECONDS = 0.02
+"""A request that takes longer than this is worth watching for its client's departure."""
+LONGEST_REQUEST_ID = 128
+EXCHANGE_KEY = "glimpse.exchange"
+
+
+class Exchange:
+    """One request's identity and timings. Made by the gateway, found by the endpoints in the ASGI scope."""
+
+    __slots__ = ("_has_left", "_receive", "began_at", "headers", "model", "request_id", "route", "seconds")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.began_at = time.monotonic()
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = self._request_id()
+        self.route = ""
+        self.model = ""
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._receive = receive
+        self._has_left = False
+
+    def _request_id(self) -> str:
+        sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
+        return sent if sent.isprintable() and 0 < len(sent) <= LONGEST_REQUEST_ID else uuid4().hex
+
+    def header(self, name: bytes) -> str:
+        """A request header by its lower-case name; empty when absent."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    def deadline(self, longest_seconds: float) -> float:
+        """When the answer is due, on the monotonic clock: what the client asks for, or the longest that is allowed.
+
+        Raises:
+            InvalidParameter: `X-Request-Timeout-Ms` is not a positive whole number.
+        """
+        asked = self.header(b"x-request-timeout-ms")
+        if not asked:
+            return self.began_at + longest_seconds
+        if not asked.isascii() or not asked.isdigit() or int(asked[:12]) == 0:
+            raise InvalidParameter(
+                "X-Request-Timeout-Ms", f"must be a whole number of milliseconds >= 1, not {asked!r}"
+            )
+        return self.began_at + min(int(asked[:12]) / 1000, longest_seconds)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the time within towards a stage of `Server-Timing`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - began
+
+    def server_timing(self) -> str:
+        """The `Server-Timing` header, in milliseconds."""
+        return ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in self.seconds.items())
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """The whole request body.
+
+        Raises:
+            TooLarge: it has, or claims to have, more than `limit_bytes`.
+            Cancelled: the client left before its end.
+        """
+        claimed = self.header(b"content-length")
+        if claimed.isdigit() and int(claimed) > limit_bytes:
+            raise TooLarge(f"the body has {claimed} bytes; at most {limit_bytes} are allowed")
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Cancelled("the client left before its body was complete")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit_bytes:
+                raise TooLarge(f"the body has more than {limit_bytes} bytes, which is the most that is allowed")
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def compute(self, engine: Engine, request: Request) -> None:
+        """Have a request computed, unless the client leaves first. Needs the body to have been read.
+
+        Raises:
+            Cancelled: the client left; its work was given up.
+            GlimpseError: as `Engine.submit` does.
+        """
+        try:
+            await self.unless_client_leaves(engine.submit(request))
+        finally:
+            self.seconds["queue"] += request.queue_seconds
+            self.seconds["compute"] += request.compute_seconds
+
+    async def unless_client_leaves(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, and cancel it when the client leaves.
+
+        Raises:
+            Cancelled: the client left.
+        """
+        task = asyncio.current_task()
+        assert task is not None, "this is a bug: an endpoint runs in a task"
+        watchers: list[asyncio.Task[None]] = []
+
+        def watch() -> None:
+            watchers.append(asyncio.create_task(self._cancel_when_client_leaves(task)))
+
+        timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, watch)
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not self._has_left:
+                raise
+            task.uncancel()
+            raise Cancelled("the client left") from None
+        finally:
+            timer.cancel()
+            for watcher in watchers:
+                watcher.cancel()
+
+    async def _cancel_when_client_leaves(self, task: asyncio.Task[Any]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._has_left = True
+        task.cancel()

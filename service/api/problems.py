@@ -1,0 +1,80 @@
+"""From errors to answers: the one table of statuses, and the problem document (RFC 9457)."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from service import errors
+from service.api.answer import Answer
+
+MEDIA_TYPE = "application/problem+json"
+CLIENT_CLOSED_REQUEST = 499
+
+STATUSES: Mapping[type[errors.GlimpseError], int] = {
+    errors.UndecodableInput: 400,
+    errors.TooLarge: 413,
+    errors.UnsupportedType: 415,
+    errors.InvalidParameter: 422,
+    errors.UnknownModel: 404,
+    errors.UnknownTask: 404,
+    errors.Unauthorized: 401,
+    errors.ClientError: 400,
+    errors.Overloaded: 429,
+    errors.NotReady: 503,
+    errors.DeadlineExceeded: 504,
+    errors.StreamTooSlow: 503,
+    errors.Cancelled: CLIENT_CLOSED_REQUEST,
+    errors.InferenceFailed: 500,
+    errors.GlimpseError: 500,
+}
+
+TITLES = {CLIENT_CLOSED_REQUEST: "Client Closed Request"}
+
+RESPONSES: dict[str, Any] = {
+    "application/problem+json": {
+        "schema": {
+            "type": "object",
+            "required": ["type", "title", "status", "detail", "code"],
+            "properties": {
+                "type": {"type": "string"},
+                "title": {"type": "string"},
+                "status": {"type": "integer"},
+                "detail": {"type": "string"},
+                "code": {"type": "string", "description": "Stable; made for programs"},
+            },
+        }
+    }
+}
+"""The content of every error, for the OpenAPI document."""
+
+
+def status_of(error: errors.GlimpseError) -> int:
+    """The status of an error: that of its class, or of the nearest ancestor in the table."""
+    return next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
+
+
+def document(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
+    """A problem document."""
+    title = TITLES.get(status) or HTTPStatus(status).phrase
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **extra}
+
+
+def problem(error: errors.GlimpseError) -> Answer:
+    """The answer to an error."""
+    status = status_of(error)
+    extra = {"parameter": error.parameter} if isinstance(error, errors.InvalidParameter) else {}
+    headers = {}
+    if isinstance(error, errors.Overloaded):
+        headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
+    if isinstance(error, errors.NotReady):
+        headers["retry-after"] = "1"
+    if isinstance(error, errors.Unauthorized):
+        headers["www-authenticate"] = "Bearer"
+    return answer(document(status, error.code, str(error), **extra), headers)
+
+
+def answer(problem_document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+    """A problem document as an answer."""
+    body = json.dumps(problem_document).encode()
+    return Answer(body, MEDIA_TYPE, problem_document["status"], dict(headers or {}))

@@ -1,0 +1,124 @@
+"""`/stn`: pictures of digits, rectified."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from starlette.types import Send
+
+from service.api.answer import Answer
+from service.api.context import Context, json_answer
+from service.api.endpoint import Documentation, Endpoint
+from service.api.exchange import Exchange
+from service.api.negotiation import NPZ, chosen
+from service.api.uploads import REQUEST_BODY, pictures
+from service.errors import InvalidParameter
+from service.media.encoding import PictureFormat, encode
+from service.media.picture import Pixels
+from service.schemas.stn import RectifyQuery
+from service.tasks import stn
+
+FORMATS = {"image/png": "png", "application/json": "json", "image/webp": "webp", NPZ: "npz"}
+QUICK_SIDE = 64
+
+
+def endpoints(context: Context) -> list[Endpoint[Any]]:
+    """The endpoints of this subject."""
+
+    async def rectify(exchange: Exchange, query: RectifyQuery, _: Send) -> Answer:
+        model = context.catalogue.find(query.model, query.version, "stn")
+        exchange.model = model.manifest.name
+        answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "png")
+        deadline = exchange.deadline(context.settings.limits.timeout_seconds)
+        uploads = await pictures(exchange, context)
+        if len(uploads) > 1 and answer_format not in {"json", "npz"}:
+            if query.format is not None:
+                raise InvalidParameter("format", f"must be json or npz for {len(uploads)} files, not {query.format!r}")
+            answer_format = "json"
+        is_quick = len(uploads) == 1 and uploads[0].width <= QUICK_SIDE and uploads[0].height <= QUICK_SIDE
+        with exchange.timed("decode"):
+            if is_quick:
+                squares = [stn.network_input(uploads[0], model.manifest)]
+            else:
+                squares = await context.off_loop(
+                    lambda: [stn.network_input(picture, model.manifest) for picture in uploads]
+                )
+        request = stn.request(squares, deadline)
+        await exchange.compute(model.engine("rectify"), request)
+        with exchange.timed("encode"):
+            readings = stn.readings(uploads, request, model.manifest)
+            if answer_format == "png" and is_quick and query.size <= QUICK_SIDE and query.view == "rectified":
+                return _picture(readings[0], query, PictureFormat.PNG)
+            if answer_format == "json":
+                return await context.off_loop(_json, readings, query, model.manifest.name, model.manifest.version)
+            if answer_format == "npz":
+                return await context.off_loop(_npz, readings, query)
+            return await context.off_loop(_picture, readings[0], query, PictureFormat(answer_format))
+
+    return [
+        Endpoint(
+            "POST",
+            "/stn/rectify",
+            RectifyQuery,
+            rectify,
+            Documentation(
+                summary="Find a digit in a picture and rectify it",
+                description="Send one picture as the raw body, or one or more files named `image` as a form. "
+                "The answer is the digit, upright and centred, white ink on black; or, as JSON, its class, "
+                "the transformation and where the answer's corners lie in the upload.",
+                tag="stn",
+                media_types=tuple(FORMATS),
+                request_body=REQUEST_BODY,
+                errors=(400, 404, 413, 415, 422, 429, 503, 504),
+            ),
+        )
+    ]
+
+
+def _view(reading: stn.Reading, query: RectifyQuery) -> Pixels:
+    if query.view == "overlay":
+        return reading.overlay()
+    if query.view == "strip":
+        return reading.side_by_side(query.size)
+    return reading.sampled(query.size)
+
+
+def _picture(reading: stn.Reading, query: RectifyQuery, picture_format: PictureFormat) -> Answer:
+    headers = {"x-label": str(reading.label), "x-confidence": f"{reading.confidence:.4f}"}
+    return Answer(encode(_view(reading, query), picture_format), picture_format.content_type, headers=headers)
+
+
+def _json(readings: list[stn.Reading], query: RectifyQuery, name: str, version: int) -> Answer:
+    results = []
+    for reading in readings:
+        image = _view(reading, query)
+        results.append(
+            {
+                "label": reading.label,
+                "confidence": reading.confidence,
+                "probabilities": reading.probabilities,
+                "transform": {"type": reading.kind.value, "theta": reading.theta_in_picture()},
+                "corners": reading.corners(),
+                "image": {
+                    "content_type": PictureFormat.PNG.content_type,
+                    "width": image.shape[1],
+                    "height": image.shape[0],
+                    "data": base64.b64encode(encode(image)).decode(),
+                },
+            }
+        )
+    return json_answer({"model": name, "version": version, "results": results})
+
+
+def _npz(readings: list[stn.Reading], query: RectifyQuery) -> Answer:
+    file = io.BytesIO()
+    np.savez(
+        file,
+        images=np.stack([reading.sampled(query.size) for reading in readings]),
+        labels=np.array([reading.label for reading in readings]),
+        probabilities=np.stack([reading.probabilities for reading in readings]),
+        theta=np.stack([reading.theta_in_picture() for reading in readings]),
+        corners=np.stack([reading.corners() for reading in readings]),
+    )
+    return Answer(file.getvalue(), NPZ)

@@ -1,0 +1,61 @@
+"""The service itself: is it alive, is it ready, what does it serve, how does it fare."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.context import Context
+from service.api.exchange import EXCHANGE_KEY
+from service.errors import NotReady
+from service.metrics import Metrics
+
+
+def router(context: Context, metrics: Metrics) -> APIRouter:
+    """The routes of this subject."""
+    routes = APIRouter(tags=["system"])
+
+    def named(request: Request, route: str) -> None:
+        request.scope[EXCHANGE_KEY].route = route
+
+    @routes.get("/livez", summary="Is the process alive?")
+    async def livez(request: Request) -> dict[str, str]:
+        named(request, "/livez")
+        return {"status": "alive"}
+
+    @routes.get("/readyz", summary="Is every model loaded, on its device, warm and right?")
+    async def readyz(request: Request) -> dict[str, str]:
+        named(request, "/readyz")
+        if (reason := not_ready_because(context)) is not None:
+            raise NotReady(reason)
+        return {"status": "ready"}
+
+    @routes.get("/models", summary="What is served")
+    async def models(request: Request) -> dict[str, Any]:
+        named(request, "/models")
+        return {
+            "models": [
+                {
+                    **model.manifest.model_dump(),
+                    "providers": {name: engine.runtime.provider for name, engine in model.engines.items()},
+                }
+                for model in context.catalogue
+            ]
+        }
+
+    @routes.get("/metrics", summary="For Prometheus", response_class=Response)
+    async def exposition(request: Request) -> Response:
+        named(request, "/metrics")
+        text = await context.off_loop(metrics.exposition)
+        return Response(text, headers={"content-type": metrics.content_type})
+
+    return routes
+
+
+def not_ready_because(context: Context) -> str | None:
+    """Why the service cannot answer, or None."""
+    if context.catalogue.not_ready_because is not None:
+        return context.catalogue.not_ready_because
+    reasons = [reason for engine in context.catalogue.engines() if (reason := engine.unhealthy_because())]
+    return "; ".join(reasons) or None

@@ -1,0 +1,245 @@
+"""The composition root: settings, runtimes, engines, endpoints, start and shutdown. The one module that knows all."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import cv2
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from service.api import draw, ntm, problems, stn, system
+from service.api.catalogue import Catalogue, ServedModel
+from service.api.context import Context
+from service.api.endpoint import Endpoint
+from service.api.gateway import Gateway
+from service.engine.engine import Engine
+from service.errors import GlimpseError, UnknownTask
+from service.metrics import Metrics
+from service.runtime.base import RuntimeOptions
+from service.runtime.repository import LoadedModel, artifacts, load
+from service.settings import Batching, Settings, granted_cpus
+
+logger = logging.getLogger("glimpse")
+
+SUPERVISION_SECONDS = 0.5
+START_FAILURE_EXIT_CODE = 3
+"""What uvicorn's own supervisor takes for "would fail again": it gives up, rather than starting us anew."""
+STALLED_EXIT_CODE = 70
+"""EX_SOFTWARE: a batch hangs; whoever supervises this process should start another."""
+HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
+
+
+class Glimpse:
+    """The application: an ASGI callable, with what start and shutdown need."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.catalogue = Catalogue()
+        self._codecs = ThreadPoolExecutor(max(2, granted_cpus()), thread_name_prefix="glimpse-codec")
+        self._context = Context(settings, self.catalogue, self._codecs)
+        endpoints = [
+            *stn.endpoints(self._context),
+            *draw.endpoints(self._context),
+            *ntm.endpoints(self._context),
+        ]
+        self._gateway = Gateway(
+            self._fastapi(endpoints),
+            {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints},
+            self.metrics,
+            settings.api_keys,
+        )
+
+    def _fastapi(self, endpoints: list[Endpoint[Any]]) -> FastAPI:
+        app = FastAPI(
+            title="Glimpse",
+            summary="STN, DRAW and the neural Turing machine, batched by the step",
+            redoc_url=None,
+        )
+        app.include_router(system.router(self._context, self.metrics))
+        for endpoint in endpoints:
+            app.router.routes.append(Route(endpoint.path, endpoint, methods=[endpoint.method]))
+        app.router.routes.append(Route("/ntm/{task}", _unknown_task, methods=["GET", "POST"]))
+        generated = app.openapi
+
+        def openapi() -> dict[str, Any]:
+            document = generated()
+            for endpoint in endpoints:
+                document["paths"].setdefault(endpoint.path, {})[endpoint.method.lower()] = endpoint.openapi()
+            return document
+
+        app.openapi = openapi  # type: ignore[method-assign]
+        app.add_exception_handler(HTTPException, _http_problem)  # type: ignore[arg-type]
+        app.add_exception_handler(GlimpseError, _glimpse_problem)  # type: ignore[arg-type]
+        return app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._gateway(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """From start to shutdown. The port opens at once; `/readyz` says when the models are there."""
+        await receive()
+        cv2.setNumThreads(1)
+        self._take_over_termination()
+        background = [asyncio.create_task(self._start()), asyncio.create_task(self._supervise())]
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        for task in background:
+            task.cancel()
+        await self.drain()
+        for engine in self.catalogue.engines():
+            await engine.stop()
+        self._codecs.shutdown(wait=False, cancel_futures=True)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _take_over_termination(self) -> None:
+        """Drain before the server closes its port: SIGTERM first makes us unready, then reaches the server."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        loop = asyncio.get_running_loop()
+        servers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        async def terminate(number: signal.Signals, frame: FrameType | None) -> None:
+            self.begin_draining()
+            await asyncio.sleep(self.settings.drain_notice_seconds)
+            await self.drain()
+            handler = servers[number]
+            if callable(handler):
+                handler(number, frame)
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            # A second signal is for the server alone: it ends at once.
+            for taken, handler in servers.items():
+                signal.signal(taken, handler)
+            asyncio.run_coroutine_threadsafe(terminate(signal.Signals(number), frame), loop)
+
+        for number in servers:
+            signal.signal(number, on_signal)
+
+    async def _start(self) -> None:
+        """Load everything, or end the process with one clear line."""
+        try:
+            await self._load()
+        except GlimpseError as error:
+            logger.critical("cannot start: %s", error)
+            os._exit(START_FAILURE_EXIT_CODE)
+
+    async def _load(self) -> None:
+        settings = self.settings
+        options = RuntimeOptions(device_of(settings), settings.threads or max(1, granted_cpus() // 2))
+        for folder in artifacts(settings.models):
+            loaded = await asyncio.to_thread(_load_and_verify, folder, settings.runtime, options)
+            self._serve(loaded)
+        for engine in self.catalogue.engines():
+            engine.start()
+        self.catalogue.not_ready_because = None
+        self.metrics.ready.set(1)
+        names = ", ".join(f"{m.manifest.name}/{m.manifest.version}" for m in self.catalogue)
+        logger.info("ready: %s on %s (%s)", names, options.device, settings.runtime)
+
+    def _serve(self, loaded: LoadedModel) -> None:
+        manifest = loaded.manifest
+        batching: Batching = getattr(self.settings, manifest.family)
+        engines = {}
+        for graph, part in loaded.graphs.items():
+            name = manifest.name if len(loaded.graphs) == 1 else f"{manifest.name}-{graph}"
+            engines[graph] = Engine(
+                name,
+                part.runtime,
+                part.initial,
+                batching.policy(is_recurrent=part.runtime.signature.is_recurrent),
+                self.metrics.listener(name),
+                stall_seconds=self.settings.stall_seconds,
+            )
+            self.metrics.provider_info.labels(name, part.runtime.provider).set(1)
+        self.metrics.model_info.labels(manifest.name, str(manifest.version), manifest.family).set(1)
+        self.catalogue.add(ServedModel(manifest, engines))
+
+    async def _supervise(self) -> None:
+        """Replace workers that died; end a process whose runtime hangs, so that another can take its place."""
+        while True:
+            await asyncio.sleep(SUPERVISION_SECONDS)
+            self.metrics.observe_process()
+            reason = system.not_ready_because(self._context)
+            self.metrics.ready.set(reason is None)
+            for engine in self.catalogue.engines():
+                if engine.recover():
+                    self.metrics.worker_restarts.labels(engine.name).inc()
+                if engine.stalled_seconds() > 2 * self.settings.stall_seconds:
+                    logger.critical("%s; ending the process", engine.unhealthy_because())
+                    os._exit(STALLED_EXIT_CODE)
+
+    def begin_draining(self) -> None:
+        """From now on `/readyz` answers 503, and nothing new is admitted."""
+        if self.catalogue.not_ready_because is None:
+            self.catalogue.not_ready_because = "shutting down"
+            self.metrics.ready.set(0)
+            for engine in self.catalogue.engines():
+                engine.close_admission()
+
+    async def drain(self) -> bool:
+        """Finish what was admitted; answers whether all of it was finished in time."""
+        self.begin_draining()
+        done = await asyncio.gather(*(engine.drain(self.settings.drain_seconds) for engine in self.catalogue.engines()))
+        return all(done)
+
+
+def create() -> Glimpse:
+    """The application by the settings of the environment; what uvicorn calls."""
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return Glimpse(settings)
+
+
+def device_of(settings: Settings) -> str:
+    """The device that `auto` means here; what was asked for otherwise."""
+    if settings.device != "auto":
+        return settings.device
+    if settings.runtime == "torchscript":
+        import torch  # noqa: PLC0415 - only where its runtime was chosen
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    import onnxruntime  # noqa: PLC0415 - likewise
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "cpu"
+    return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+
+
+def _load_and_verify(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
+    loaded = load(folder, runtime, options)
+    for graph in loaded.graphs.values():
+        graph.verify()
+    return loaded
+
+
+async def _unknown_task(request: Request) -> Response:
+    raise UnknownTask(f"there is no task {request.path_params['task']!r}; there are {', '.join(ntm.TASKS)}")
+
+
+async def _http_problem(_: Request, error: HTTPException) -> Response:
+    code = HTTP_CODES.get(error.status_code, "http-error")
+    return _response(problems.answer(problems.document(error.status_code, code, error.detail), error.headers))
+
+
+async def _glimpse_problem(_: Request, error: GlimpseError) -> Response:
+    return _response(problems.problem(error))
+
+
+def _response(answer: problems.Answer) -> Response:
+    return Response(answer.body, answer.status, answer.headers, answer.media_type)

@@ -1,0 +1,217 @@
+"""The batcher: who is computed next, and for how many steps. Policy only: no clock, no threads, no arrays.
+
+Theory of operation. There are `slots` places in the running batch. Sequences wait first in, first out, and enter free
+slots whenever a batch is formed; a batch is one *segment*: a number of steps, computed for all occupied slots at once.
+A sequence leaves at the end of its own last step. Slots stay packed, so that a segment computes a prefix of the state
+arrays: when a sequence leaves, the last one moves into its slot, and the batch says so.
+
+Dynamic batching of models without state is the same thing with sequences of one step: everybody who waits enters, up to
+the number of slots, and leaves after one segment.
+
+The length of a segment:
+
+- While slots are free, nobody waits; the segment is as long as `longest_segment` allows, which bounds how long a
+  newcomer waits for its turn.
+- While somebody waits, the segment ends when the first sequence does, so that its slot is free at once, but is no
+  shorter than `shortest_segment`: a call costs the same whatever its length, and the few rows that are done early are
+  cheaper than many short calls.
+- While somebody watches the steps of a stream, it is no longer than `stream_segment`.
+
+Rows of a segment beyond the end of their sequence are *padding*: computed and dropped.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from service.engine.request import Request, Sequence
+from service.errors import Overloaded
+
+RETRY_AFTER_SECONDS = 1.0
+"""A full queue is worked off well within this; it is the shortest time that `Retry-After` can name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchingPolicy:
+    """The numbers that the batcher decides by."""
+
+    slots: int
+    """Largest batch, in sequences."""
+    queue_rows: int
+    """Most sequences that may wait; one more is refused."""
+    max_queue_delay_seconds: float = 0.0
+    """How long an idle worker waits for company before it starts on what is there. 0 is work-conserving."""
+    shortest_segment: int = 1
+    longest_segment: int = 1
+    stream_segment: int = 1
+
+
+class CloseReason(Enum):
+    """Why a batch was closed and computed."""
+
+    FULL = "full"
+    """Every slot is taken."""
+    IDLE = "idle"
+    """The worker was free and took what there was."""
+    DELAY = "delay"
+    """The queue delay had passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One segment: what to do to the slots, then how many steps to compute."""
+
+    moves: list[tuple[int, int]]
+    """Slots to copy, (from, to), in this order, to close the gaps of those who left."""
+    entered: list[tuple[int, Sequence]]
+    """Sequences that begin in this segment, with their slots."""
+    expired: list[Request]
+    """Requests whose deadline passed while they waited; given up without being computed."""
+    running: list[Sequence]
+    """Every live sequence; its index is its slot. Empty if there were only expired requests."""
+    steps: int
+    reason: CloseReason
+    padding_rows: int
+    """Row-steps that are computed beyond the end of their sequence."""
+
+
+@dataclass(slots=True)
+class Batcher:
+    """The queue and the slots of one graph. Not thread-safe: its owner holds a lock."""
+
+    policy: BatchingPolicy
+    queued_rows: int = 0
+    """Sequences that wait; what admission counts."""
+    _waiting: deque[Sequence] = field(default_factory=deque)
+    _running: list[Sequence] = field(default_factory=list)
+
+    @property
+    def running_rows(self) -> int:
+        """Slots that were occupied when the last batch was formed and have not been vacated since."""
+        return len(self._running)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self.queued_rows and not self._running
+
+    def add(self, request: Request, now: float) -> None:
+        """Queue a request.
+
+        Raises:
+            Overloaded: its rows do not fit into what is free of the queue.
+        """
+        if self.queued_rows + request.rows > self.policy.queue_rows:
+            raise Overloaded(
+                f"{self.queued_rows} rows are waiting and {request.rows} more were asked for; "
+                f"the queue holds {self.policy.queue_rows}",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        request.queued_at = now
+        self.queued_rows += request.rows
+        self._waiting.extend(request.sequences)
+
+    def discard(self, request: Request) -> None:
+        """Give up a request: its waiting rows leave the count now, its running ones their slots at the next batch."""
+        if request.is_settled:
+            return
+        request.is_settled = True
+        self.queued_rows -= request.rows - request.rows_entered
+
+    def next_batch(self, now: float) -> Batch | None:
+        """The next segment, or None while there is nothing to do yet (see `wake_at`)."""
+        moves = self._vacate()
+        waits_until = self.wake_at(now)
+        if waits_until is None or waits_until > now:
+            return None
+        delayed = not self._running and self.policy.max_queue_delay_seconds > 0
+        entered, expired = self._enter(now)
+        if len(self._running) == self.policy.slots:
+            reason = CloseReason.FULL
+        else:
+            reason = CloseReason.DELAY if delayed else CloseReason.IDLE
+        steps = self._segment_steps() if self._running else 0
+        padding = sum(max(steps - sequence.steps_left, 0) for sequence in self._running)
+        return Batch(moves, entered, expired, list(self._running), steps, reason, padding)
+
+    def wake_at(self, now: float) -> float | None:
+        """When `next_batch` is to be asked again: `now` if at once, None if only after `add`."""
+        if self._running:
+            return now
+        if not self.queued_rows:
+            return None
+        if self.queued_rows >= self.policy.slots:
+            return now
+        oldest = next(sequence for sequence in self._waiting if not sequence.request.is_settled)
+        return max(now, oldest.request.queued_at + self.policy.max_queue_delay_seconds)
+
+    def advance(self, batch: Batch, now: float) -> list[Request]:
+        """Count a computed segment; answers the requests that it finished."""
+        finished = []
+        for sequence in batch.running:
+            sequence.steps_done = min(sequence.steps_done + batch.steps, sequence.request.steps)
+            request = sequence.request
+            if not sequence.steps_left:
+                request.rows_left -= 1
+                if not request.rows_left and not request.is_settled:
+                    request.is_settled = True
+                    request.finished_at = now
+                    finished.append(request)
+        return finished
+
+    def clear(self) -> list[Request]:
+        """Give up everything that waits or runs; answers the requests that were still unsettled."""
+        live = {id(s.request): s.request for s in (*self._running, *self._waiting) if not s.request.is_settled}
+        for request in live.values():
+            request.is_settled = True
+        self._running.clear()
+        self._waiting.clear()
+        self.queued_rows = 0
+        return list(live.values())
+
+    def _vacate(self) -> list[tuple[int, int]]:
+        """Free the slots of sequences that are done or given up; the last slot's sequence closes each gap."""
+        moves = []
+        slot = 0
+        running = self._running
+        while slot < len(running):
+            sequence = running[slot]
+            if sequence.steps_left and not sequence.request.is_settled:
+                slot += 1
+                continue
+            last = running.pop()
+            if slot < len(running):
+                running[slot] = last
+                moves.append((len(running), slot))
+        return moves
+
+    def _enter(self, now: float) -> tuple[list[tuple[int, Sequence]], list[Request]]:
+        entered = []
+        expired = []
+        while self._waiting and len(self._running) < self.policy.slots:
+            sequence = self._waiting.popleft()
+            request = sequence.request
+            if request.is_settled:
+                continue
+            if request.deadline <= now:
+                self.discard(request)
+                expired.append(request)
+                continue
+            self.queued_rows -= 1
+            request.rows_entered += 1
+            if request.started_at is None:
+                request.started_at = now
+            entered.append((len(self._running), sequence))
+            self._running.append(sequence)
+        return entered, expired
+
+    def _segment_steps(self) -> int:
+        policy = self.policy
+        longest = policy.longest_segment
+        if any(sequence.request.is_stream for sequence in self._running):
+            longest = min(longest, policy.stream_segment)
+        most = max(sequence.steps_left for sequence in self._running)
+        if self.queued_rows:
+            soonest = min(sequence.steps_left for sequence in self._running)
+            most = min(most, max(soonest, policy.shortest_segment))
+        return min(most, longest)

@@ -1,0 +1,214 @@
+"""The engine: the asyncio side of a worker. Admission, deadlines, cancellation, streams, supervision, drain."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from export.manifest import Array
+from service.engine.batcher import Batcher, BatchingPolicy
+from service.engine.report import Listener
+from service.engine.request import Request
+from service.engine.slots import Slots
+from service.engine.worker import Worker
+from service.errors import DeadlineExceeded, InferenceFailed, NotReady
+from service.runtime.base import Runtime
+
+logger = logging.getLogger("glimpse.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Steps `begin` up to, not including, `end` of a request's row are in its outputs."""
+
+    row: int
+    begin: int
+    end: int
+
+
+class Engine:
+    """One graph, ready to answer. All methods belong to the event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        runtime: Runtime,
+        initial: Mapping[str, Array],
+        policy: BatchingPolicy,
+        listener: Listener,
+        *,
+        stall_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.runtime = runtime
+        self.policy = policy
+        self._initial = initial
+        self._listener = listener
+        self._stall_seconds = stall_seconds
+        self._clock = clock
+        self._in_flight = 0
+        self._is_draining = False
+        self._drained = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker = self._new_worker()
+
+    def _new_worker(self) -> Worker:
+        def make_slots() -> Slots:
+            policy = self.policy
+            return Slots(self.runtime, self._initial, slots=policy.slots, longest_segment=policy.longest_segment)
+
+        return Worker(self.name, Batcher(self.policy), make_slots, self._deliver, self._listener, self._clock)
+
+    def start(self) -> None:
+        """Start the worker."""
+        self._loop = asyncio.get_running_loop()
+        self._worker.start()
+
+    async def stop(self, timeout_seconds: float = 5.0) -> None:
+        """End the worker; whoever still waits is told."""
+        self._is_draining = True
+        self._worker.stop()
+        await asyncio.to_thread(self._worker.join, timeout_seconds)
+        self._give_up(NotReady(f"{self.name} has been stopped"))
+
+    async def submit(self, request: Request) -> None:
+        """Have a request computed; its outputs are filled when this returns.
+
+        Cancelling the caller gives the request up; its slots are free before the next segment.
+
+        Raises:
+            NotReady: the engine is draining or has stopped.
+            Overloaded: the queue is full.
+            DeadlineExceeded: the deadline passed before the end.
+            InferenceFailed: the runtime failed on this request.
+        """
+        if self._is_draining:
+            raise NotReady(f"{self.name} is shutting down and takes no new requests")
+        assert self._loop is not None, "this is a bug: the engine was not started"
+        request.allocate(self.runtime.signature)
+        request.future = self._loop.create_future()
+        with self._flight():
+            self._worker.add(request)
+            timer = self._loop.call_later(request.deadline - self._clock(), self._expire, request)
+            try:
+                await request.future
+            except asyncio.CancelledError:
+                if self._worker.discard(request):
+                    self._listener.on_cancelled(request.rows)
+                raise
+            finally:
+                timer.cancel()
+
+    async def stream(self, request: Request) -> AsyncIterator[Progress]:
+        """Have a request computed, and answer its steps as they are.
+
+        Close the iterator (`contextlib.aclosing`) to give the request up.
+
+        Raises:
+            GlimpseError: as `submit` does; `NotReady` and `Overloaded` before the first answer.
+        """
+        grown = asyncio.Event()
+        request.on_progress = grown.set
+        submission = asyncio.ensure_future(self.submit(request))
+        submission.add_done_callback(lambda _: grown.set())
+        answered = [0] * request.rows
+        try:
+            while True:
+                await grown.wait()
+                grown.clear()
+                is_over = submission.done()
+                for sequence in request.sequences:
+                    begin, end = answered[sequence.row], sequence.steps_done
+                    if begin < end:
+                        answered[sequence.row] = end
+                        yield Progress(sequence.row, begin, end)
+                if is_over:
+                    await submission
+                    return
+        finally:
+            submission.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await submission
+
+    def close_admission(self) -> None:
+        """Admit nothing from now on; what was admitted goes on."""
+        self._is_draining = True
+
+    async def drain(self, timeout_seconds: float) -> bool:
+        """Close admission and wait for what was admitted; answers whether all of it was finished in time."""
+        self.close_admission()
+        if not self._in_flight:
+            return True
+        try:
+            await asyncio.wait_for(self._drained.wait(), timeout_seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def unhealthy_because(self) -> str | None:
+        """Why this engine cannot answer, or None."""
+        if not self._worker.is_alive:
+            return f"{self.name}: the worker thread has died"
+        if (busy := self.stalled_seconds()) > self._stall_seconds:
+            return f"{self.name}: a batch has been running for {busy:.1f} s, longer than {self._stall_seconds:g} s"
+        return None
+
+    def stalled_seconds(self) -> float:
+        """For how long the batch in hand has been running."""
+        return self._worker.busy_seconds()
+
+    def recover(self) -> bool:
+        """Replace a worker that has died, and answer its requests with an error; answers whether that was needed."""
+        if self._worker.is_alive or self._is_draining:
+            return False
+        self._give_up(InferenceFailed(f"{self.name}: the worker died while this request was waiting"))
+        logger.error("%s: starting a new worker", self.name)
+        self._worker = self._new_worker()
+        self._worker.start()
+        return True
+
+    @contextlib.contextmanager
+    def _flight(self) -> Iterator[None]:
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if self._is_draining and not self._in_flight:
+                self._drained.set()
+
+    def _expire(self, request: Request) -> None:
+        if self._worker.discard(request):
+            self._listener.on_deadline_missed(request.rows)
+        if request.future is not None and not request.future.done():
+            request.future.set_exception(DeadlineExceeded("the deadline passed before the answer was computed"))
+
+    def _give_up(self, error: NotReady | InferenceFailed) -> None:
+        for request in self._worker.clear():
+            request.error = error
+            self._settle(request)
+
+    def _deliver(self, settled: list[Request], streams: list[Request]) -> None:
+        """Called by the worker, on its thread."""
+        assert self._loop is not None, "this is a bug: the engine was not started"
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(self._on_delivery, settled, streams)
+
+    def _on_delivery(self, settled: list[Request], streams: list[Request]) -> None:
+        for request in streams:
+            if request.on_progress is not None:
+                request.on_progress()
+        for request in settled:
+            self._settle(request)
+
+    def _settle(self, request: Request) -> None:
+        future = request.future
+        if future is None or future.done():
+            return
+        if request.error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(request.error)

@@ -1,0 +1,47 @@
+"""What the engine tells its listeners. The engine knows nothing of metrics; metrics listen."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.engine.batcher import CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One computed segment."""
+
+    rows: int
+    """Live sequences in the batch."""
+    steps: int
+    """Length of the segment."""
+    padding_rows: int
+    """Row-steps computed beyond the end of their sequence."""
+    reason: CloseReason
+    compute_seconds: float
+    failed_rows: int
+    queued_rows: int
+    """Sequences left waiting when the batch was formed."""
+
+
+class Listener(Protocol):
+    """Hears of what happens in an engine, on whatever thread it happens; must be quick and must not raise."""
+
+    def on_batch(self, report: BatchReport) -> None:
+        """A segment was computed."""
+        ...
+
+    def on_queue(self, rows: int) -> None:
+        """The number of waiting sequences is now `rows`."""
+        ...
+
+    def on_slots(self, rows: int) -> None:
+        """The number of occupied slots is now `rows`."""
+        ...
+
+    def on_cancelled(self, rows: int) -> None:
+        """A client went away; its sequences were given up."""
+        ...
+
+    def on_deadline_missed(self, rows: int) -> None:
+        """A deadline passed; its sequences were given up."""
+        ...

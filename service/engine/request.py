@@ -1,0 +1,94 @@
+"""What the engine is asked: a group of sequences that share their inputs' arrays, a deadline and a fate.
+
+A *sequence* is the unit of scheduling: one row of the running batch, for as many steps as it has. A picture for the
+STN is a sequence of one step; a drawing or a memory task is a sequence of many. A request of several sequences (four
+samples, three files) is answered when the last of them is done.
+
+Outputs are written into arrays that belong to the request, step after step, so that a reader of a stream sees them
+where they are, and a slow one holds up nobody.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from export.manifest import Array, Signature
+from service.errors import GlimpseError
+from service.runtime.base import shape_of
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One row of work, and how far it has come."""
+
+    request: "Request"
+    row: int
+    steps_done: int = 0
+
+    @property
+    def steps_left(self) -> int:
+        """Steps until this sequence has finished."""
+        return self.request.steps - self.steps_done
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Rows of inputs to be computed before a deadline.
+
+    The batcher keeps the counters, under its owner's lock; the worker thread writes the outputs; the event loop
+    resolves the future.
+    """
+
+    inputs: Mapping[str, Array]
+    """By name: `[rows, ...]`, or `[steps, rows, ...]` for inputs a step."""
+    rows: int
+    steps: int
+    deadline: float
+    """On the engine's monotonic clock, in seconds."""
+    wanted: frozenset[str] | None = None
+    """Names of the outputs to keep; all of them when None."""
+    on_progress: Callable[[], None] | None = None
+    """Called on the event loop whenever `steps_ready` has grown; marks the request as a stream."""
+    outputs: dict[str, Array] = field(default_factory=dict)
+    future: asyncio.Future[None] | None = None
+    sequences: list[Sequence] = field(default_factory=list)
+    rows_entered: int = 0
+    """Rows that have had a slot."""
+    rows_left: int = 0
+    """Rows that have not finished."""
+    is_settled: bool = False
+    """Answered, failed, expired or abandoned: whatever still waits or runs of it is to be dropped."""
+    error: GlimpseError | None = None
+    """Why it failed, if it did; set before it is settled."""
+    queued_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.sequences = [Sequence(self, row) for row in range(self.rows)]
+        self.rows_left = self.rows
+
+    def allocate(self, signature: Signature) -> None:
+        """Make room for the outputs that are wanted."""
+        for spec in signature.outputs:
+            if self.wanted is None or spec.name in self.wanted:
+                self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.steps), spec.dtype)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether somebody watches every step."""
+        return self.on_progress is not None
+
+    @property
+    def queue_seconds(self) -> float:
+        """From admission to the first segment."""
+        return (self.started_at or self.queued_at) - self.queued_at
+
+    @property
+    def compute_seconds(self) -> float:
+        """From the first segment to the end of the last."""
+        if self.started_at is None or self.finished_at is None:
+            return 0.0
+        return self.finished_at - self.started_at

@@ -1,0 +1,176 @@
+"""The worker: the thread that owns a runtime, and alternates between deciding and computing.
+
+It takes what waits whenever the runtime is free, without going through the event loop. What it has to say to the loop,
+it says once a segment: who is finished, who failed, whose stream has grown.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from service.engine.batcher import Batch, Batcher
+from service.engine.report import BatchReport, Listener
+from service.engine.request import Request
+from service.engine.slots import Slots
+from service.errors import DeadlineExceeded, GlimpseError, InferenceFailed
+
+logger = logging.getLogger("glimpse.engine")
+
+Deliver = Callable[[list[Request], list[Request]], None]
+"""Called on the worker's thread with the requests that were settled and the streams that have grown."""
+
+
+class Worker:
+    """One thread, one runtime, one batcher."""
+
+    def __init__(
+        self,
+        name: str,
+        batcher: Batcher,
+        make_slots: Callable[[], Slots],
+        deliver: Deliver,
+        listener: Listener,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._batcher = batcher
+        self._make_slots = make_slots
+        self._deliver = deliver
+        self._listener = listener
+        self._clock = clock
+        self._wake = threading.Condition()
+        self._is_waiting = False
+        self._is_stopping = False
+        self._busy_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"glimpse-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end once it has finished the segment in hand; does not wait."""
+        with self._wake:
+            self._is_stopping = True
+            self._wake.notify()
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for the thread's end; answers whether it has ended."""
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def add(self, request: Request) -> None:
+        """Queue a request; from any thread.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        with self._wake:
+            self._batcher.add(request, self._clock())
+            queued_rows = self._batcher.queued_rows
+            if self._is_waiting:
+                self._is_waiting = False
+                self._wake.notify()
+        self._listener.on_queue(queued_rows)
+
+    def discard(self, request: Request) -> bool:
+        """Give a request up; from any thread. Answers whether there was anything to give up."""
+        with self._wake:
+            if request.is_settled:
+                return False
+            self._batcher.discard(request)
+            queued_rows = self._batcher.queued_rows
+        self._listener.on_queue(queued_rows)
+        return True
+
+    def clear(self) -> list[Request]:
+        """Give everything up; answers the requests that nobody has answered."""
+        with self._wake:
+            return self._batcher.clear()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        with self._wake:
+            return self._batcher.is_idle and self._busy_since is None
+
+    def busy_seconds(self) -> float:
+        """For how long the segment in hand has been computed; 0 between segments."""
+        since = self._busy_since
+        return 0.0 if since is None else self._clock() - since
+
+    def _run(self) -> None:
+        try:
+            slots = self._make_slots()
+            while (batch := self._next_batch()) is not None:
+                self._compute(slots, batch)
+        except Exception:
+            # The engine notices that the thread is gone, fails what was left and starts another.
+            logger.exception("%s died", self._thread.name)
+
+    def _next_batch(self) -> Batch | None:
+        with self._wake:
+            while not self._is_stopping:
+                now = self._clock()
+                batch = self._batcher.next_batch(now)
+                if batch is not None:
+                    self._busy_since = now
+                    return batch
+                self._listener.on_slots(0)
+                wake_at = self._batcher.wake_at(now)
+                self._is_waiting = True
+                self._wake.wait(None if wake_at is None else max(wake_at - now, 0.0))
+                self._is_waiting = False
+        return None
+
+    def _compute(self, slots: Slots, batch: Batch) -> None:
+        self._listener.on_slots(len(batch.running))
+        failures = slots.compute(batch) if batch.running else {}
+        with self._wake:
+            for request in batch.expired:
+                request.error = DeadlineExceeded("the deadline passed while the request waited in the queue")
+            failed = self._fail(batch, failures)
+            now = self._clock()
+            finished = self._batcher.advance(batch, now)
+            queued_rows = self._batcher.queued_rows
+            started, self._busy_since = self._busy_since, None
+        streams = {id(s.request): s.request for s in batch.running if s.request.is_stream}
+        settled = [*batch.expired, *failed, *finished]
+        if settled or streams:
+            self._deliver(settled, list(streams.values()))
+        for request in batch.expired:
+            self._listener.on_deadline_missed(request.rows)
+        if batch.running:
+            self._listener.on_batch(
+                BatchReport(
+                    rows=len(batch.running),
+                    steps=batch.steps,
+                    padding_rows=batch.padding_rows,
+                    reason=batch.reason,
+                    compute_seconds=now - (started or now),
+                    failed_rows=len(failures),
+                    queued_rows=queued_rows,
+                )
+            )
+
+    def _fail(self, batch: Batch, failures: dict[int, Exception]) -> list[Request]:
+        failed = []
+        for slot, cause in failures.items():
+            request = batch.running[slot].request
+            if not request.is_settled:
+                self._batcher.discard(request)
+                request.error = _inference_failed(cause)
+                failed.append(request)
+        return failed
+
+
+def _inference_failed(cause: Exception) -> GlimpseError:
+    logger.error("a request failed alone: %s", cause, exc_info=cause)
+    error = InferenceFailed("the model failed on this input, also when it was computed alone")
+    error.__cause__ = cause
+    return error

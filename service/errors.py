@@ -1,0 +1,164 @@
+"""Everything that can go wrong, split by whose fault it is.
+
+    GlimpseError
+    ├── ClientError               the request cannot be served as it is; sending it again does not help
+    │   ├── UndecodableInput      the body is not what it claims to be, or is damaged
+    │   ├── TooLarge              the body or the picture in it is over a limit
+    │   ├── UnsupportedType       a content type that Glimpse does not read
+    │   ├── InvalidParameter      a parameter is out of range; the error knows its name
+    │   ├── UnknownModel          no such model or version
+    │   ├── UnknownTask           no such task
+    │   └── Unauthorized          no API key, or a wrong one
+    ├── CapacityError             nobody's fault: the same request may well succeed later
+    │   ├── Overloaded            the queue is full; the error knows when to come back
+    │   ├── NotReady              starting, reloading or draining
+    │   ├── DeadlineExceeded      the deadline passed before the answer was there
+    │   └── StreamTooSlow         a streaming client reads more slowly than the model computes
+    ├── ServerError               ours
+    │   ├── InferenceFailed       the runtime failed on this request
+    │   ├── ArtifactRejected      a model file is missing, damaged or not what its manifest says
+    │   └── DeviceUnavailable     the device that was asked for is not there
+    └── Cancelled                 the client has gone; nobody reads the answer
+
+These errors know no HTTP; what a status is, `api.problems` decides. `code` is part of the contract: stable,
+whatever becomes of the class's name. A message names the offending value and the allowed range.
+"""
+
+# ruff: noqa: N818 - the names say what happened; that they are errors, the tree says
+from typing import ClassVar
+
+
+class GlimpseError(Exception):
+    """The root: whoever catches this has caught everything that Glimpse raises on purpose."""
+
+    code: ClassVar[str] = "internal-error"
+
+
+class ClientError(GlimpseError):
+    """The request cannot be served as it is."""
+
+    code = "bad-request"
+
+
+class UndecodableInput(ClientError):
+    """A body is empty, damaged, or not what it claims to be."""
+
+    code = "undecodable"
+
+
+class TooLarge(ClientError):
+    """A body has too many bytes, or a picture too many pixels."""
+
+    code = "too-large"
+
+
+class UnsupportedType(ClientError):
+    """A content type that Glimpse does not read."""
+
+    code = "unsupported-type"
+
+
+class InvalidParameter(ClientError):
+    """A parameter is out of range.
+
+    Args:
+        parameter: its name, as the client wrote it.
+        message: what it must be and what it was; reads on from the name: "must be 28..1024, not 5".
+    """
+
+    code = "invalid-parameter"
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(parameter, message)
+        self.parameter = parameter
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.parameter} {self.message}"
+
+
+class UnknownModel(ClientError):
+    """No model of this name, or no such version of it."""
+
+    code = "unknown-model"
+
+
+class UnknownTask(ClientError):
+    """No task of this name."""
+
+    code = "unknown-task"
+
+
+class Unauthorized(ClientError):
+    """No API key where one is needed, or a wrong one."""
+
+    code = "unauthorized"
+
+
+class CapacityError(GlimpseError):
+    """The request is in order, but not now."""
+
+    code = "unavailable"
+
+
+class Overloaded(CapacityError):
+    """The queue is full.
+
+    Args:
+        message: how full it is.
+        retry_after_seconds: when there should be room again.
+    """
+
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NotReady(CapacityError):
+    """Starting, reloading or draining."""
+
+    code = "not-ready"
+
+
+class DeadlineExceeded(CapacityError):
+    """The deadline passed before the answer was there."""
+
+    code = "deadline-exceeded"
+
+
+class StreamTooSlow(CapacityError):
+    """A streaming client reads more slowly than the model computes, and its buffer is full."""
+
+    code = "stream-too-slow"
+
+
+class ServerError(GlimpseError):
+    """Something on our side failed."""
+
+    code = "server-error"
+
+
+class InferenceFailed(ServerError):
+    """The runtime failed on this request, also when it was run alone."""
+
+    code = "inference-failed"
+
+
+class ArtifactRejected(ServerError):
+    """A model file is missing, damaged, or not what its manifest says."""
+
+    code = "artifact-rejected"
+
+
+class DeviceUnavailable(ServerError):
+    """The device that was asked for is not there, or does not work."""
+
+    code = "device-unavailable"
+
+
+class Cancelled(GlimpseError):
+    """The client has gone; its work was dropped."""
+
+    code = "cancelled"

@@ -1,0 +1,236 @@
+"""From the bytes of an upload to pixels: the one place where foreign data meets a decoder.
+
+    content type -> signature -> size, from the header -> pixels -> upright -> opaque -> 8 bit
+
+1. The declared type decides only whether the upload is read at all; the signature decides by which reader. No
+   other reader can be reached, whatever the bytes say.
+2. The size is checked before a pixel is decoded, so that a small file cannot ask for much memory.
+3. Whatever a decoder raises leaves here as `UndecodableInput`.
+
+Two decoders. OpenCV is three times faster than Pillow on a small PNG and takes the common case: a PNG of
+nothing but a header, 8-bit grey or RGB pixels and an end. Before that, for either decoder, a PNG's chunks
+must be whole and their checksums right: Pillow does not look at those of the pixels, nor for an end.
+Everything else is Pillow's.
+
+Transparency: the picture is laid on white paper, or on black when all that is visible is light (white ink).
+"""
+
+import re
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from service.errors import GlimpseError, TooLarge, UndecodableInput, UnsupportedType
+from service.media.picture import Picture, Pixels
+
+# Pillow warns of odd metadata, which is the client's affair. A filter for good, because `catch_warnings`
+# changes those of every thread.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+CONTENT_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
+TOLERATED_TYPES = ("image/jpg", "image/x-ms-bmp", "image/apng", "application/octet-stream", "")
+
+SIGNATURES: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
+    (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImageFile),
+    (re.compile(rb"BM"), BmpImageFile),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
+)
+
+PNG_HEADER = struct.Struct(">8x4s4sIIBBBBB4x")
+PNG_PLAIN_CHUNKS = re.compile(rb"IHDR(IDAT)+IEND")
+PNG_GREY, PNG_RGB = 0, 2
+PNG_MOST_CHUNKS = 100_000
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the picture upright."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """The largest picture that is decoded."""
+
+    max_pixels: int = 1 << 24
+    """16 megapixels, 4096 x 4096."""
+    max_side: int = 1 << 14
+
+    def check(self, width: int, height: int) -> None:
+        """Refuse a picture by the size that its header claims.
+
+        Raises:
+            UndecodableInput: it has no pixel.
+            TooLarge: it has too many.
+        """
+        if min(width, height) < 1:
+            raise UndecodableInput(f"the picture is {width} x {height} pixels; a side must be 1..{self.max_side}")
+        if max(width, height) > self.max_side:
+            raise TooLarge(f"the picture is {width} x {height} pixels; a side may be 1..{self.max_side}")
+        if width * height > self.max_pixels:
+            raise TooLarge(f"the picture is {width} x {height} pixels; at most {self.max_pixels} in all are allowed")
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+def decode(data: bytes, content_type: str | None, limits: DecodeLimits = DEFAULT_LIMITS) -> Picture:
+    """Decode the first picture of a PNG, JPEG, WebP, GIF, BMP or TIFF file.
+
+    Args:
+        data: the whole file.
+        content_type: as declared, parameters and all; without one, or with `application/octet-stream`, any of
+            the six.
+        limits: the largest picture to accept.
+
+    Raises:
+        UnsupportedType: another type was declared.
+        UndecodableInput: the body is empty, damaged, or none of the six.
+        TooLarge: the picture is over a limit.
+    """
+    declared = (content_type or "").partition(";")[0].strip().lower()
+    if declared not in CONTENT_TYPES and declared not in TOLERATED_TYPES:
+        raise UnsupportedType(f"{declared!r} is not read; send one of {', '.join(CONTENT_TYPES)}")
+    if not data:
+        raise UndecodableInput("the body is empty; it must be a picture")
+    reader = next((reader for signature, reader in SIGNATURES if signature.match(data)), None)
+    if reader is None:
+        raise UndecodableInput(f"the body is no picture: it begins with {data[:8]!r}")
+    if reader is PngImageFile and (picture := _decode_plain_png(data, limits)):
+        return picture
+    try:
+        with reader(BytesIO(data)) as image:
+            limits.check(*image.size)
+            return _as_picture(_upright(image))
+    except GlimpseError:
+        raise
+    except Exception as error:  # a decoder fed with foreign bytes may raise anything at all
+        raise UndecodableInput(f"the {reader.format} picture cannot be decoded: {error}") from error
+
+
+def _decode_plain_png(data: bytes, limits: DecodeLimits) -> Picture | None:
+    """Decode a PNG of 8-bit grey or RGB pixels and nothing else; None if this is not one.
+
+    Raises:
+        UndecodableInput: it is cut short, or a checksum or the pixel data are wrong.
+        TooLarge: the picture is over a limit.
+    """
+    if len(data) < PNG_HEADER.size:
+        raise UndecodableInput(f"the PNG picture is cut short: {len(data)} bytes")
+    length, kind, width, height, depth, colour, *methods = PNG_HEADER.unpack_from(data)
+    if (length, kind) != (b"\0\0\0\x0d", b"IHDR"):
+        raise UndecodableInput(f"the PNG picture begins with a chunk {kind!r}, not with its header")
+    limits.check(width, height)
+    is_plain = PNG_PLAIN_CHUNKS.fullmatch(_png_chunks(data)) is not None
+    if not is_plain or depth != 8 or colour not in (PNG_GREY, PNG_RGB) or any(methods):
+        return None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:  # Pillow would fill missing rows with black
+        raise UndecodableInput(f"the PNG picture is damaged: not the data of {width} x {height} pixels")
+    if colour == PNG_GREY:
+        return Picture(np.asarray(pixels, np.uint8))
+    return _colour_picture(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8))
+
+
+def _png_chunks(data: bytes) -> bytes:
+    """Return the types of all chunks up to the end, joined.
+
+    Raises:
+        UndecodableInput: the file ends before its end chunk, or a checksum is wrong.
+    """
+    view = memoryview(data)
+    kinds: list[bytes] = []
+    start = 8
+    while not kinds or kinds[-1] != b"IEND":
+        end = start + 12 + int.from_bytes(view[start : start + 4], "big")
+        if end > len(data):
+            raise UndecodableInput(f"the PNG picture is cut short: {len(data)} bytes, the chunk at {start} needs {end}")
+        kind = data[start + 4 : start + 8]
+        if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise UndecodableInput(f"the PNG picture is damaged: wrong checksum of the chunk {kind!r} at {start}")
+        kinds.append(kind)
+        if len(kinds) > PNG_MOST_CHUNKS:
+            raise UndecodableInput(f"the PNG picture has more than {PNG_MOST_CHUNKS} chunks")
+        start = end
+    return b"".join(kinds)
+
+
+def _upright(image: ImageFile) -> Image.Image:
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except (
+        SyntaxError,
+        ValueError,
+        OSError,
+        struct.error,
+    ):  # damaged EXIF turns nothing; the pixels are sound
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _as_picture(image: Image.Image) -> Picture:
+    if image.mode.startswith("I;16"):
+        return Picture(_in_8_bits(np.asarray(image), white=65535))
+    if image.mode in ("I", "F"):
+        return Picture(_stretched(np.asarray(image)))
+    if image.has_transparency_data:
+        return _colour_picture(np.asarray(_opaque(image.convert("RGBA"))))
+    if image.mode in ("1", "L"):
+        return Picture(np.asarray(image.convert("L")))
+    return _colour_picture(np.asarray(image.convert("RGB")))
+
+
+def _colour_picture(rgb: Pixels) -> Picture:
+    return Picture(grey=np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), colour=rgb)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Lay a picture with alpha on white, or on black when at least 99 % of what is visible is light."""
+    is_visible = image.getchannel("A").point([0] * 128 + [255] * 128)
+    histogram = image.convert("L").histogram(is_visible)
+    dark, visible = sum(histogram[:128]), sum(histogram)
+    paper = "black" if visible and dark <= 0.01 * visible else "white"
+    return Image.alpha_composite(Image.new("RGBA", image.size, paper), image).convert("RGB")
+
+
+def _stretched(values: NDArray[np.number]) -> Pixels:
+    """Bring 32-bit samples, whose white no file declares, to 8 bits.
+
+    White is the least of 1 (floats only), 255 and 65535 that no sample exceeds; where there is none, or a
+    sample is negative, the darkest sample becomes black and the lightest white. What is not a finite number
+    is 0.
+    """
+    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = finite.min(), finite.max()
+    whites = (1, 255, 65535) if np.issubdtype(values.dtype, np.floating) else (255, 65535)
+    white = next((white for white in whites if low >= 0 and high <= white), None)
+    if white is None:
+        return _in_8_bits(finite - low, white=high - low or 1)
+    return _in_8_bits(finite, white)
+
+
+def _in_8_bits(values: NDArray[np.number], white: float) -> Pixels:
+    return np.asarray(np.rint(values * (255.0 / white)), np.uint8)

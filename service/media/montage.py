@@ -1,0 +1,57 @@
+"""Several pictures in one: contact sheet, film strip, panels side by side."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from service.media.framing import resize
+from service.media.lettering import lettering
+from service.media.picture import Pixels, as_rgb
+
+GAP_GREY = 96
+STRIP_MARGIN = 12
+STRIP_TEXT_SIZE = 22
+
+
+def enlarge(images: Pixels, scale: int) -> Pixels:
+    """Turn every pixel of [N H W] or [N H W 3] into a block of `scale` x `scale`."""
+    return images if scale == 1 else images.repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def grid(images: Pixels, columns: int, gap: int = 1) -> Pixels:
+    """Lay [N H W] or [N H W 3] out in rows of `columns`, left to right, then down, with gaps between."""
+    count, height, width, *channels = images.shape
+    rows = -(-count // columns)
+    cells = np.full((rows * columns, height + gap, width + gap, *channels), GAP_GREY, np.uint8)
+    cells[:count, :height, :width] = images
+    sheet = cells.reshape(rows, columns, height + gap, width + gap, *channels).swapaxes(1, 2)
+    joined = sheet.reshape(rows * (height + gap), columns * (width + gap), *channels)
+    return np.ascontiguousarray(joined[: joined.shape[0] - gap, : joined.shape[1] - gap])
+
+
+def film_strip(frames: Pixels, gap: int = 1) -> Pixels:
+    """Lay [N T H W] or [N T H W 3] out as the paper does: a row a sample, a column a step."""
+    samples, steps = frames.shape[:2]
+    return grid(frames.reshape(samples * steps, *frames.shape[2:]), columns=steps, gap=gap)
+
+
+def strip(panels: Sequence[Pixels], caption: str, height: int = 256) -> Pixels:
+    """Set pictures, grey or colour, side by side on white at one height, with a caption below: [H W 3]."""
+    scaled = [_at_height(panel, height) for panel in panels]
+    text = lettering(caption, STRIP_TEXT_SIZE)
+    width = max(sum(panel.shape[1] + STRIP_MARGIN for panel in scaled), text.shape[1] + STRIP_MARGIN) + STRIP_MARGIN
+    page = np.full((height + text.shape[0] + 3 * STRIP_MARGIN, width, 3), 255, np.uint8)
+    left = STRIP_MARGIN
+    for panel in scaled:
+        page[STRIP_MARGIN : STRIP_MARGIN + height, left : left + panel.shape[1]] = panel
+        left += panel.shape[1] + STRIP_MARGIN
+    top = height + 2 * STRIP_MARGIN
+    page[top : top + text.shape[0], STRIP_MARGIN : STRIP_MARGIN + text.shape[1]] = 255 - text[..., None]
+    return page
+
+
+def _at_height(panel: Pixels, height: int) -> Pixels:
+    width = max(1, round(panel.shape[1] * height / panel.shape[0]))
+    scaled = resize(panel, width, height, enlarging=cv2.INTER_NEAREST)
+    return scaled if scaled.ndim == 3 else as_rgb(scaled)

@@ -1,0 +1,210 @@
+"""Every metric of the service, in one place. Fed by reports; nothing else imports the Prometheus client.
+
+With several worker processes, each writes to files in `PROMETHEUS_MULTIPROC_DIR`, and whichever is scraped adds all
+of them up; what a process cannot know of the others (gauges) is summed over those alive.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.engine.report import BatchReport
+
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+SECONDS = (
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+)  # fmt: skip
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+STAGES = ("decode", "queue", "compute", "encode")
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        model = ("model",)
+        self.requests = Counter("glimpse_requests", "Requests answered", ("route", "model", "code"), registry=registry)
+        self.request_seconds = Histogram(
+            "glimpse_request_seconds", "From the request's head to the answer's end", ("route",),
+            buckets=SECONDS, registry=registry,
+        )  # fmt: skip
+        self.stage_seconds = {
+            stage: Histogram(f"glimpse_{stage}_seconds", help_text, ("route",), buckets=SECONDS, registry=registry)
+            for stage, help_text in zip(
+                STAGES,
+                (
+                    "Decoding and validating a request",
+                    "Waiting for a slot",
+                    "In slots, from the first segment to the last",
+                    "Encoding an answer",
+                ),
+                strict=True,
+            )
+        }
+        self.batch_rows = Histogram(
+            "glimpse_batch_size", "Sequences in a computed batch", model, buckets=ROWS, registry=registry
+        )
+        self.batch_seconds = Histogram(
+            "glimpse_batch_seconds", "Computing one segment", model, buckets=SECONDS, registry=registry
+        )
+        self.batches = Counter(
+            "glimpse_batches",
+            "Batches computed, by why they were closed",
+            ("model", "reason"),
+            registry=registry,
+        )
+        self.steps = Counter("glimpse_steps", "Steps computed, over all sequences", model, registry=registry)
+        self.padding_rows = Counter(
+            "glimpse_padding_rows", "Row-steps computed beyond a sequence's end", model, registry=registry
+        )
+        self.queue_rows = self._gauge("glimpse_queue_depth", "Sequences that wait", model)
+        self.slots = self._gauge("glimpse_slots_occupied", "Sequences in the running batch", model)
+        self.cancellations = Counter(
+            "glimpse_cancellations", "Sequences given up because their client left", model, registry=registry
+        )
+        self.deadline_misses = Counter(
+            "glimpse_deadline_misses",
+            "Sequences given up because their deadline passed",
+            model,
+            registry=registry,
+        )
+        self.failures = Counter("glimpse_failures", "Sequences that failed alone", model, registry=registry)
+        self.rejections = Counter("glimpse_rejections", "Requests refused by a full queue", model, registry=registry)
+        self.model_info = self._gauge(
+            "glimpse_model_info",
+            "1 for every model that is served",
+            ("model", "version", "family"),
+            "liveall",
+        )
+        self.provider_info = self._gauge(
+            "glimpse_provider_info", "1 for what computes a graph", ("model", "provider"), "liveall"
+        )
+        self.ready = self._gauge("glimpse_ready", "1 while the process is ready", (), "livemin")
+        self.worker_restarts = Counter(
+            "glimpse_worker_restarts", "Worker threads that were replaced", model, registry=registry
+        )
+        self.cpu_seconds = self._gauge("glimpse_process_cpu_seconds", "Processor time used", ())
+        self.memory_bytes = self._gauge("glimpse_process_resident_memory_bytes", "Memory in use", ())
+        self.start_time = self._gauge(
+            "glimpse_process_start_time_seconds", "When the process started, in Unix time", (), "livemin"
+        )
+        self.start_time.set(time.time())
+        self.gpu_utilisation = self._gauge(
+            "glimpse_gpu_utilisation_ratio", "Share of time that the GPU computes", ("gpu",), "livemax"
+        )
+        self.gpu_memory_bytes = self._gauge("glimpse_gpu_memory_used_bytes", "GPU memory in use", ("gpu",), "livemax")
+        self._read_gpus = _gpu_reader()
+
+    def _gauge(self, name: str, help_text: str, labels: tuple[str, ...], mode: str = "livesum") -> Gauge:
+        return Gauge(name, help_text, labels, registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+    def observe_process(self) -> None:
+        """Bring the process's own figures up to date."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        self.cpu_seconds.set(usage.ru_utime + usage.ru_stime)
+        self.memory_bytes.set(_resident_bytes())
+        for index, utilisation, memory_bytes in self._read_gpus():
+            self.gpu_utilisation.labels(index).set(utilisation)
+            self.gpu_memory_bytes.labels(index).set(memory_bytes)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads, of all worker processes."""
+        self.observe_process()
+        if MULTIPROCESS_VARIABLE not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+    def listener(self, model: str) -> "EngineListener":
+        """What feeds an engine's reports into these metrics."""
+        return EngineListener(self, model)
+
+
+class EngineListener:
+    """Hears of one engine; see `service.engine.report.Listener`."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._batch_rows = metrics.batch_rows.labels(model)
+        self._batch_seconds = metrics.batch_seconds.labels(model)
+        self._batches = metrics.batches
+        self._steps = metrics.steps.labels(model)
+        self._padding_rows = metrics.padding_rows.labels(model)
+        self._queue_rows = metrics.queue_rows.labels(model)
+        self._slots = metrics.slots.labels(model)
+        self._cancellations = metrics.cancellations.labels(model)
+        self._deadline_misses = metrics.deadline_misses.labels(model)
+        self._failures = metrics.failures.labels(model)
+        self._model = model
+
+    def on_batch(self, report: BatchReport) -> None:
+        """A segment was computed."""
+        self._batch_rows.observe(report.rows)
+        self._batch_seconds.observe(report.compute_seconds)
+        self._batches.labels(self._model, report.reason.value).inc()
+        self._steps.inc(report.rows * report.steps - report.padding_rows)
+        self._padding_rows.inc(report.padding_rows)
+        if report.failed_rows:
+            self._failures.inc(report.failed_rows)
+
+    def on_queue(self, rows: int) -> None:
+        """The number of waiting sequences is now `rows`."""
+        self._queue_rows.set(rows)
+
+    def on_slots(self, rows: int) -> None:
+        """The number of occupied slots is now `rows`."""
+        self._slots.set(rows)
+
+    def on_cancelled(self, rows: int) -> None:
+        """A client went away."""
+        self._cancellations.inc(rows)
+
+    def on_deadline_missed(self, rows: int) -> None:
+        """A deadline passed."""
+        self._deadline_misses.inc(rows)
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * resource.getpagesize()
+
+
+GpuReader = Callable[[], Iterable[tuple[int, float, float]]]
+"""Answers (index, share of time computing, bytes of memory in use) of every GPU."""
+
+
+def _gpu_reader() -> GpuReader:
+    """What reads the GPUs' figures; reads nothing where NVML is not there."""
+    try:
+        import pynvml  # noqa: PLC0415 - an extra of the GPU build
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except Exception:  # noqa: BLE001 - no library or no driver: either way there are no figures
+        return tuple
+
+    def read() -> Iterable[tuple[int, float, float]]:
+        for index, handle in enumerate(handles):
+            utilisation = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+            yield index, utilisation, float(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+
+    return read

@@ -1,0 +1,1 @@
+"""Runtimes: the one place that knows ONNX Runtime or TorchScript, and the repository that they load from."""

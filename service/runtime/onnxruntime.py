@@ -1,0 +1,100 @@
+"""Graphs on ONNX Runtime, on the CPU or a CUDA device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnxruntime as ort
+
+from export.manifest import Array, Signature
+from service.errors import ArtifactRejected, DeviceUnavailable
+from service.runtime.base import Bound, RuntimeOptions
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
+
+
+class OnnxRuntime:
+    """One session; see `service.runtime.base.Runtime`."""
+
+    def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
+        self._session = session
+        self._signature = signature
+
+    @property
+    def signature(self) -> Signature:
+        """What the graph takes and answers."""
+        return self._signature
+
+    @property
+    def provider(self) -> str:
+        """The first execution provider of the session."""
+        return str(self._session.get_providers()[0])
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
+        """Bind host buffers; with CUDA, ONNX Runtime copies to and from the device in the call."""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        return _BoundSession(self._session, binding, (inputs, outputs))
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundSession:
+    session: ort.InferenceSession
+    binding: ort.IOBinding
+    buffers: tuple[Mapping[str, Array], Mapping[str, Array]]
+    """Kept, because the binding holds their addresses alone."""
+
+    def __call__(self) -> None:
+        self.session.run_with_iobinding(self.binding)
+
+
+def load(path: str, signature: Signature, options: RuntimeOptions) -> OnnxRuntime:
+    """Open an ONNX file; see `service.runtime.base.RuntimeLoader`."""
+    provider = PROVIDERS[options.device]
+    if provider not in ort.get_available_providers():
+        raise DeviceUnavailable(
+            f"device {options.device} was asked for, but this ONNX Runtime has no {provider} "
+            f"(it has {', '.join(ort.get_available_providers())})"
+        )
+    session_options = ort.SessionOptions()
+    session_options.intra_op_num_threads = options.threads
+    session_options.inter_op_num_threads = 1
+    session_options.log_severity_level = 3
+    # Threads that spin while idle would take the cores from the HTTP side.
+    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if options.device != "cpu":
+        ort.preload_dlls()
+        # A node that silently falls back to the CPU is a failure to be told, not a slower success.
+        session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = ort.InferenceSession(path, session_options, providers=[provider])
+    except Exception as error:  # ONNX Runtime raises classes of its own, by cause
+        if options.device != "cpu":
+            raise DeviceUnavailable(f"{path} does not run on {provider}: {error}") from error
+        raise ArtifactRejected(f"{path} is no graph that ONNX Runtime can load: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise DeviceUnavailable(f"{path} was to run on {provider}, but runs on {session.get_providers()[0]}")
+    _check(path, session, signature)
+    return OnnxRuntime(session, signature)
+
+
+def _check(path: str, session: ort.InferenceSession, signature: Signature) -> None:
+    expected_inputs = {spec.name: ONNX_TYPES[spec.dtype] for spec in (*signature.inputs, *signature.state)}
+    expected_outputs = {spec.name: ONNX_TYPES[spec.dtype] for spec in signature.outputs} | {
+        f"next_{spec.name}": ONNX_TYPES[spec.dtype] for spec in signature.state
+    }
+    ranks = {spec.name: len(spec.shape) for spec in (*signature.inputs, *signature.state)}
+    inputs = {node.name: node.type for node in session.get_inputs()}
+    outputs = {node.name: node.type for node in session.get_outputs()}
+    if inputs != expected_inputs or outputs != expected_outputs:
+        raise ArtifactRejected(
+            f"{path} takes {inputs} and answers {outputs}; its manifest says {expected_inputs} and {expected_outputs}"
+        )
+    for node in session.get_inputs():
+        if len(node.shape) != ranks[node.name]:
+            raise ArtifactRejected(
+                f"{path}: input {node.name} has {len(node.shape)} axes, its manifest says {ranks[node.name]}"
+            )

@@ -1,0 +1,126 @@
+"""The model repository: folders `NAME/VERSION`, each an artifact that its manifest vouches for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from export.manifest import (
+    MANIFEST_FILE,
+    Array,
+    Graph,
+    Manifest,
+    ManifestError,
+    read,
+    read_tensors,
+)
+from service.errors import ArtifactRejected, DeviceUnavailable, InferenceFailed
+from service.runtime.base import Runtime, RuntimeLoader, RuntimeOptions, compute
+
+GOLDEN_SLACK = {"float32": 1e-3, "uint8": 1.0, "int64": 0.0}
+"""How far a server's answer may lie from the golden one, by type: arithmetic differs between machines by rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGraph:
+    """A graph in a runtime, with where its sequences start and what it must answer."""
+
+    runtime: Runtime
+    initial: Mapping[str, Array]
+    golden: Mapping[str, Array]
+
+    def verify(self) -> None:
+        """Compute the golden example, which also warms the runtime up.
+
+        Raises:
+            InferenceFailed: the answer is not the golden one.
+        """
+        answer = compute(self.runtime, self.golden)
+        for spec in self.runtime.signature.outputs:
+            expected = self.golden[spec.name]
+            worst = float(np.abs(answer[spec.name].astype(np.float64) - expected).max(initial=0))
+            # `not <=` rather than `>`: a NaN must fail.
+            if not worst <= GOLDEN_SLACK[spec.dtype] * max(1.0, float(np.abs(expected).max(initial=0))):
+                raise InferenceFailed(
+                    f"{spec.name} differs from its golden output by {worst:g}, more than {GOLDEN_SLACK[spec.dtype]:g}"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """An artifact whose files were checked and whose graphs are loaded."""
+
+    manifest: Manifest
+    graphs: Mapping[str, LoadedGraph]
+
+
+def artifacts(repository: Path) -> Iterator[Path]:
+    """The folders of a repository that hold a manifest, by name and version.
+
+    Raises:
+        ArtifactRejected: there is no such folder, or there is nothing in it.
+    """
+    folders = sorted(path.parent for path in repository.glob(f"*/*/{MANIFEST_FILE}"))
+    if not folders:
+        raise ArtifactRejected(f"{repository} holds no model (looked for NAME/VERSION/{MANIFEST_FILE})")
+    yield from folders
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """A folder's manifest, after its files were checked against it.
+
+    Raises:
+        ArtifactRejected: the manifest or a file is missing or wrong, or the folder has another name.
+    """
+    try:
+        manifest = read(folder)
+    except ManifestError as error:
+        raise ArtifactRejected(str(error)) from error
+    if (folder.parent.name, folder.name) != (manifest.name, str(manifest.version)):
+        raise ArtifactRejected(
+            f"{folder} holds {manifest.name}/{manifest.version} by its manifest; the folder must have the same name"
+        )
+    return manifest
+
+
+def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
+    """Check an artifact and load its graphs.
+
+    Args:
+        folder: `NAME/VERSION` in a repository.
+        runtime: name of the module beside this one that loads graphs: `onnxruntime` or `torchscript`.
+        options: where and how the graphs are computed.
+
+    Raises:
+        ArtifactRejected: a file is missing or wrong, or there is no graph for this runtime.
+        DeviceUnavailable: the device is not there, or the runtime is not installed.
+    """
+    manifest = read_manifest(folder)
+    loader = _loader(runtime)
+    graphs = {}
+    for name, graph in manifest.graphs.items():
+        path = _graph_file(graph, runtime)
+        if path is None:
+            raise ArtifactRejected(f"{folder} has no {name} graph for {runtime}; export it with --format {runtime}")
+        if path not in manifest.files:
+            raise ArtifactRejected(f"{folder}: the manifest names {path} but does not vouch for it")
+        graphs[name] = LoadedGraph(
+            loader(str(folder / path), graph.signature, options),
+            read_tensors(folder, f"initial/{name}/"),
+            read_tensors(folder, f"golden/{name}/"),
+        )
+    return LoadedModel(manifest, graphs)
+
+
+def _graph_file(graph: Graph, runtime: str) -> str | None:
+    return graph.torchscript if runtime == "torchscript" else graph.onnx
+
+
+def _loader(runtime: str) -> RuntimeLoader:
+    try:
+        loader: RuntimeLoader = import_module(f"service.runtime.{runtime}").load
+    except ModuleNotFoundError as error:
+        raise DeviceUnavailable(f"the runtime {runtime} is not installed: {error}") from error
+    return loader

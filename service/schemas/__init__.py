@@ -1,0 +1,1 @@
+"""Queries and bodies as clients write them: names, types, ranges."""

@@ -1,0 +1,37 @@
+"""What `/draw` is asked."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.tasks.draw import LARGEST_SEED
+
+DrawFormat = Literal["gif", "apng", "webp", "png", "final", "json", "npz", "sse"]
+
+
+class DrawingQuery(BaseModel):
+    """What generation and reconstruction share."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest when absent")
+    steps: int = Field(32, ge=1, le=64, description="Steps of the drawing; trained for 8 to 64")
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
+    format: DrawFormat | None = Field(None, description="When absent, `Accept` decides: events, JSON, else a GIF")
+    scale: int = Field(4, ge=1, le=16, description="Pixels a canvas pixel")
+    attention: bool = Field(default=True, description="Draw the attention windows")
+    fps: int = Field(12, ge=1, le=60, description="Frames a second of an animation")
+
+
+class GenerateQuery(DrawingQuery):
+    """Query of `GET /draw/generate`."""
+
+    count: int = Field(1, ge=1, le=64, description="Number of samples")
+    digit: int | None = Field(None, ge=0, le=9, description="The digit to draw; any when absent")
+    temperature: float = Field(
+        1.0, ge=0, le=2, allow_inf_nan=False, description="Scale of the noise: less is more typical"
+    )
+
+
+class ReconstructQuery(DrawingQuery):
+    """Query of `POST /draw/reconstruct`."""

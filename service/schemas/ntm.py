@@ -1,0 +1,184 @@
+"""What `/ntm/{task}` is asked: a body an episode, or the sizes of a random one."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.errors import InvalidParameter
+from service.tasks import ntm
+from service.tasks.draw import LARGEST_SEED
+
+Bit = Literal[0, 1]
+Vector = Annotated[list[Bit], Field(min_length=ntm.BITS, max_length=ntm.BITS)]
+ItemVector = Annotated[list[Bit], Field(min_length=ntm.ITEM_BITS, max_length=ntm.ITEM_BITS)]
+Item = Annotated[list[ItemVector], Field(min_length=ntm.ITEM_VECTORS, max_length=ntm.ITEM_VECTORS)]
+Priority = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+
+
+class EpisodeBody(BaseModel):
+    """An episode in the words of its task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def episode(self) -> ntm.Episode:
+        """The episode as the machine sees it."""
+        raise NotImplementedError
+
+
+class CopyBody(EpisodeBody):
+    """A sequence to copy."""
+
+    sequence: list[Vector] = Field(min_length=1, max_length=128)
+
+    def episode(self) -> ntm.Episode:
+        """Encode it."""
+        return ntm.copy(np.array(self.sequence, np.uint8))
+
+
+class RepeatCopyBody(EpisodeBody):
+    """A sequence to copy several times."""
+
+    sequence: list[Vector] = Field(min_length=1, max_length=128)
+    repeats: int = Field(ge=1, le=32)
+
+    def episode(self) -> ntm.Episode:
+        """Encode it."""
+        return ntm.repeat_copy(np.array(self.sequence, np.uint8), self.repeats)
+
+
+class AssociativeRecallBody(EpisodeBody):
+    """Items, and the one whose successor is asked for."""
+
+    items: list[Item] = Field(min_length=2, max_length=32)
+    query: int = Field(ge=0, le=30, description="Counted from 0; below the last item")
+
+    def episode(self) -> ntm.Episode:
+        """Encode it.
+
+        Raises:
+            InvalidParameter: the queried item has no successor.
+        """
+        if self.query >= len(self.items) - 1:
+            raise InvalidParameter(
+                "query",
+                f"must be a whole number in 0..{len(self.items) - 2}, so that an item follows, not {self.query}",
+            )
+        return ntm.associative_recall(np.array(self.items, np.uint8), self.query)
+
+
+class DynamicNgramsBody(EpisodeBody):
+    """Bits to predict."""
+
+    bits: list[Bit] = Field(min_length=6, max_length=1024)
+
+    def episode(self) -> ntm.Episode:
+        """Encode it."""
+        return ntm.dynamic_ngrams(np.array(self.bits, np.uint8))
+
+
+class PrioritySortBody(EpisodeBody):
+    """Vectors to sort, highest priority first."""
+
+    vectors: list[Vector] = Field(min_length=1, max_length=32)
+    priorities: list[Priority] = Field(min_length=1, max_length=32)
+
+    def episode(self) -> ntm.Episode:
+        """Encode it.
+
+        Raises:
+            InvalidParameter: there are not as many priorities as vectors.
+        """
+        if len(self.priorities) != len(self.vectors):
+            raise InvalidParameter(
+                "priorities",
+                f"must be as many as the vectors, {len(self.vectors)}, not {len(self.priorities)}",
+            )
+        return ntm.priority_sort(np.array(self.vectors, np.uint8), np.array(self.priorities))
+
+
+class NtmQuery(BaseModel):
+    """What every task's answer can be asked for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest when absent")
+    trace: bool = Field(default=False, description="Add what the heads did at every step")
+    format: Literal["json", "png", "sse"] | None = Field(None, description="When absent, `Accept` decides; else JSON")
+
+
+class RandomQuery(NtmQuery):
+    """The sizes of a random episode."""
+
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
+
+    def body(self, generator: np.random.Generator) -> EpisodeBody:
+        """A random episode of these sizes."""
+        raise NotImplementedError
+
+
+class RandomCopyQuery(RandomQuery):
+    """Of `GET /ntm/copy`."""
+
+    length: int = Field(20, ge=1, le=128, description="Vectors in the sequence")
+
+    def body(self, generator: np.random.Generator) -> CopyBody:
+        """Random vectors."""
+        return CopyBody.model_construct(sequence=_bits(generator, self.length, ntm.BITS))
+
+
+class RandomRepeatCopyQuery(RandomQuery):
+    """Of `GET /ntm/repeat-copy`."""
+
+    length: int = Field(10, ge=1, le=128, description="Vectors in the sequence")
+    repeats: int = Field(10, ge=1, le=32)
+
+    def body(self, generator: np.random.Generator) -> RepeatCopyBody:
+        """Random vectors."""
+        return RepeatCopyBody.model_construct(sequence=_bits(generator, self.length, ntm.BITS), repeats=self.repeats)
+
+
+class RandomAssociativeRecallQuery(RandomQuery):
+    """Of `GET /ntm/associative-recall`."""
+
+    items: int = Field(6, ge=2, le=32)
+
+    def body(self, generator: np.random.Generator) -> AssociativeRecallBody:
+        """Random items and a random query."""
+        query = int(generator.integers(self.items - 1))
+        items = _bits(generator, self.items, ntm.ITEM_VECTORS, ntm.ITEM_BITS)
+        return AssociativeRecallBody.model_construct(items=items, query=query)
+
+
+class RandomDynamicNgramsQuery(RandomQuery):
+    """Of `GET /ntm/dynamic-ngrams`."""
+
+    length: int = Field(200, ge=6, le=1024, description="Bits in the sequence")
+
+    def body(self, generator: np.random.Generator) -> DynamicNgramsBody:
+        """Bits of a random source."""
+        return DynamicNgramsBody.model_construct(bits=ntm.random_ngrams(generator, self.length).tolist())
+
+
+class RandomPrioritySortQuery(RandomQuery):
+    """Of `GET /ntm/priority-sort`."""
+
+    length: int = Field(20, ge=1, le=32, description="Vectors to sort")
+
+    def body(self, generator: np.random.Generator) -> PrioritySortBody:
+        """Random vectors and priorities."""
+        priorities = generator.uniform(-1, 1, self.length).tolist()
+        return PrioritySortBody.model_construct(vectors=_bits(generator, self.length, ntm.BITS), priorities=priorities)
+
+
+def _bits(generator: np.random.Generator, *shape: int) -> list:  # type: ignore[type-arg]
+    return generator.integers(2, size=shape).tolist()
+
+
+TASKS: dict[str, tuple[type[EpisodeBody], type[RandomQuery]]] = {
+    "copy": (CopyBody, RandomCopyQuery),
+    "repeat-copy": (RepeatCopyBody, RandomRepeatCopyQuery),
+    "associative-recall": (AssociativeRecallBody, RandomAssociativeRecallQuery),
+    "dynamic-ngrams": (DynamicNgramsBody, RandomDynamicNgramsQuery),
+    "priority-sort": (PrioritySortBody, RandomPrioritySortQuery),
+}

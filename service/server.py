@@ -1,0 +1,50 @@
+"""Running the application under uvicorn: one process or several on one port, signals, exit codes."""
+
+import atexit
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Mapping
+
+import uvicorn
+
+from service.metrics import MULTIPROCESS_VARIABLE
+from service.settings import Settings
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than a reverse proxy keeps an idle connection, so that it is never us who closes one in its hands."""
+
+
+def serve(given: Mapping[str, object]) -> int:
+    """Serve until told to stop; answers the exit code.
+
+    Args:
+        given: settings that win over the environment, by name.
+    """
+    # The environment carries the settings to worker processes, which read it for themselves.
+    os.environ.update({f"GLIMPSE_{name.upper()}": str(value) for name, value in given.items()})
+    settings = Settings()
+    if settings.workers > 1:
+        directory = tempfile.mkdtemp(prefix="glimpse-metrics-")
+        os.environ[MULTIPROCESS_VARIABLE] = directory
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    # uvicorn raises a signal anew once it has shut down cleanly; that is success, not death by signal.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    uvicorn.run(
+        "service.app:create",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level=settings.log_level,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
+    )
+    return 0

@@ -1,0 +1,103 @@
+"""The settings: one class, read once from the environment (`GLIMPSE_...`) and passed down as values.
+
+Groups are nested by a double underscore: `GLIMPSE_DRAW__SLOTS=128`.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.engine.batcher import BatchingPolicy
+
+SHIPPED_MODELS = Path(__file__).parent.parent / "models" / "pretrained"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Batching(_Group):
+    """How the requests of one family of models are batched."""
+
+    slots: int = Field(64, ge=1, le=1024)
+    """Largest batch, in sequences (pictures, samples, episodes). More serve more at once, each more slowly."""
+    queue_rows: int = Field(1024, ge=64, le=1_000_000)
+    """Most sequences that wait. A longer queue refuses later and answers later."""
+    max_queue_delay_seconds: float = Field(0.0, ge=0, le=1)
+    """How long an idle worker waits for company. 0 never wastes time; more can raise throughput on a GPU."""
+    shortest_segment: int = Field(4, ge=1, le=64)
+    """Steps that a segment has at least while somebody waits. More is more throughput, and a longer wait for a slot."""
+    longest_segment: int = Field(16, ge=1, le=256)
+    """Steps that a segment has at most. More is more throughput, and a longer wait for whoever comes in between."""
+    stream_segment: int = Field(4, ge=1, le=256)
+    """The same, while somebody watches the steps as they are computed."""
+
+    def policy(self, *, is_recurrent: bool) -> BatchingPolicy:
+        """The batcher's numbers; a graph without steps has segments of one."""
+        return BatchingPolicy(
+            slots=self.slots,
+            queue_rows=self.queue_rows,
+            max_queue_delay_seconds=self.max_queue_delay_seconds,
+            shortest_segment=min(self.shortest_segment, self.longest_segment) if is_recurrent else 1,
+            longest_segment=self.longest_segment if is_recurrent else 1,
+            stream_segment=self.stream_segment if is_recurrent else 1,
+        )
+
+
+class Limits(_Group):
+    """What a client may send, and how long it may take."""
+
+    body_bytes: int = Field(16 * 2**20, ge=1024)
+    """Largest request body. A larger one is refused with 413."""
+    pixels: int = Field(16_000_000, ge=784)
+    """Largest picture, in pixels, by its header. A larger one is refused with 413 before it is decoded."""
+    files: int = Field(64, ge=1, le=1024)
+    """Most files in one multipart upload."""
+    timeout_seconds: float = Field(30.0, gt=0, le=3600)
+    """Deadline of a request that does not bring its own in `X-Request-Timeout-Ms`; the longest that one may bring."""
+
+
+class Settings(BaseSettings):
+    """All that can be set about the service."""
+
+    model_config = SettingsConfigDict(env_prefix="GLIMPSE_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    models: Path = SHIPPED_MODELS
+    """The model repository: folders `NAME/VERSION` with a manifest."""
+    runtime: Literal["onnxruntime", "torchscript"] = "onnxruntime"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`cuda` refuses to start without a working GPU; `auto` takes one if there is one."""
+    threads: int = Field(0, ge=0, le=256)
+    """Threads within one graph; 0 is one for every two CPUs that the control group grants, at least one."""
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=64)
+    """Processes that share the port, each with its own copy of the models."""
+    drain_seconds: float = Field(20.0, ge=0, le=3600)
+    """How long a shutdown waits for requests that were admitted."""
+    drain_notice_seconds: float = Field(0.5, ge=0, le=60)
+    """How long a draining server still answers (with 503), so that a load balancer can see it before the port closes."""
+    stall_seconds: float = Field(5.0, gt=0, le=600)
+    """A batch that runs longer than this makes the service unready; twice as long ends the process."""
+    api_keys: tuple[str, ...] = ()
+    """If any is given, requests must name one in `X-API-Key` or as a bearer token."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    limits: Limits = Limits()
+    stn: Batching = Batching()
+    draw: Batching = Batching()
+    ntm: Batching = Batching()
+
+
+def granted_cpus() -> int:
+    """CPUs that this process may use: its affinity, cut by the control group's quota."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return affinity
+    if quota == "max":
+        return affinity
+    return max(1, min(affinity, int(quota) // int(period)))

@@ -1,0 +1,147 @@
+"""Drawing: a seed in, pictures step by step out; or a picture in, and how DRAW sees and redraws it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.manifest import Array, Manifest
+from service.engine.request import Request
+from service.media.montage import enlarge
+from service.media.overlay import GREEN, RED, draw_windows
+from service.media.picture import Pixels, as_rgb
+
+Floats = NDArray[np.float32]
+
+CLASSES = 10
+NO_CLASS = 10
+SHORTEST_DRAWING = 8
+"""The pace that the network was trained to call 1."""
+LARGEST_SEED = 2**53 - 1
+"""The largest whole number that every JSON reader keeps exactly."""
+PARAMETERS = ("gx", "gy", "delta", "sigma", "gamma")
+"""Of an attention window, in the order of the graph's outputs; lengths in pixels of the canvas."""
+
+
+def noise(seed: int, sample: int, steps: int, size: int) -> Floats:
+    """Standard normal numbers, [steps size]: a function of (seed, sample, step), whatever else is asked for.
+
+    The counter-based generator's key is (seed, sample) and its counter runs with the steps, so that a longer drawing
+    begins with the numbers of a shorter one.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, sample]))
+    return generator.standard_normal((steps, size), dtype=np.float32)
+
+
+def condition(digit: int | None, steps: int) -> Floats:
+    """What the network is told at every step, [steps 13]: the class, or that there is none, and the clock."""
+    told = np.zeros((steps, CLASSES + 3), np.float32)
+    told[:, NO_CLASS if digit is None else digit] = 1
+    told[:, -2] = np.arange(steps, dtype=np.float32) / steps
+    told[:, -1] = SHORTEST_DRAWING / steps
+    return told
+
+
+def generation(
+    manifest: Manifest,
+    *,
+    seed: int,
+    count: int,
+    steps: int,
+    digit: int | None,
+    temperature: float,
+    deadline: float,
+) -> Request:
+    """A request for `count` drawings of `steps` steps."""
+    size = int(manifest.config["latent_size"])
+    drawn = np.stack([noise(seed, sample, steps, size) for sample in range(count)], axis=1)
+    if temperature != 1:
+        drawn *= np.float32(temperature)
+    told = np.broadcast_to(condition(digit, steps)[:, None], (steps, count, CLASSES + 3))
+    return Request({"noise": drawn, "condition": told}, count, steps, deadline)
+
+
+def reconstruction(manifest: Manifest, *, picture: Pixels, seed: int, steps: int, deadline: float) -> Request:
+    """A request to look at a picture (white ink on black, [28 28]) and redraw it in `steps` steps."""
+    drawn = noise(seed, 0, steps, int(manifest.config["latent_size"]))[:, None]
+    inputs: dict[str, Array] = {
+        "picture": (picture.astype(np.float32) / 255)[None],
+        "noise": drawn,
+        "condition": condition(None, steps)[:, None],
+    }
+    return Request(inputs, 1, steps, deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One sample, step by step."""
+
+    frames: Pixels
+    """The picture after every step, [T 28 28]."""
+    write_windows: Floats
+    """[T 5], in the order of `PARAMETERS`."""
+    read_windows: Floats | None
+    """Likewise; None where nothing was read."""
+    write_filters: int
+    read_filters: int
+
+    def step(self, step: int) -> "Drawing":
+        """A single step, as a drawing of one."""
+        one = slice(step, step + 1)
+        return replace(
+            self,
+            frames=self.frames[one],
+            write_windows=self.write_windows[one],
+            read_windows=None if self.read_windows is None else self.read_windows[one],
+        )
+
+    def attention(self, step: int) -> dict[str, float]:
+        """The write window of a step."""
+        return _named(self.write_windows[step])
+
+    def reading(self, step: int) -> dict[str, float] | None:
+        """The read window of a step."""
+        return None if self.read_windows is None else _named(self.read_windows[step])
+
+    def enlarged(self, scale: int, *, with_attention: bool) -> Pixels:
+        """The frames, enlarged: [T H W], or [T H W 3] with the write window in red and the read window in green."""
+        frames = enlarge(self.frames, scale)
+        if not with_attention:
+            return frames
+        marked = as_rgb(frames)
+        if self.read_windows is not None:
+            marked = _marked(marked, self.read_windows, self.read_filters, scale, GREEN)
+        return _marked(marked, self.write_windows, self.write_filters, scale, RED)
+
+
+def drawings(answered: Request, manifest: Manifest) -> list[Drawing]:
+    """The samples of a request, in their order; complete once the request is."""
+    return [drawing(answered, row, manifest) for row in range(answered.rows)]
+
+
+def bound_nats(answered: Request) -> float:
+    """The variational bound of a reconstruction, in nats."""
+    pixels, latent = answered.outputs["losses"][:, 0].T
+    return float(pixels[-1] + latent.sum())
+
+
+def drawing(answered: Request, row: int, manifest: Manifest) -> Drawing:
+    """One sample of a request; what is computed of it so far is there."""
+    outputs = answered.outputs
+    read_windows = outputs.get("read_windows")
+    return Drawing(
+        outputs["pictures"][:, row],
+        outputs["write_windows"][:, row],
+        None if read_windows is None else read_windows[:, row],
+        int(manifest.config["write_filters"]),
+        int(manifest.config["read_filters"]),
+    )
+
+
+def _marked(frames: Pixels, windows: Floats, filters: int, scale: int, colour: tuple[int, int, int]) -> Pixels:
+    g_X, g_Y, delta, sigma, _ = windows.T
+    return draw_windows(frames, g_X, g_Y, delta, sigma, N=filters, scale=scale, colour=colour)
+
+
+def _named(window: Floats) -> dict[str, float]:
+    return dict(zip(PARAMETERS, window.tolist(), strict=True))

@@ -1,0 +1,175 @@
+"""Memory tasks: bits in, an episode for the neural Turing machine, and what it answered.
+
+Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401, section 4. The encodings are
+those that the machines were trained with (`models/ntm/tasks.py`; a test holds the two together).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.request import Request
+
+Floats = NDArray[np.floating]
+Bits = NDArray[np.uint8]
+
+BITS = 8
+REPEATS_MEAN, REPEATS_DEVIATION = 5.5, 2.8722813
+ITEM_BITS, ITEM_VECTORS = 6, 3
+CONTEXT_BITS = 5
+SORTED_VECTORS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What a machine is shown, and what it should answer."""
+
+    task: str
+    inputs: NDArray[np.float32]
+    """[T I], a row a step."""
+    expected: Bits
+    """[S O], the right answer."""
+    answer_begins: int
+    """The step of the answer's first row."""
+    given: dict[str, Any] = field(default_factory=dict)
+    """The episode in the words of the task, as a client would send it."""
+
+    @property
+    def steps(self) -> int:
+        """Length of the episode."""
+        return len(self.inputs)
+
+    def request(self, deadline: float, *, with_trace: bool) -> Request:
+        """A request to run this episode."""
+        wanted = None if with_trace else frozenset({"probabilities"})
+        return Request({"inputs": self.inputs[:, None]}, 1, self.steps, deadline, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a machine did, a row a step; heads one after the other."""
+
+    read_weights: Floats
+    write_weights: Floats
+    reads: Floats
+    adds: Floats
+
+
+def copy(sequence: Bits) -> Episode:
+    """Recall a sequence of vectors [L 8]."""
+    L = len(sequence)
+    inputs = np.zeros((2 * L + 1, BITS + 1), np.float32)
+    inputs[:L, :BITS] = sequence
+    inputs[L, BITS] = 1
+    return Episode("copy", inputs, sequence, L + 1, {"sequence": sequence})
+
+
+def repeat_copy(sequence: Bits, repeats: int) -> Episode:
+    """Recall a sequence [L 8] several times, then say that it is the end."""
+    L = len(sequence)
+    inputs = np.zeros((L + 1 + L * repeats + 1, BITS + 2), np.float32)
+    inputs[:L, :BITS] = sequence
+    inputs[L, BITS] = 1
+    inputs[L, BITS + 1] = (repeats - REPEATS_MEAN) / REPEATS_DEVIATION
+    expected = np.zeros((L * repeats + 1, BITS + 1), np.uint8)
+    expected[:-1, :BITS] = np.tile(sequence, (repeats, 1))
+    expected[-1, BITS] = 1
+    return Episode("repeat-copy", inputs, expected, L + 1, {"sequence": sequence, "repeats": repeats})
+
+
+def associative_recall(items: Bits, query: int) -> Episode:
+    """Given item `query` of items [K 3 6], recall the one that follows it."""
+    shown = np.zeros((len(items), ITEM_VECTORS + 1, ITEM_BITS + 2), np.float32)
+    shown[:, 0, ITEM_BITS] = 1
+    shown[:, 1:, :ITEM_BITS] = items
+    asked = np.zeros((2 * ITEM_VECTORS + 2, ITEM_BITS + 2), np.float32)
+    asked[0, ITEM_BITS + 1] = 1
+    asked[1 : ITEM_VECTORS + 1, :ITEM_BITS] = items[query]
+    asked[ITEM_VECTORS + 1, ITEM_BITS + 1] = 1
+    inputs = np.concatenate([shown.reshape(-1, ITEM_BITS + 2), asked])
+    given = {"items": items, "query": query}
+    return Episode("associative-recall", inputs, items[query + 1], len(inputs) - ITEM_VECTORS, given)
+
+
+def dynamic_ngrams(bits: Bits) -> Episode:
+    """Predict every bit [T] from those before it."""
+    inputs = np.concatenate([[0], bits[:-1]]).astype(np.float32)[:, None]
+    return Episode("dynamic-ngrams", inputs, bits[:, None], 0, {"bits": bits})
+
+
+def priority_sort(vectors: Bits, priorities: Floats) -> Episode:
+    """Recall the vectors [L 8] of highest priority, highest first."""
+    L = len(vectors)
+    recalled = min(L, SORTED_VECTORS)
+    inputs = np.zeros((L + 1 + recalled, BITS + 2), np.float32)
+    inputs[:L, :BITS] = vectors
+    inputs[:L, BITS] = priorities
+    inputs[L, BITS + 1] = 1
+    order = np.argsort(-priorities, kind="stable")[:recalled]
+    given = {"vectors": vectors, "priorities": priorities}
+    return Episode("priority-sort", inputs, vectors[order], L + 1, given)
+
+
+def random_ngrams(generator: np.random.Generator, length: int) -> Bits:
+    """Bits of a random 6-gram source: after every 5 bits a 1 has a probability of its own, from Beta(1/2, 1/2)."""
+    probabilities = generator.beta(0.5, 0.5, 2**CONTEXT_BITS)
+    drawn = generator.random(length)
+    bits = np.zeros(length, np.uint8)
+    context = 0
+    for t in range(length):
+        bits[t] = drawn[t] < (probabilities[context] if t >= CONTEXT_BITS else 0.5)
+        context = (2 * context + int(bits[t])) % 2**CONTEXT_BITS
+    return bits
+
+
+def optimal_ngram_probabilities(bits: Bits) -> Floats:
+    """P(bit t is 1) by the Bayes-optimal estimator (equation 10): (N1 + 1/2) / (N0 + N1 + 1) in the same context."""
+    counts = np.full((2**CONTEXT_BITS, 2), 0.5)
+    probabilities = np.full(len(bits), 0.5)
+    context = 0
+    for t, bit in enumerate(bits.tolist()):
+        if t >= CONTEXT_BITS:
+            probabilities[t] = counts[context, 1] / counts[context].sum()
+            counts[context, bit] += 1
+        context = (2 * context + bit) % 2**CONTEXT_BITS
+    return probabilities
+
+
+def cost_bits(probabilities: Floats, bits: Bits) -> float:
+    """Bits that a code with these predictions spends on everything after the first context."""
+    p, b = probabilities[CONTEXT_BITS:].astype(np.float64), bits[CONTEXT_BITS:]
+    spent = -np.log2(np.clip(np.where(b, p, 1 - p), 1e-12, 1))
+    return float(spent.sum())
+
+
+def report(episode: Episode, answered: Request) -> dict[str, Any]:
+    """What the machine answered, and how right it was, in the words of the contract."""
+    probabilities = answered.outputs["probabilities"][episode.answer_begins :, 0]
+    output = (probabilities > 0.5).astype(np.uint8)
+    expected = episode.expected
+    if episode.task == "dynamic-ngrams":
+        probabilities, output, expected = probabilities[:, 0], output[:, 0], expected[:, 0]
+    extra: dict[str, Any] = {}
+    if episode.task == "repeat-copy":
+        extra["ended"] = bool((output[:, BITS] == expected[:, BITS]).all())
+        probabilities, output, expected = probabilities[:-1, :BITS], output[:-1, :BITS], expected[:-1, :BITS]
+    if episode.task == "dynamic-ngrams":
+        extra["cost_bits"] = cost_bits(probabilities, expected)
+        extra["optimal_cost_bits"] = cost_bits(optimal_ngram_probabilities(expected), expected)
+    errors = int((output != expected).sum())
+    return {
+        "output": output,
+        "probabilities": probabilities,
+        "expected": expected,
+        "bit_errors": errors,
+        "accuracy": 1 - errors / expected.size,
+        **extra,
+    }
+
+
+def trace(answered: Request) -> Trace:
+    """What the machine did at every step."""
+    outputs = {name: array[:, 0].reshape(len(array), -1) for name, array in answered.outputs.items()}
+    return Trace(outputs["read_weights"], outputs["write_weights"], outputs["reads"], outputs["adds"])

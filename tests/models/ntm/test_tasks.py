@@ -1,0 +1,150 @@
+"""Tasks: each episode, read back channel by channel as the encodings say."""
+
+import math
+
+import pytest
+import torch
+
+from models.ntm.tasks import TASKS, associative_recall, copy, dynamic_ngrams, priority_sort, repeat_copy
+
+B = 4
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_copy_shows_vectors_then_a_delimiter_then_asks_for_them(generator: torch.Generator) -> None:
+    """The answer is what was shown; while it is given the input is silent."""
+    inputs, targets, mask = copy(generator, B, length=5)
+
+    assert inputs.shape == (11, B, 9)
+    assert targets.shape == (11, B, 8)
+    assert torch.equal(targets[6:], inputs[:5, :, :8])
+    assert inputs[:, 0, 8].tolist() == [0] * 5 + [1] + [0] * 5
+    assert not inputs[5, :, :8].any()
+    assert not inputs[6:].any()
+    assert mask[:, 0, 0].tolist() == [0] * 6 + [1] * 5
+
+
+def test_repeat_copy_asks_for_the_vectors_several_times_and_for_an_end(generator: torch.Generator) -> None:
+    """The answer is the vectors, repeated, without an end marker; then the end marker without bits."""
+    inputs, targets, mask = repeat_copy(generator, B, length=3, repeats=4)
+
+    assert inputs.shape == (3 + 1 + 12 + 1, B, 10)
+    assert targets.shape == (17, B, 9)
+    for repeat in range(4):
+        start = 4 + 3 * repeat
+        assert torch.equal(targets[start : start + 3, :, :8], inputs[:3, :, :8])
+    assert targets[:, 0, 8].tolist() == [0] * 16 + [1]
+    assert not targets[16, :, :8].any()
+    assert inputs[:, 0, 8].tolist() == [0] * 3 + [1] + [0] * 13
+    assert not inputs[4:].any()
+    assert mask[:, 0, 0].tolist() == [0] * 4 + [1] * 13
+
+
+def test_repeats_are_standardised_over_one_to_ten(generator: torch.Generator) -> None:
+    """The channel of repeats has mean 0 and variance 1 over the repeats of training."""
+    channel = torch.stack([repeat_copy(generator, B, length=2, repeats=r).inputs[2, 0, 9] for r in range(1, 11)])
+
+    assert channel.mean().item() == pytest.approx(0, abs=1e-6)
+    assert channel.square().mean().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_associative_recall_asks_for_the_item_after_the_query(generator: torch.Generator) -> None:
+    """The queried item is one of those shown, and the answer is the next."""
+    items = 4
+    inputs, targets, mask = associative_recall(generator, B, items=items)
+
+    assert inputs.shape == (4 * items + 5 + 3, B, 8)
+    assert targets.shape == (24, B, 6)
+    assert inputs[:, 0, 6].tolist() == [1, 0, 0, 0] * items + [0] * 8
+    assert inputs[:, 0, 7].tolist() == [0] * 16 + [1, 0, 0, 0, 1] + [0] * 3
+    assert mask[:, 0, 0].tolist() == [0] * 21 + [1] * 3
+    assert not inputs[21:].any()
+    for b in range(B):
+        shown = [inputs[4 * i + 1 : 4 * i + 4, b, :6] for i in range(items)]
+        asked = [i for i in range(items) if torch.equal(shown[i], inputs[17:20, b, :6])]
+        assert len(asked) == 1
+        assert torch.equal(targets[21:, b], shown[asked[0] + 1])
+
+
+def test_associative_recall_asks_for_every_item_but_the_last() -> None:
+    """Over many sequences each item that has a next one is queried."""
+    inputs, _, _ = associative_recall(torch.Generator().manual_seed(0), 100, items=3)
+
+    queried = {
+        i for b in range(100) for i in range(3) if torch.equal(inputs[4 * i + 1 : 4 * i + 4, b], inputs[13:16, b])
+    }
+
+    assert queried == {0, 1}
+
+
+def test_ngram_input_is_the_bit_before(generator: torch.Generator) -> None:
+    """At step t the machine has seen the bits before t; the first 5 predictions are not asked for."""
+    inputs, targets, mask = dynamic_ngrams(generator, B, bits=20)
+
+    assert inputs.shape == targets.shape == (20, B, 1)
+    assert not inputs[0].any()
+    assert torch.equal(inputs[1:], targets[:-1])
+    assert set(targets.flatten().tolist()) == {0.0, 1.0}
+    assert mask[:, 0, 0].tolist() == [0] * 5 + [1] * 15
+
+
+def test_ngram_bits_follow_their_contexts_with_an_arcsine_law() -> None:
+    """The share of ones after a context varies from sequence to sequence as Beta(1/2, 1/2) does."""
+    _, targets, _ = dynamic_ngrams(torch.Generator().manual_seed(0), 40, bits=3000)
+    shares = []
+    for bits in targets[:, :, 0].T.int().tolist():
+        ones, total = [0] * 32, [0] * 32
+        for t in range(5, len(bits)):
+            context = int("".join(map(str, bits[t - 5 : t])), 2)
+            ones[context] += bits[t]
+            total[context] += 1
+        shares += [n / m for n, m in zip(ones, total, strict=True) if m >= 30]
+
+    assert len(shares) > 800
+    # The law's distribution function is 2/pi asin(sqrt p); contexts seen often are nearly a fair sample.
+    for p in (0.1, 0.5, 0.9):
+        below = sum(share < p for share in shares) / len(shares)
+        assert below == pytest.approx(2 / math.pi * math.asin(math.sqrt(p)), abs=0.06)
+
+
+@pytest.mark.parametrize(("vectors", "recalled"), [(20, 16), (16, 16), (3, 3)])
+def test_priority_sort_asks_for_the_highest_first(vectors: int, recalled: int, generator: torch.Generator) -> None:
+    """The answer is the shown vectors in the falling order of their priorities, 16 at most."""
+    inputs, targets, mask = priority_sort(generator, B, vectors=vectors)
+
+    assert inputs.shape == (vectors + 1 + recalled, B, 10)
+    assert targets.shape == (vectors + 1 + recalled, B, 8)
+    for b in range(B):
+        shown = sorted(range(vectors), key=lambda i: -inputs[i, b, 8].item())
+        assert torch.equal(targets[vectors + 1 :, b], inputs[shown[:recalled], b, :8])
+    assert inputs[:vectors, :, 8].abs().max() <= 1
+    assert inputs[:, 0, 9].tolist() == [0] * vectors + [1] + [0] * recalled
+    assert not inputs[vectors, :, :9].any()
+    assert not inputs[vectors + 1 :].any()
+    assert mask[:, 0, 0].tolist() == [0] * (vectors + 1) + [1] * recalled
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_training_batch_is_a_function_of_the_generator(name: str) -> None:
+    """The same seed gives the same episodes, another seed others; channels are those the task declares."""
+    task = TASKS[name]
+
+    first, again, other = (task.training_batch(torch.Generator().manual_seed(seed), B) for seed in (1, 1, 2))
+
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert first.inputs.shape != other.inputs.shape or not torch.equal(first.inputs, other.inputs)
+    assert first.inputs.shape[1:] == (B, task.inputs)
+    assert first.targets.shape[1:] == (B, task.outputs)
+
+
+def test_training_lengths_cover_their_whole_range() -> None:
+    """Copy is trained at each length from 1 to 20, and at no other."""
+    generator = torch.Generator().manual_seed(0)
+
+    lengths = {(len(TASKS["copy"].training_batch(generator, 1).inputs) - 1) // 2 for _ in range(400)}
+
+    assert lengths == set(range(1, 21))

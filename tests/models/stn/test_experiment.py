@@ -1,0 +1,72 @@
+"""The experiment, on MNIST itself."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import models.stn.experiment
+from models.stn.evaluate import DISTORTIONS
+from models.stn.experiment import SHARES, StnExperiment
+from models.stn.network import Config
+
+
+@pytest.fixture
+def experiment(monkeypatch: pytest.MonkeyPatch) -> StnExperiment:
+    folder = os.environ.get("GLIMPSE_DATA")
+    if folder is None:
+        pytest.skip("needs MNIST; set GLIMPSE_DATA to its folder")
+    monkeypatch.setattr(models.stn.experiment, "EVALUATION_DIGITS", 10)
+    return StnExperiment("affine", Path(folder), torch.device("cpu"), batch_size=64)
+
+
+def test_batch_is_shared_among_all_distortions(experiment: StnExperiment) -> None:
+    """Every distortion gets its part, and the parts fill the batch."""
+    assert set(SHARES) == set(DISTORTIONS)
+    assert sum(experiment.sizes) == 64
+    assert min(experiment.sizes) > 0
+
+
+def test_loss_depends_on_the_generator_alone(experiment: StnExperiment) -> None:
+    """The same seed gives the same batch, another seed another one."""
+    experiment.network.eval()
+
+    with torch.no_grad():
+        first, again, other = (float(experiment.loss(torch.Generator().manual_seed(n))) for n in (1, 1, 2))
+
+    assert first == again
+    assert first != other
+
+
+def test_loss_falls_within_a_few_updates(experiment: StnExperiment) -> None:
+    """Eight steps down the gradient of one batch lower its loss."""
+    optimizer = torch.optim.Adam(experiment.network.parameters(), lr=1e-3)
+    losses = []
+
+    for _ in range(8):
+        loss = experiment.loss(torch.Generator().manual_seed(3))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_evaluation_names_every_distortion(experiment: StnExperiment) -> None:
+    """The metrics are an error for each distortion and the score that weighs them."""
+    metrics = experiment.evaluate(experiment.network.eval())
+
+    assert set(metrics) == {"score", "pixel", *DISTORTIONS}
+    errors = [metrics[name] for name in DISTORTIONS]
+    assert metrics["score"] == pytest.approx(sum(errors) / len(errors) + metrics["pixel"])
+
+
+def test_description_rebuilds_the_config(experiment: StnExperiment) -> None:
+    """What a checkpoint keeps of the experiment survives JSON unchanged."""
+    description = json.loads(json.dumps(experiment.description))
+
+    assert description == experiment.description
+    assert Config(**description["config"]) == experiment.config

@@ -1,0 +1,128 @@
+"""The served network: what it promises to whoever samples the upload with its theta and tone."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.stn.network import Config, StnNetwork
+from models.stn.transformer import Kind
+
+KINDS: tuple[Kind, ...] = ("affine", "projective", "tps")
+
+
+def opinionated(kind: Kind) -> StnNetwork:
+    """A network in evaluation mode whose heads have left the identity."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = StnNetwork(Config(kind=kind)).eval()
+        for head in (network.localisation.theta, network.localisation.tone):
+            nn.init.normal_(head.weight, std=0.02)
+    return network
+
+
+def pictures(size: int) -> Tensor:
+    return torch.rand(size, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_network_looks_at_the_whole_picture_as_it_is(kind: Kind) -> None:
+    """Before training, theta is the identity, and a picture that spans 0..1 keeps its greys."""
+    picture = pictures(2)
+    picture[:, :, 0, :2] = torch.tensor([0.0, 1.0])
+
+    answer = StnNetwork(Config(kind=kind))(picture)
+
+    whole = F.interpolate(picture, (28, 28), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(answer.tone, torch.tensor([[1.0, 0.0]]).expand(2, -1))
+    torch.testing.assert_close(answer.rectified, whole, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_rectified_picture_is_the_sample_developed_by_the_tone(kind: Kind) -> None:
+    """It is clip(gain * sample + bias, 0, 1), and the classifier reads nothing else."""
+    network, picture = opinionated(kind), pictures(3)
+
+    answer = network(picture)
+
+    grid = network.warp.grid(answer.theta, network.warp.target).view(3, 28, 28, 2)
+    sample = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)
+    gain, bias = answer.tone[:, 0].view(3, 1, 1, 1), answer.tone[:, 1].view(3, 1, 1, 1)
+    torch.testing.assert_close(answer.rectified, (gain * sample + bias).clamp(0, 1))
+    torch.testing.assert_close(answer.logits, network.classifier(answer.rectified))
+
+
+@torch.no_grad()
+def test_contrast_and_brightness_change_the_tone_alone() -> None:
+    """Greys a x + b with a > 0 give the same theta, rectified picture and logits."""
+    network, picture = opinionated("affine"), pictures(2)
+
+    plain, dim = network(picture), network(0.4 * picture + 0.3)
+
+    torch.testing.assert_close(dim.theta, plain.theta, atol=1e-4, rtol=0)
+    torch.testing.assert_close(dim.rectified, plain.rectified, atol=1e-4, rtol=0)
+    torch.testing.assert_close(dim.tone[:, 0], plain.tone[:, 0] / 0.4, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])
+@torch.no_grad()
+def test_blank_picture_gives_finite_answers(grey: float) -> None:
+    """A picture without any contrast divides nothing by zero."""
+    answer = opinionated("tps")(torch.full((1, 1, 64, 64), grey))
+
+    assert all(part.isfinite().all() for part in answer)
+
+
+@torch.no_grad()
+def test_answer_does_not_depend_on_batch_mates() -> None:
+    """Each picture gets alone what it gets among others."""
+    network, picture = opinionated("projective"), pictures(4)
+
+    together = network(picture)
+
+    for i in range(4):
+        for whole, single in zip(together, network(picture[i : i + 1]), strict=True):
+            torch.testing.assert_close(whole[i : i + 1], single, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_config_survives_json() -> None:
+    """A checkpoint's description rebuilds the network it belongs to."""
+    network = opinionated("tps")
+
+    rebuilt = StnNetwork(Config(**json.loads(json.dumps(asdict(network.config))))).eval()
+    rebuilt.load_state_dict(network.state_dict())
+
+    torch.testing.assert_close(rebuilt(pictures(1)), network(pictures(1)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_precision_leaves_coordinates_and_greys_exact(kind: Kind) -> None:
+    """Under bfloat16 autocast theta, tone and rectified picture are float32."""
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = opinionated(kind)(pictures(1))
+
+    assert (answer.theta.dtype, answer.tone.dtype, answer.rectified.dtype) == (torch.float32,) * 3
+
+
+def test_served_network_is_small() -> None:
+    """A picture costs at most eight million multiplications."""
+    multiplications = 0
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal multiplications
+        if isinstance(layer, nn.Conv2d):
+            multiplications += output[0].numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            multiplications += layer.weight.numel()
+
+    network = opinionated("affine")
+    for layer in network.modules():
+        layer.register_forward_hook(count)
+    network(pictures(1))
+
+    assert 1e6 < multiplications <= 8e6

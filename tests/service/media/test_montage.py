@@ -1,0 +1,82 @@
+"""Montage: every picture in its place."""
+
+import numpy as np
+import pytest
+
+from service.media.montage import GAP_GREY, enlarge, film_strip, grid, strip
+
+
+def test_enlarged_pixel_is_a_block() -> None:
+    """Nearest neighbour, exactly."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4), dtype=np.uint8)
+
+    enlarged = enlarge(images, 5)
+
+    np.testing.assert_array_equal(enlarged, np.kron(images, np.ones((1, 5, 5), np.uint8)))
+
+
+def test_enlarging_keeps_colours() -> None:
+    """The last axis is left alone."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), dtype=np.uint8)
+
+    np.testing.assert_array_equal(enlarge(images, 2)[:, 1::2, ::2], images)
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_grid_fills_rows_from_the_left(channels: tuple[int, ...]) -> None:
+    """Five pictures in three columns: the last cell is empty, gaps lie between and not around."""
+    images = np.stack([np.full((2, 4, *channels), 10 * i, np.uint8) for i in range(5)])
+
+    sheet = grid(images, columns=3, gap=1)
+
+    assert sheet.shape == (5, 14, *channels)
+    assert (sheet[0, [0, 5, 10]] == images[:3, 0, 0]).all()
+    assert (sheet[3, [0, 5]] == images[3:, 0, 0]).all()
+    assert (sheet[3, 10:] == GAP_GREY).all()
+    assert (sheet[2] == GAP_GREY).all()
+    assert (sheet[:, 4] == GAP_GREY).all()
+
+
+def test_grid_without_gap_is_the_pictures_alone() -> None:
+    """Nothing is cut off."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
+
+    np.testing.assert_array_equal(grid(images, columns=2, gap=0), np.hstack(list(images)))
+
+
+def test_film_strip_has_a_row_a_sample_and_a_column_a_step() -> None:
+    """As in the paper."""
+    frames = np.arange(6, dtype=np.uint8).reshape(2, 3, 1, 1)
+
+    np.testing.assert_array_equal(film_strip(frames, gap=0), [[0, 1, 2], [3, 4, 5]])
+
+
+def test_strip_shows_panels_of_any_size_at_one_height() -> None:
+    """Grey and colour, small and large, side by side, in order."""
+    grey = np.full((28, 28), 50, np.uint8)
+    wide = np.full((100, 200, 3), (255, 0, 0), np.uint8)
+
+    page = strip([grey, wide], caption="3", height=64)
+
+    assert (page == 50).all(axis=-1).sum() == 64 * 64
+    assert (page == (255, 0, 0)).all(axis=-1).sum() == 64 * 128
+
+
+def test_strip_writes_the_caption_below() -> None:
+    """Another caption, another picture, and only below the panels."""
+    panel = np.zeros((8, 8), np.uint8)
+
+    one, other = (strip([panel], caption, height=256) for caption in ("3", "8"))
+
+    np.testing.assert_array_equal(one[:270], other[:270])
+    assert (one[270:] != other[270:]).any()
+
+
+def test_long_caption_widens_the_strip() -> None:
+    """No letter is cut off."""
+    panel = np.zeros((8, 8), np.uint8)
+
+    short, long = (strip([panel], caption, height=16) for caption in ("3", "3 with a confidence of 99.2 %"))
+
+    assert long.shape[1] > short.shape[1]
+    assert (long[:, -12:] == 255).all()
