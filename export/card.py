@@ -1,45 +1,58 @@
 """The model card: what a person wants to know of an artifact, written from what its manifest knows."""
 
+from dataclasses import dataclass
+
 from export.manifest import Manifest
 
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What the models of a family have in common; braces are filled in for each model."""
+
+    what: str
+    data: str
+    limits: str
+    command: str
+
+
 FAMILIES = {
-    "stn": (
-        "a spatial transformer network that finds a digit in a picture, rectifies it and reads it",
-        "MNIST (Y. LeCun, C. Cortes, C. J. C. Burges), 55,000 training digits, distorted anew for every batch: rotated, "
-        "scaled and translated, in perspective, elastically warped, cluttered, and rendered as photographs of ink on "
-        "paper",
-        "It reads one digit a picture, in the handwriting of MNIST. It has never seen letters, several digits or nothing "
-        "at all, and names a digit all the same; look at its confidence.",
-        "stn {name}",
+    "stn": Family(
+        what="a spatial transformer network that finds a digit in a picture, rectifies it and reads it",
+        data="MNIST (Y. LeCun, C. Cortes, C. J. C. Burges), 55,000 training digits, distorted anew for every batch: "
+        "rotated, scaled and translated, in perspective, elastically warped, cluttered, and rendered as photographs "
+        "of ink on paper",
+        limits="It reads one digit a picture, in the handwriting of MNIST. It has never seen letters, several digits "
+        "or nothing at all, and names a digit all the same; look at its confidence.",
+        command="stn {name}",
     ),
-    "draw": (
-        "DRAW, a recurrent network that draws digits stroke by stroke through a window of attention",
-        "MNIST (Y. LeCun, C. Cortes, C. J. C. Burges), 55,000 training digits, binarised anew for every batch; the class "
-        "is withheld from 40 % of them",
-        "It draws MNIST's digits, 28 x 28, and nothing else. It was trained for 8 to 64 steps; with fewer it does not "
-        "finish.",
-        "draw",
+    "draw": Family(
+        what="DRAW, a recurrent network that draws digits stroke by stroke through a window of attention",
+        data="MNIST (Y. LeCun, C. Cortes, C. J. C. Burges), 55,000 training digits, binarised anew for every batch; "
+        "the class is withheld from 40 % of them",
+        limits="It draws MNIST's digits, 28 x 28, and nothing else. It was trained for 8 to 64 steps; with fewer it "
+        "does not finish.",
+        command="draw",
     ),
-    "ntm": (
-        "a neural Turing machine that runs {task} on an external memory",
-        "Random episodes, generated anew for every batch",
-        "It learned from short episodes; on much longer ones it makes the mistakes that its metrics name. What it answers "
-        "is computed by a network and may be wrong.",
-        "ntm {task}",
+    "ntm": Family(
+        what="a neural Turing machine that runs {task} on an external memory",
+        data="random episodes, generated anew for every batch",
+        limits="It learned from short episodes; on much longer ones it makes the mistakes that its metrics name. What "
+        "it answers is computed by a network and may be wrong.",
+        command="ntm {task}",
     ),
 }
 PAPERS = {
     "stn": "Jaderberg, Simonyan, Zisserman, Kavukcuoglu: Spatial Transformer Networks. 2015. "
     "https://arxiv.org/abs/1506.02025",
-    "draw": "Gregor, Danihelka, Graves, Rezende, Wierstra: DRAW: A Recurrent Neural Network For Image Generation. 2015. "
-    "https://arxiv.org/abs/1502.04623",
+    "draw": "Gregor, Danihelka, Graves, Rezende, Wierstra: DRAW: A Recurrent Neural Network For Image Generation. "
+    "2015. https://arxiv.org/abs/1502.04623",
     "ntm": "Graves, Wayne, Danihelka: Neural Turing Machines. 2014. https://arxiv.org/abs/1410.5401",
 }
 
 
 def model_card(manifest: Manifest) -> str:
     """The card as Markdown."""
-    what, data, limits, command = FAMILIES[manifest.family]
+    family = FAMILIES[manifest.family]
     training = manifest.training
     words = {"name": manifest.name, "task": training.get("task", "")}
     metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
@@ -48,18 +61,20 @@ def model_card(manifest: Manifest) -> str:
         f"(tolerated {graph.tolerance:.0e}), batches up to {graph.largest_batch}"
         for name, graph in manifest.graphs.items()
     )
+    updates = training.get("schedule", {}).get("updates")
+    command = f"glimpse train {family.command.format(**words)} --updates {updates} --seed {training.get('seed')}"
     minutes = training.get("seconds", 0) / 60
     return f"""# {manifest.name}, version {manifest.version}
 
-This is {what.format(**words)}.
+This is {family.what.format(**words)}.
 
 {PAPERS[manifest.family]}
 
 ## Training
 
-- Data: {data}.
-- Command: `glimpse train {command.format(**words)} --updates {training.get("schedule", {}).get("updates", 0)} --seed {training.get("seed")}`
-- Kept: the running average of the weights after {training.get("update")} updates, {minutes:.0f} minutes of one CPU core.
+- Data: {family.data}.
+- Command: `{command}`
+- Kept: the running average of the weights after {training.get("update")} updates, {minutes:.0f} minutes.
 
 ## Metrics
 
@@ -75,7 +90,7 @@ On held-out data, as the trainer measured them when it kept these weights:
 
 ## Limits
 
-{limits.format(**words)}
+{family.limits.format(**words)}
 
 ## Licence
 

@@ -88,10 +88,11 @@ class GenerateGraph(nn.Module):
         inputs = gates.in_features - hidden_size
         self.lstm = nn.LSTM(inputs, hidden_size)
         with torch.no_grad():
-            self.lstm.weight_ih_l0.copy_(gates.weight[:, :inputs])
-            self.lstm.weight_hh_l0.copy_(gates.weight[:, inputs:])
-            self.lstm.bias_ih_l0.copy_(gates.bias)
-            self.lstm.bias_hh_l0.zero_()
+            parameters = dict(self.lstm.named_parameters())
+            parameters["weight_ih_l0"].copy_(gates.weight[:, :inputs])
+            parameters["weight_hh_l0"].copy_(gates.weight[:, inputs:])
+            parameters["bias_ih_l0"].copy_(gates.bias)
+            parameters["bias_hh_l0"].zero_()
 
     def forward(
         self, noise: Tensor, told: Tensor, canvas: Tensor, hidden: Tensor, cell: Tensor

@@ -41,7 +41,7 @@ def network_of(checkpoint: Checkpoint, source: Path) -> nn.Module:
     Raises:
         CheckpointError: the checkpoint is of no known family, or does not fit its own configuration.
     """
-    family = checkpoint.description.get("family")
+    family = str(checkpoint.description.get("family"))
     if family not in BUILDERS:
         raise CheckpointError(f"{source} is of the family {family!r}; known are {', '.join(BUILDERS)}")
     network = BUILDERS[family](**checkpoint.description["config"])
@@ -59,7 +59,7 @@ def export(source: Path, repository: Path, *, version: int, formats: Collection[
     checkpoint = load(source)
     network = network_of(checkpoint, source)
     description = checkpoint.description
-    folder = repository / description["name"] / str(version)
+    folder = repository / str(description["name"]) / str(version)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

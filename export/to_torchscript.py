@@ -26,11 +26,13 @@ def export(graph: ExportGraph, path: Path) -> None:
     """Write a graph to `path`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation, and the tracer's remarks about shapes
-        module = torch.jit.trace(graph.module.eval(), example_inputs(graph), check_trace=False)
+        module = torch.jit.trace(  # type: ignore[no-untyped-call]
+            graph.module.eval(), example_inputs(graph), check_trace=False
+        )
         if graph.form is Form.STEP:
             module = torch.jit.script(_Stepper(module))
             module.define(loop_source(graph.signature))
-    torch.jit.save(module, path)  # type: ignore[no-untyped-call]
+    torch.jit.save(module, path)
 
 
 def loop_source(signature: Signature) -> str:

@@ -164,9 +164,7 @@ class _Run:
     def _follow(self) -> None:
         """Move the average towards the weights; young averages follow faster, so that they start without bias."""
         decay = min(self.schedule.average_decay, (1 + self.update) / (10 + self.update))
-        torch._foreach_lerp_(
-            list(self.average.parameters()), list(self.network.parameters()), 1 - decay
-        )
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         for kept, live in zip(self.average.buffers(), self.network.buffers(), strict=True):
             kept.copy_(live)
 

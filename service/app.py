@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service.api import draw, ntm, problems, stn, system
+from service.api.answer import Answer
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
 from service.api.endpoint import Endpoint
@@ -28,6 +29,7 @@ from service.errors import GlimpseError, UnknownTask
 from service.metrics import Metrics
 from service.runtime.base import RuntimeOptions
 from service.runtime.repository import LoadedModel, artifacts, load
+from service.schemas.ntm import TASKS
 from service.settings import Batching, Settings, granted_cpus
 
 logger = logging.getLogger("glimpse")
@@ -229,7 +231,7 @@ def _load_and_verify(folder: Path, runtime: str, options: RuntimeOptions) -> Loa
 
 
 async def _unknown_task(request: Request) -> Response:
-    raise UnknownTask(f"there is no task {request.path_params['task']!r}; there are {', '.join(ntm.TASKS)}")
+    raise UnknownTask(f"there is no task {request.path_params['task']!r}; there are {', '.join(TASKS)}")
 
 
 async def _http_problem(_: Request, error: HTTPException) -> Response:
@@ -241,5 +243,5 @@ async def _glimpse_problem(_: Request, error: GlimpseError) -> Response:
     return _response(problems.problem(error))
 
 
-def _response(answer: problems.Answer) -> Response:
+def _response(answer: Answer) -> Response:
     return Response(answer.body, answer.status, answer.headers, answer.media_type)

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(20.0, ge=0, le=3600)
     """How long a shutdown waits for requests that were admitted."""
     drain_notice_seconds: float = Field(0.5, ge=0, le=60)
-    """How long a draining server still answers (with 503), so that a load balancer can see it before the port closes."""
+    """How long a draining server still answers (with 503), so that a load balancer sees it before the port closes."""
     stall_seconds: float = Field(5.0, gt=0, le=600)
     """A batch that runs longer than this makes the service unready; twice as long ends the process."""
     api_keys: tuple[str, ...] = ()

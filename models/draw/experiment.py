@@ -80,7 +80,7 @@ def mean_bound(
 ) -> float:
     """The bound in nats, averaged over pictures of shape N A A, without their classes."""
     total = 0.0
-    for x in binary.split(batch_size):
+    for x in torch.split(binary, batch_size):
         labels = torch.full((len(x),), NO_CLASS, device=x.device)
         noise = torch.randn(steps, len(x), network.config.latent_size, generator=generator, device=x.device)
         seen = network.reconstruct(x, condition(labels, steps), noise)

@@ -107,6 +107,7 @@ class LSTM(nn.Module):
             self.gates.bias[hidden_size : 2 * hidden_size].fill_(1.0)
 
     def forward(self, x: Float[Tensor, "B X"], state: Recurrent) -> Recurrent:
+        """One step."""
         i, f, g, o = self.gates(torch.cat([x, state.hidden], dim=-1)).float().chunk(4, dim=-1)
         cell = torch.sigmoid(f) * state.cell + torch.sigmoid(i) * torch.tanh(g)
         return Recurrent(torch.sigmoid(o) * torch.tanh(cell), cell)

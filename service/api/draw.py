@@ -2,8 +2,9 @@
 
 import base64
 import io
+import math
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -65,7 +66,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         uploads = await pictures(exchange, context)
         if len(uploads) != 1:
             raise InvalidParameter("image", f"must be one file, not {len(uploads)}")
-        # What DRAW was trained to see is an upright, centred digit in white ink: what the rectifier makes of any picture.
+        # DRAW was trained to see upright, centred digits in white ink: what the rectifier makes of any picture.
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
         rectification = stn.request([stn.network_input(uploads[0], rectifier.manifest)], deadline)
         await exchange.compute(rectifier.engine("rectify"), rectification)
@@ -104,7 +105,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
 
     async def _events(
         exchange: Exchange, query: DrawingQuery, model: ServedModel, graph: str, request: Request, seed: int
-    ) -> AsyncIterator[list[Event]]:
+    ) -> AsyncGenerator[list[Event], None]:
         try:
             async with aclosing(model.engine(graph).stream(request)) as stream:
                 async for progress in stream:
@@ -191,7 +192,7 @@ def _encoded(
 
 def _columns(count: int) -> int:
     """Of a contact sheet that is about as wide as it is high."""
-    return max(1, round(count**0.5))
+    return max(1, round(math.sqrt(count)))
 
 
 def _png(image: Pixels, headers: dict[str, str]) -> Answer:

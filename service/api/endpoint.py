@@ -52,7 +52,8 @@ class Endpoint(Generic[Query]):
         # The same query string is asked for again and again; what is parsed is immutable.
         object.__setattr__(self, "_parse", lru_cache(CACHED_QUERIES)(self._parse_query))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Parse the query, call the handler, send its answer."""
         exchange: Exchange = scope[EXCHANGE_KEY]
         exchange.route = self.path
         answer = await self.handler(exchange, self._parse(scope["query_string"]), send)

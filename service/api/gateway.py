@@ -43,6 +43,7 @@ class Gateway:
         self._api_keys = [key.encode() for key in api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Carry one exchange from its head to its last byte."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,7 +1,7 @@
 """`/ntm/{task}`: memory tasks, with episodes of the client's or random ones."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -152,7 +152,7 @@ async def _events(
     episode: ntm.Episode,
     request: Request,
     extra: dict[str, Any],
-) -> AsyncIterator[list[Event]]:
+) -> AsyncGenerator[list[Event], None]:
     try:
         async with aclosing(model.engine(GRAPH).stream(request)) as stream:
             async for progress in stream:

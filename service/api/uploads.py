@@ -1,6 +1,6 @@
 """Uploaded pictures: one raw body, or files named `image` in a multipart form."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, UploadFile
@@ -72,7 +72,7 @@ def _is_quick(data: bytes) -> bool:
 
 
 async def _files(body: bytes, content_type: str, most: int) -> list[Upload]:
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield body
         yield b""
 

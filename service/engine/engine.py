@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from export.manifest import Array
@@ -102,7 +102,7 @@ class Engine:
             finally:
                 timer.cancel()
 
-    async def stream(self, request: Request) -> AsyncIterator[Progress]:
+    async def stream(self, request: Request) -> AsyncGenerator[Progress, None]:
         """Have a request computed, and answer its steps as they are.
 
         Close the iterator (`contextlib.aclosing`) to give the request up.

@@ -1,8 +1,8 @@
 """Slots: the arrays of the running batch, and the calls into the runtime.
 
-Every sequence in the running batch has a slot: a row in preallocated arrays of the largest batch. A segment of n rows is
-computed on the prefix `[:n]` of them, without copying the state: the state lives in two sets of arrays, a segment reads
-one and writes the other, and they change places. What is copied are a sequence's own inputs, and its own outputs.
+Every sequence in the running batch has a slot: a row in preallocated arrays of the largest batch. A segment of n rows
+is computed on the prefix `[:n]` of them, without copying the state: the state lives in two sets of arrays, a segment
+reads one and writes the other, and they change places. What is copied are a sequence's own inputs and outputs.
 
 The runtime is bound to a prefix once for every (rows, steps, set); after that, a segment is one call.
 

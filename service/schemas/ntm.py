@@ -1,6 +1,6 @@
 """What `/ntm/{task}` is asked: a body an episode, or the sizes of a random one."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -171,7 +171,7 @@ class RandomPrioritySortQuery(RandomQuery):
         return PrioritySortBody.model_construct(vectors=_bits(generator, self.length, ntm.BITS), priorities=priorities)
 
 
-def _bits(generator: np.random.Generator, *shape: int) -> list:  # type: ignore[type-arg]
+def _bits(generator: np.random.Generator, *shape: int) -> Any:
     return generator.integers(2, size=shape).tolist()
 
 

@@ -60,7 +60,7 @@ class Reading:
             return self.rectified
         seen = sample(self.picture.grey, source_points(self.kind, self.theta, identity_grid(side)))
         gain, bias = self.tone
-        return np.rint(np.clip(seen * gain + 255 * bias, 0, 255)).astype(np.uint8)
+        return np.asarray(np.rint(np.clip(seen * gain + 255 * bias, 0, 255)), np.uint8)
 
     def overlay(self) -> Pixels:
         """The upload in colour with the outline of what was sampled in red, [H W 3]."""

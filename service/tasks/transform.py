@@ -40,15 +40,15 @@ def source_points(kind: Kind, theta: Floats, target: Points) -> Points:
         control, solution = _spline()
         basis = np.concatenate([_radial(flat, control), _homogeneous(flat)], axis=1)
         source = basis @ solution @ theta.reshape(16, 2)
-    return source.reshape(target.shape)
+    return np.asarray(source.reshape(target.shape))
 
 
 def rescaled(kind: Kind, theta: Floats, scale_x: float, scale_y: float) -> Floats:
     """The theta whose source points are those of `theta`, each coordinate multiplied by its scale."""
     if kind is Kind.TPS:
-        return theta * np.tile([scale_x, scale_y], 16)
+        return np.asarray(theta * np.tile([scale_x, scale_y], 16))
     rows = np.repeat([scale_x, scale_y], 3)
-    return theta * (rows if kind is Kind.AFFINE else np.append(rows, [1.0, 1.0]))
+    return np.asarray(theta * (rows if kind is Kind.AFFINE else np.append(rows, [1.0, 1.0])))
 
 
 @cache
@@ -64,7 +64,7 @@ def _spline() -> tuple[Floats, Floats]:
 def _radial(points: Floats, control: Floats) -> Floats:
     """U(r) = r^2 log r^2, zero at zero."""
     squared = ((points[:, None] - control[None]) ** 2).sum(axis=-1)
-    return squared * np.log(np.where(squared > 0, squared, 1.0))
+    return np.asarray(squared * np.log(np.where(squared > 0, squared, 1.0)))
 
 
 def _homogeneous(points: Floats) -> Floats:
