@@ -1,9 +1,18 @@
 """The `glimpse` command. One function a verb; each does nothing but call the module that does the work."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from models.checkpoint import Checkpoint
+    from models.training import Experiment, Schedule
 
 app = typer.Typer(
     help="Serve, train, evaluate and export attention models.", no_args_is_help=True, add_completion=False
@@ -21,8 +30,13 @@ def main() -> None:
     """Run the command; known errors become one clear line."""
     from pydantic import ValidationError
 
+    from models.errors import ModelError
+    from service.errors import GlimpseError
+
     try:
         app()
+    except (GlimpseError, ModelError) as error:
+        raise SystemExit(f"glimpse: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = "__".join(str(part) for part in first["loc"]).upper()
@@ -45,6 +59,234 @@ def serve(
         "host": host, "port": port, "workers": workers, "models": models, "device": device, "runtime": runtime,
     }  # fmt: skip
     raise SystemExit(server.serve({name: value for name, value in given.items() if value is not None}))
+
+
+class Precision(StrEnum):
+    """Of the forward pass in training."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Kind(StrEnum):
+    """Families of spatial transformers."""
+
+    AFFINE = "affine"
+    PROJECTIVE = "projective"
+    TPS = "tps"
+
+
+class NtmTask(StrEnum):
+    """What a neural Turing machine can be trained for."""
+
+    COPY = "copy"
+    REPEAT_COPY = "repeat-copy"
+    ASSOCIATIVE_RECALL = "associative-recall"
+    DYNAMIC_NGRAMS = "dynamic-ngrams"
+    PRIORITY_SORT = "priority-sort"
+
+
+Updates = Annotated[int | None, typer.Option(min=1, help="Updates in all; the model's own number when absent.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the weights, the data and the noise.")]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs; this one gets a folder in it.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first; needs a C++ compiler on a CPU.")]
+
+
+@train_app.command("stn")
+def train_stn(
+    kind: Kind,
+    data: Data = DEFAULT_DATA,
+    updates: Updates = None,
+    seed: Seed = 1,
+    runs: Runs = Path("runs"),
+    device: Device = "cpu",
+    threads: Threads = 1,
+    precision: Forward = Precision.BFLOAT16,
+) -> None:
+    """Train a spatial transformer on all distortions of MNIST."""
+    from models.stn.experiment import SCHEDULE, StnExperiment
+
+    _train(
+        lambda where: StnExperiment(kind.value, data, where), SCHEDULE, updates, seed, runs, device, threads, precision
+    )
+
+
+@train_app.command("draw")
+def train_draw(
+    data: Data = DEFAULT_DATA,
+    updates: Updates = None,
+    seed: Seed = 1,
+    runs: Runs = Path("runs"),
+    device: Device = "cpu",
+    threads: Threads = 1,
+    precision: Forward = Precision.BFLOAT16,
+) -> None:
+    """Train DRAW on MNIST, for 8 to 64 steps, with and without the class."""
+    from models.draw.experiment import SCHEDULE, DrawExperiment
+    from models.draw.network import Config
+
+    _train(
+        lambda where: DrawExperiment(Config(), data, where), SCHEDULE, updates, seed, runs, device, threads, precision
+    )
+
+
+@train_app.command("ntm")
+def train_ntm(
+    task: NtmTask,
+    updates: Updates = None,
+    seed: Seed = 1,
+    runs: Runs = Path("runs"),
+    device: Device = "cpu",
+    threads: Threads = 1,
+    compiled: Compile = False,  # noqa: FBT002
+) -> None:
+    """Train a neural Turing machine for one task."""
+    from models.ntm.experiment import NtmExperiment, default_config, default_schedule
+    from models.ntm.tasks import TASKS
+
+    def experiment(where: "torch.device") -> NtmExperiment:
+        made = NtmExperiment(TASKS[task.value], default_config(TASKS[task.value]), where)
+        if compiled:
+            made.network.compile(dynamic=False)
+        return made
+
+    schedule = default_schedule(TASKS[task.value])
+    _train(experiment, schedule, updates, seed, runs, device, threads, Precision.FLOAT32)
+
+
+Run = Annotated[Path, typer.Argument(help="A run's folder, or a checkpoint, or a model's folder.", exists=True)]
+
+
+@evaluate_app.command("stn")
+def evaluate_stn(run: Run, data: Data = DEFAULT_DATA, runs: Runs = Path("runs"), seed: Seed = 0) -> None:
+    """Error on every distortion of the 10,000 test digits, and a clean classifier's on what was rectified."""
+    from models import mnist
+    from models.classifier import train_classifier
+    from models.stn.evaluate import table
+
+    network = _network(run)
+    reader = train_classifier(data, runs / "classifier.safetensors", seed=0)
+    print(f"{'distortion':12} {'error %':>8} {'clean reader %':>15} {'pixel error':>12}")
+    for name, score in table(network, mnist.load(data, mnist.Split.TEST), reader, seed=seed).items():
+        print(f"{name:12} {score.error_percent:8.2f} {score.reader_error_percent:15.2f} {score.pixel_error:12.4f}")
+
+
+@evaluate_app.command("draw")
+def evaluate_draw(
+    run: Run,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = Path("runs"),
+    seed: Seed = 0,
+    samples: Annotated[int, typer.Option(min=10, help="Samples for each row of the table.")] = 1000,
+) -> None:
+    """The bound on binarised test digits, and how a clean classifier reads samples."""
+    from models import mnist
+    from models.classifier import train_classifier
+    from models.draw.evaluate import BOUND_STEPS, STEPS, recognition, test_bound
+
+    network = _network(run)
+    reader = train_classifier(data, runs / "classifier.safetensors", seed=0)
+    print(f"{'steps':>5} {'certain %':>10} {'with digit %':>13} {'right digit %':>14}")
+    for steps in STEPS:
+        row = recognition(network, reader, steps, samples=samples, seed=seed)
+        shares = (row.certain_share, row.conditional_certain_share, row.conditional_accuracy)
+        print(f"{steps:5} {100 * shares[0]:10.1f} {100 * shares[1]:13.1f} {100 * shares[2]:14.1f}")
+    digits = mnist.load(data, mnist.Split.TEST)
+    for steps in BOUND_STEPS:
+        print(f"bound at {steps} steps: {test_bound(network, digits, steps, seed=seed):.2f} nats")
+
+
+@evaluate_app.command("ntm")
+def evaluate_ntm(run: Run, sequences: Annotated[int, typer.Option(min=1, help="Episodes at each size.")] = 256) -> None:
+    """Errors inside and far outside the lengths of training."""
+    from models.ntm.evaluate import evaluate
+    from models.ntm.tasks import TASKS
+
+    task = TASKS[str(_checkpoint(run).description["task"])]
+    for name, value in evaluate(_network(run), task, sequences=sequences).items():
+        print(f"{name:32} {value:.4g}")
+
+
+def _checkpoint(run: Path) -> "Checkpoint":
+    from models.checkpoint import load
+
+    return load(_checkpoint_file(run))
+
+
+def _checkpoint_file(run: Path) -> Path:
+    if run.is_file():
+        return run
+    shipped = run / "weights.safetensors"
+    return shipped if shipped.exists() else run / "best.safetensors"
+
+
+def _network(run: Path) -> Any:
+    import torch
+
+    from export.package import network_of
+
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    return network_of(_checkpoint(run), _checkpoint_file(run))
+
+
+@app.command()
+def export(
+    run: Run,
+    repository: Annotated[Path, typer.Option(help="Where NAME/VERSION is made.")] = Path("models/pretrained"),
+    version: Annotated[int, typer.Option(min=1)] = 1,
+    torchscript: Annotated[bool, typer.Option("--torchscript", help="Export TorchScript too.")] = False,  # noqa: FBT002
+) -> None:
+    """Export a trained model, after proving that it answers what the network does."""
+    from export.package import export as export_checkpoint
+
+    formats = ("onnxruntime", "torchscript") if torchscript else ("onnxruntime",)
+    print(export_checkpoint(_checkpoint_file(run), repository, version=version, formats=formats))
+
+
+@app.command()
+def models(
+    repository: Annotated[Path | None, typer.Option(help="Model repository; the shipped one when absent.")] = None,
+) -> None:
+    """List the models of a repository, after checking every file."""
+    from service.runtime.repository import artifacts, read_manifest
+    from service.settings import SHIPPED_MODELS
+
+    for folder in artifacts(repository or SHIPPED_MODELS):
+        manifest = read_manifest(folder)
+        size = sum(file.bytes for file in manifest.files.values()) / 1e6
+        score = manifest.metrics.get("score", float("nan"))
+        print(f"{manifest.name:24} {manifest.version:3}  {size:6.2f} MB  score {score:.4g}")
+
+
+def _train(
+    make: "Callable[[torch.device], Experiment]",
+    schedule: "Schedule",
+    updates: int | None,
+    seed: int,
+    runs: Path,
+    device: str,
+    threads: int,
+    precision: Precision,
+) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from models.training import train
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(seed)
+    experiment = make(torch.device(device))
+    schedule = replace(schedule, updates=updates or schedule.updates, bfloat16=precision is Precision.BFLOAT16)
+    folder = runs / str(experiment.description["name"])
+    for name, value in train(experiment, schedule, folder, seed=seed).items():
+        print(f"{name:24} {value:.6g}")
+    print(f"the best weights are in {folder}; `glimpse export {folder}` makes them servable")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from export.graphs import ExportGraph, Form
 from export.manifest import Array
+from models.errors import ModelError
 
 TOLERANCE = {"float32": 2e-4, "uint8": 1.0, "int64": 0.0}
 """Largest absolute difference by type; for floats beyond 1, relative to the largest value."""
 
 
-class ParityError(Exception):
+class ParityError(ModelError):
     """A served graph does not answer what its network does."""
 
 

@@ -15,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.errors import ModelError
 
-class CheckpointError(Exception):
+
+class CheckpointError(ModelError):
     """A checkpoint is missing, damaged, or of another model."""
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from models.errors import ModelError
+
 MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -30,7 +32,7 @@ LABEL_HEADER_BYTES = 8
 VALIDATION_DIGITS = 5_000
 
 
-class DatasetError(Exception):
+class DatasetError(ModelError):
     """A data file is absent and could not be fetched, or is not the file it should be."""
 
 

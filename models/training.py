@@ -16,19 +16,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.checkpoint import Checkpoint, CheckpointError, load, save
+from models.errors import ModelError
 
 
-class TrainingError(Exception):
+class TrainingError(ModelError):
     """Training cannot go on: the loss is not finite, or the folder belongs to another run."""
 
 
+@runtime_checkable
 class Experiment(Protocol):
     """A network with its data and its objective, as the trainer sees it."""
 

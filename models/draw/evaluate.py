@@ -59,9 +59,7 @@ def test_bound(network: Draw, digits: Digits, steps: int, *, seed: int) -> float
     return mean_bound(network, binary, steps, generator)
 
 
-def _read(
-    network: Draw, reader: CleanClassifier, labels: Tensor, steps: int, generator: torch.Generator
-) -> Tensor:
+def _read(network: Draw, reader: CleanClassifier, labels: Tensor, steps: int, generator: torch.Generator) -> Tensor:
     probabilities = []
     for part in torch.split(labels, BATCH):
         noise = torch.randn(steps, len(part), network.config.latent_size, generator=generator)

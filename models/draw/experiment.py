@@ -36,7 +36,6 @@ class DrawExperiment:
         self.config = config
         self.device = device
         self.batch_size = batch_size
-        torch.manual_seed(0)
         self.network = Draw(config).to(device)
         train = mnist.load(data, mnist.Split.TRAIN)
         validation = mnist.load(data, mnist.Split.VALIDATION)

@@ -26,6 +26,7 @@ from models.stn.distortion import Distorted, framed, uniform
 from models.stn.evaluate import DISTORTIONS, challenge, score
 from models.stn.network import Config, StnNetwork
 from models.stn.transformer import Kind, ThinPlateSplineGrid
+from models.training import Schedule
 
 POINT_WEIGHT = 10.0
 TONE_WEIGHT = 10.0
@@ -45,6 +46,9 @@ INVERTED_SHARE = 0.1
 """Share of the pictures that are shown as negatives."""
 EVALUATION_DIGITS = 1_500
 EVALUATION_SEED = 20_150_605
+
+
+SCHEDULE = Schedule(updates=15_000, learning_rate=2e-3, cooldown=0.4)
 
 
 class StnExperiment:

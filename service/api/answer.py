@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import orjson
 from starlette.types import Send
 
 
@@ -26,3 +28,9 @@ class Answer:
         ]
         head += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
         return head
+
+
+def to_json(document: object) -> bytes:
+    """A document as JSON; NumPy arrays become lists."""
+    # orjson itself takes contiguous arrays alone, and asks `default` for all others.
+    return orjson.dumps(document, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -42,15 +42,15 @@ class Catalogue:
         """A model by name; the latest version if none is named.
 
         Raises:
-            NotReady: the models are not loaded yet.
+            NotReady: the models are not loaded yet, or the service is shutting down.
             UnknownModel: there is none of this name, version and family.
         """
+        if self.not_ready_because is not None:
+            raise NotReady(self.not_ready_because)
         versions = self.models.get(name, {})
         found = versions.get(version if version is not None else max(versions, default=0))
         if found is not None and found.manifest.family == family:
             return found
-        if not self.models:
-            raise NotReady(self.not_ready_because or "no model is loaded")
         names = sorted(n for n, vs in self.models.items() if any(m.manifest.family == family for m in vs.values()))
         if found is None and versions:
             raise UnknownModel(f"{name} has no version {version}; it has {', '.join(map(str, sorted(versions)))}")

@@ -6,9 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-import orjson
-
-from service.api.answer import Answer
+from service.api.answer import Answer, to_json
 from service.api.catalogue import Catalogue
 from service.settings import Settings
 
@@ -32,5 +30,4 @@ class Context:
 
 def json_answer(document: object, headers: dict[str, str] | None = None) -> Answer:
     """A document as JSON; NumPy arrays become lists."""
-    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Answer(body, "application/json", headers=headers or {})
+    return Answer(to_json(document), "application/json", headers=headers or {})

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
-import orjson
 from starlette.types import Send
 
+from service.api.answer import to_json
 from service.api.problems import document, status_of
 from service.errors import GlimpseError, StreamTooSlow
 
@@ -51,7 +51,4 @@ async def _send(send: Send, group: list[Event]) -> None:
 
 
 def _encode(group: list[Event]) -> bytes:
-    return b"".join(
-        b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY))
-        for name, data in group
-    )
+    return b"".join(b"event: %s\ndata: %s\n\n" % (name.encode(), to_json(data)) for name, data in group)

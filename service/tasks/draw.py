@@ -15,6 +15,8 @@ Floats = NDArray[np.float32]
 
 CLASSES = 10
 NO_CLASS = 10
+NOISE_STREAM, DIGIT_STREAM = 0, 1
+"""Of the random numbers that belong to a sample: parts of the counter's space that never meet."""
 SHORTEST_DRAWING = 8
 """The pace that the network was trained to call 1."""
 LARGEST_SEED = 2**53 - 1
@@ -29,8 +31,16 @@ def noise(seed: int, sample: int, steps: int, size: int) -> Floats:
     The counter-based generator's key is (seed, sample) and its counter runs with the steps, so that a longer drawing
     begins with the numbers of a shorter one.
     """
-    generator = np.random.Generator(np.random.Philox(key=[seed, sample]))
-    return generator.standard_normal((steps, size), dtype=np.float32)
+    return _generator(seed, sample, NOISE_STREAM).standard_normal((steps, size), dtype=np.float32)
+
+
+def drawn_digit(seed: int, sample: int) -> int:
+    """The class of a sample for which none was asked: as likely as any other, and a function of (seed, sample)."""
+    return int(_generator(seed, sample, DIGIT_STREAM).integers(CLASSES))
+
+
+def _generator(seed: int, sample: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, sample], counter=[0, 0, 0, stream]))
 
 
 def condition(digit: int | None, steps: int) -> Floats:
@@ -57,7 +67,9 @@ def generation(
     drawn = np.stack([noise(seed, sample, steps, size) for sample in range(count)], axis=1)
     if temperature != 1:
         drawn *= np.float32(temperature)
-    told = np.broadcast_to(condition(digit, steps)[:, None], (steps, count, CLASSES + 3))
+    # The picture of any digit is drawn as p(digit) p(picture | digit): the network draws better if it knows which.
+    digits = [drawn_digit(seed, sample) if digit is None else digit for sample in range(count)]
+    told = np.stack([condition(each, steps) for each in digits], axis=1)
     return Request({"noise": drawn, "condition": told}, count, steps, deadline)
 
 
