@@ -7,7 +7,7 @@ of them up; what a process cannot know of the others (gauges) is summed over tho
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from prometheus_client import (
@@ -110,9 +110,29 @@ class Metrics:
         )
         self.gpu_memory_bytes = self._gauge("glimpse_gpu_memory_used_bytes", "GPU memory in use", ("gpu",), "livemax")
         self._read_gpus = _gpu_reader()
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram, dict[str, Histogram]]] = {}
 
     def _gauge(self, name: str, help_text: str, labels: tuple[str, ...], mode: str = "livesum") -> Gauge:
         return Gauge(name, help_text, labels, registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+    def observe_exchange(
+        self, route: str, model: str, status: int, seconds: float, stages: Mapping[str, float]
+    ) -> None:
+        """Count an answered request, and where its time went."""
+        children = self._children.get((route, model, status))
+        if children is None:
+            # Finding a child by its labels costs more than counting; the labels are from closed sets.
+            children = self._children[route, model, status] = (
+                self.requests.labels(route, model, str(status)),
+                self.request_seconds.labels(route),
+                {stage: histogram.labels(route) for stage, histogram in self.stage_seconds.items()},
+            )
+        count, whole, parts = children
+        count.inc()
+        whole.observe(seconds)
+        for stage, spent in stages.items():
+            if spent:
+                parts[stage].observe(spent)
 
     def observe_process(self) -> None:
         """Bring the process's own figures up to date."""

@@ -1,11 +1,12 @@
 """One request and its answer, as the endpoints see them: identity, deadline, timings, body, departure of the client."""
 
 import asyncio
+import itertools
+import secrets
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
 from starlette.types import Receive, Scope
 
@@ -17,6 +18,10 @@ from service.metrics import STAGES
 WATCH_AFTER_SECONDS = 0.02
 """A request that takes longer than this is worth watching for its client's departure."""
 LONGEST_REQUEST_ID = 128
+PROCESS_ID = secrets.token_hex(8)
+"""What the identities of this process's exchanges begin with; they go on with a counter."""
+_counter = itertools.count()
+
 EXCHANGE_KEY = "glimpse.exchange"
 
 
@@ -37,7 +42,9 @@ class Exchange:
 
     def _request_id(self) -> str:
         sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        return sent if sent.isprintable() and 0 < len(sent) <= LONGEST_REQUEST_ID else uuid4().hex
+        if sent.isprintable() and 0 < len(sent) <= LONGEST_REQUEST_ID:
+            return sent
+        return f"{PROCESS_ID}{next(_counter):012x}"
 
     def header(self, name: bytes) -> str:
         """A request header by its lower-case name; empty when absent."""

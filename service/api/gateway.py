@@ -37,9 +37,7 @@ class Gateway:
     ) -> None:
         self._app = app
         self._plain = plain
-        self._requests = metrics.requests
-        self._request_seconds = metrics.request_seconds
-        self._stage_seconds = metrics.stage_seconds
+        self._metrics = metrics
         self._api_keys = [key.encode() for key in api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,8 +89,5 @@ class Gateway:
 
     def _observe(self, exchange: Exchange, status: int) -> None:
         route = exchange.route or "other"
-        self._requests.labels(route, exchange.model, str(status)).inc()
-        self._request_seconds.labels(route).observe(time.monotonic() - exchange.began_at)
-        for stage, seconds in exchange.seconds.items():
-            if seconds:
-                self._stage_seconds[stage].labels(route).observe(seconds)
+        seconds = time.monotonic() - exchange.began_at
+        self._metrics.observe_exchange(route, exchange.model, status, seconds, exchange.seconds)

@@ -38,6 +38,15 @@ class Upload:
     content_type: str
 
 
+class _FormParser(MultiPartParser):
+    """Knows whether it has seen the end of the form; Starlette's own takes what there is of one that was cut off."""
+
+    is_whole = False
+
+    def on_end(self) -> None:
+        self.is_whole = True
+
+
 async def pictures(exchange: Exchange, context: Context) -> list[Picture]:
     """The decoded pictures of a request, in their order.
 
@@ -76,7 +85,7 @@ async def _files(body: bytes, content_type: str, most: int) -> list[Upload]:
         yield body
         yield b""
 
-    parser = MultiPartParser(Headers({"content-type": content_type}), chunks(), max_files=most + 1, max_fields=16)
+    parser = _FormParser(Headers({"content-type": content_type}), chunks(), max_files=most + 1, max_fields=16)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -86,6 +95,8 @@ async def _files(body: bytes, content_type: str, most: int) -> list[Upload]:
     except KeyError as error:
         raise UndecodableInput("the multipart form's content type has no boundary") from error
     try:
+        if not parser.is_whole:
+            raise UndecodableInput("the multipart form is cut off: its closing boundary is missing")
         files = form.getlist(FIELD)
         if len(files) > most:
             raise InvalidParameter(FIELD, f"must be at most {most} files, not {len(files)}")
