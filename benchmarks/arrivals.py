@@ -1,0 +1,89 @@
+"""When requests are to be sent. Policy only: no clock, no connections.
+
+*Closed loop*: as many clients as there are connections, each of which sends its next request when its last one is
+answered. It finds the throughput; its latency is flattered, because a slow server is asked less often.
+
+*Open loop*: requests are due at times that do not depend on the server. If none can be sent, because all connections
+are waiting, the next free one takes it, and its latency counts from when it was due.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Arrivals(Protocol):
+    """Decides whether a free connection sends something."""
+
+    def take(self, now: float) -> float | None:
+        """When the request was due that a free connection is to send now; None if there is none."""
+        ...
+
+    def wake_at(self) -> float | None:
+        """When to ask again, although no connection has become free; None if that is no use."""
+        ...
+
+    def is_over(self, now: float) -> bool:
+        """Whether nothing will be due from now on."""
+        ...
+
+
+class ClosedLoop:
+    """Something is always due, up to a time and a number."""
+
+    def __init__(self, end: float, count: int | None = None) -> None:
+        self._end = end
+        self._left = count
+
+    def take(self, now: float) -> float | None:
+        """`now`, until the end."""
+        if self.is_over(now):
+            return None
+        if self._left is not None:
+            self._left -= 1
+        return now
+
+    def wake_at(self) -> float:
+        """The end: all connections may be gone by then."""
+        return self._end
+
+    def is_over(self, now: float) -> bool:
+        """Whether the time or the number is used up."""
+        return now >= self._end or self._left == 0
+
+
+class OpenLoop:
+    """Requests are due at given times."""
+
+    def __init__(self, times: NDArray[np.float64]) -> None:
+        self._times: list[float] = times.tolist()
+        self._next = 0
+
+    def take(self, now: float) -> float | None:
+        """The oldest that is due."""
+        due = self.wake_at()
+        if due is None or due > now:
+            return None
+        self._next += 1
+        return due
+
+    def wake_at(self) -> float | None:
+        """When the next is due."""
+        return None if self._next == len(self._times) else self._times[self._next]
+
+    def is_over(self, now: float) -> bool:  # noqa: ARG002
+        """Whether all have been taken."""
+        return self._next == len(self._times)
+
+
+def poisson(rate: float, begin: float, seconds: float, seed: int) -> NDArray[np.float64]:
+    """Times of independent arrivals, `rate` a second."""
+    generator = np.random.default_rng(seed)
+    # Given their number, the arrivals of a Poisson process are uniform.
+    return begin + np.sort(generator.uniform(0, seconds, generator.poisson(rate * seconds)))
+
+
+def constant(rate: float, begin: float, seconds: float) -> NDArray[np.float64]:
+    """Times at equal distances."""
+    return begin + np.arange(round(rate * seconds)) / rate

@@ -1,0 +1,87 @@
+"""What tests of several rooms share: tiny models, untrained, exported once as both kinds of graph."""
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from export.package import FORMATS, export
+from models.checkpoint import Checkpoint, save
+from models.draw.network import Config as DrawConfig
+from models.draw.network import Draw
+from models.ntm.network import Config as NtmConfig
+from models.ntm.network import NeuralTuringMachine
+from models.ntm.tasks import TASKS
+from models.stn.network import Config as StnConfig
+from models.stn.network import StnNetwork
+from models.stn.transformer import Kind
+
+torch.set_num_threads(1)  # the tensors are small
+
+KINDS: tuple[Kind, ...] = ("affine", "projective", "tps")
+
+
+def tiny_stn(kind: Kind) -> StnNetwork:
+    """A spatial transformer that, untrained as it is, finds something else in every picture."""
+    widths = {"localisation_width": 4, "localisation_features": 16, "classifier_width": 4, "classifier_features": 16}
+    network = StnNetwork(StnConfig(kind=kind, **widths))
+    nn.init.normal_(network.localisation.theta.weight, std=0.1)
+    return network
+
+
+def checkpoint_of(network: StnNetwork | Draw | NeuralTuringMachine, family: str, name: str) -> Checkpoint:
+    """What a training run would have kept of a network."""
+    description: dict[str, Any] = {
+        "family": family,
+        "name": name,
+        "config": asdict(network.config),
+        "seed": 0,
+        "schedule": {"updates": 1},
+        "update": 1,
+        "seconds": 0.0,
+        "metrics": {"score": 1.0},
+    }
+    if family == "ntm":
+        description["task"] = name.removeprefix("ntm-")
+    return Checkpoint(network.state_dict(), description)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `NAME.safetensors` of every model that is served."""
+    torch.manual_seed(0)
+    networks = [
+        *(checkpoint_of(tiny_stn(kind), "stn", f"stn-{kind}") for kind in KINDS),
+        checkpoint_of(Draw(DrawConfig(hidden_size=16, latent_size=8)), "draw", "draw"),
+        *(
+            checkpoint_of(
+                NeuralTuringMachine(
+                    NtmConfig(
+                        inputs=task.inputs, outputs=task.outputs, controller_size=16, memory_slots=16, slot_width=8
+                    )
+                ),
+                "ntm",
+                f"ntm-{task.name}",
+            )
+            for task in TASKS.values()
+        ),
+    ]
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for checkpoint in networks:
+        save(checkpoint, folder / f"{checkpoint.description['name']}.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def repository(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with every model that is served, version 1, for both runtimes."""
+    folder = tmp_path_factory.mktemp("repository")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit", DeprecationWarning)
+        for path in sorted(checkpoints.iterdir()):
+            export(path, folder, version=1, formats=FORMATS)
+    return folder
