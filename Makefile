@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test check format clean
+.PHONY: serve test check format pictures clean
 
 serve: $(VENV)/.installed-serve  ## Serve the shipped models on http://127.0.0.1:8000, on the CPU
 	$(BIN)/glimpse serve
@@ -21,6 +21,9 @@ check: $(VENV)/.installed-dev  ## Lint, types and import contracts
 format: $(VENV)/.installed-dev  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+pictures: $(VENV)/.installed-dev  ## Make the README's pictures with the service that runs on port 8000
+	$(BIN)/python docs/make_pictures.py
 
 clean:  ## Remove what the other commands made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

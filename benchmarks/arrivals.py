@@ -1,4 +1,4 @@
-"""When requests are to be sent. Policy only: no clock, no connections.
+"""When requests are to be sent. Policy only: no clock, no connections; times in seconds from the run's begin.
 
 *Closed loop*: as many clients as there are connections, each of which sends its next request when its last one is
 answered. It finds the throughput; its latency is flattered, because a slow server is asked less often.
@@ -7,7 +7,7 @@ answered. It finds the throughput; its latency is flattered, because a slow serv
 are waiting, the next free one takes it, and its latency counts from when it was due.
 """
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,17 @@ from numpy.typing import NDArray
 class Arrivals(Protocol):
     """Decides whether a free connection sends something."""
 
+    @property
+    def seconds(self) -> float:
+        """How long requests are due."""
+        ...
+
     def take(self, now: float) -> float | None:
         """When the request was due that a free connection is to send now; None if there is none."""
         ...
 
     def wake_at(self) -> float | None:
-        """When to ask again, although no connection has become free; None if that is no use."""
+        """When to ask again although no connection has become free; None if that is no use."""
         ...
 
     def is_over(self, now: float) -> bool:
@@ -32,33 +37,46 @@ class Arrivals(Protocol):
 class ClosedLoop:
     """Something is always due, up to a time and a number."""
 
-    def __init__(self, end: float, count: int | None = None) -> None:
-        self._end = end
+    def __init__(self, seconds: float, count: int | None = None) -> None:
+        self.seconds = seconds
         self._left = count
 
     def take(self, now: float) -> float | None:
-        """`now`, until the end."""
-        if self.is_over(now):
+        """`now`, from the begin to the end."""
+        if now < 0 or self.is_over(now):
             return None
         if self._left is not None:
             self._left -= 1
         return now
 
     def wake_at(self) -> float:
-        """The end: all connections may be gone by then."""
-        return self._end
+        """The end: no connection may be left to notice it."""
+        return self.seconds
 
     def is_over(self, now: float) -> bool:
         """Whether the time or the number is used up."""
-        return now >= self._end or self._left == 0
+        return now >= self.seconds or self._left == 0
 
 
 class OpenLoop:
     """Requests are due at given times."""
 
-    def __init__(self, times: NDArray[np.float64]) -> None:
+    def __init__(self, times: NDArray[np.float64], seconds: float) -> None:
+        self.seconds = seconds
         self._times: list[float] = times.tolist()
         self._next = 0
+
+    @classmethod
+    def poisson(cls, rate: float, seconds: float, *, seed: int = 1) -> Self:
+        """Independent arrivals, `rate` a second."""
+        generator = np.random.default_rng(seed)
+        # Given their number, the arrivals of a Poisson process are uniform.
+        return cls(np.sort(generator.uniform(0, seconds, generator.poisson(rate * seconds))), seconds)
+
+    @classmethod
+    def constant(cls, rate: float, seconds: float) -> Self:
+        """Arrivals at equal distances."""
+        return cls(np.arange(round(rate * seconds)) / rate, seconds)
 
     def take(self, now: float) -> float | None:
         """The oldest that is due."""
@@ -75,15 +93,3 @@ class OpenLoop:
     def is_over(self, now: float) -> bool:  # noqa: ARG002
         """Whether all have been taken."""
         return self._next == len(self._times)
-
-
-def poisson(rate: float, begin: float, seconds: float, seed: int) -> NDArray[np.float64]:
-    """Times of independent arrivals, `rate` a second."""
-    generator = np.random.default_rng(seed)
-    # Given their number, the arrivals of a Poisson process are uniform.
-    return begin + np.sort(generator.uniform(0, seconds, generator.poisson(rate * seconds)))
-
-
-def constant(rate: float, begin: float, seconds: float) -> NDArray[np.float64]:
-    """Times at equal distances."""
-    return begin + np.arange(round(rate * seconds)) / rate

@@ -1,15 +1,17 @@
 """The load generator: HTTP/1.1 at about the cost of its system calls, so that it can run beside the server.
 
 Requests are encoded before the clock starts; connections are opened before it, kept alive and replaced when they break;
-of a response only the status and the end are read. Every run ends by itself: at its time, or when its number of requests
-is answered, and at the latest `patience_seconds` after that. What became of every request is in its `Timeline`, also of
-those that were never answered or never sent.
+of a response only the status and the end are read. Every run ends by itself: when nothing is due any more and all is
+answered, and at the latest `patience_seconds` after the last request was due. What became of every request is in the
+`Timeline`, also of those that were never answered or never sent.
 """
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from itertools import cycle
 from typing import NamedTuple
@@ -18,14 +20,12 @@ from urllib.parse import urlsplit
 import uvloop
 
 from benchmarks.alarm import Alarm
-from benchmarks.arrivals import Arrivals, ClosedLoop, OpenLoop, constant, poisson
+from benchmarks.arrivals import Arrivals
 from benchmarks.response import ResponseReader
 from benchmarks.timeline import LOST, UNANSWERED, UNSENT, Record, Timeline
 
 PATIENCE_SECONDS = 10.0
 RECONNECT_SECONDS = 0.02
-START_SECONDS = 0.01
-"""From when all is set up to the first request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,82 +46,56 @@ class Call:
         return head.encode() + b"\r\n" + self.body
 
 
-class Pending(NamedTuple):
-    """A request that waits for its answer."""
-
-    intended: float
-    sent: float
-    tag: str
-
-
-async def closed_loop(
+async def load(
     url: str,
     calls: Iterable[Call],
+    arrivals: Arrivals,
     *,
     connections: int,
-    seconds: float,
-    count: int | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Timeline:
-    """Keep every connection busy with one request at a time, for so long or so many requests."""
-    load = _Load(url, calls, patience_seconds)
-    async with load.connected(connections):
-        began = time.monotonic()
-        return await load.run(ClosedLoop(began + seconds, count), began, seconds)
+    """Send calls, again from the first after the last, as they arrive.
+
+    Raises:
+        OSError: there is nobody at the URL when the run begins.
+    """
+    run = _Run(url, calls, arrivals)
+    async with run.connected(connections):
+        return await run.timeline(patience_seconds)
 
 
-async def open_loop(
-    url: str,
-    calls: Iterable[Call],
-    *,
-    rate: float,
-    seconds: float,
-    connections: int,
-    is_poisson: bool = True,
-    seed: int = 1,
-    patience_seconds: float = PATIENCE_SECONDS,
-) -> Timeline:
-    """Send `rate` requests a second, whatever becomes of them, over as many connections as there are."""
-    load = _Load(url, calls, patience_seconds)
-    async with load.connected(connections):
-        began = time.monotonic() + START_SECONDS
-        times = poisson(rate, began, seconds, seed) if is_poisson else constant(rate, began, seconds)
-        return await load.run(OpenLoop(times), began, seconds)
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """The loop that this client is meant for: `asyncio.Runner(loop_factory=new_loop)`."""
+def loop_factory() -> asyncio.AbstractEventLoop:
+    """The loop that this client is light on."""
     return uvloop.new_event_loop()
 
 
-class _Load:
-    """One run: connections on one side, arrivals on the other, and records of what happened between them."""
+class _Run:
+    """Connections on one side, arrivals on the other, records of what happened between them."""
 
-    def __init__(self, url: str, calls: Iterable[Call], patience_seconds: float) -> None:
+    def __init__(self, url: str, calls: Iterable[Call], arrivals: Arrivals) -> None:
         address = urlsplit(url)
         if address.scheme != "http" or not address.hostname:
-            raise ValueError(f"the load generator speaks plain HTTP to http://host:port, not to {url!r}")
+            raise ValueError(f"the load generator speaks plain HTTP, to http://HOST:PORT and not to {url!r}")
         self._host, self._port = address.hostname, address.port or 80
-        wire = [(call.tag, call.encoded(address.netloc)) for call in calls]
-        self._calls: Iterator[tuple[str, bytes]] = cycle(wire)
-        self._patience_seconds = patience_seconds
-        self._arrivals: Arrivals = ClosedLoop(0.0)
+        self._calls = cycle([(call.tag, call.encoded(address.netloc)) for call in calls])
+        self._arrivals = arrivals
+        self._began = math.inf
         self._open: set[_Connection] = set()
-        self._free: list[_Connection] = []
-        self._records: list[Record] = []
+        # First in, first out: behind several workers on one port, every worker gets its share.
+        self._free: deque[_Connection] = deque()
         self._in_flight = 0
-        self._over = asyncio.Event()
-        self._reconnecting: set[asyncio.Task[None]] = set()
+        self._records: list[Record] = []
+        self._is_over = asyncio.Event()
         self._is_closing = False
+        self._reconnecting: set[asyncio.Task[None]] = set()
+        self._alarm = Alarm(asyncio.get_running_loop(), self._on_alarm)
 
     @contextlib.asynccontextmanager
-    async def connected(self, connections: int) -> "contextlib.AsyncIterator[None]":
-        """Within, there are so many connections; the first must succeed."""
-        loop = asyncio.get_running_loop()
-        self._alarm = Alarm(loop, self._on_alarm)
+    async def connected(self, connections: int) -> AsyncIterator[None]:
+        """Within, so many connections are open."""
         try:
             for _ in range(connections):
-                await loop.create_connection(lambda: _Connection(self), self._host, self._port)
+                await self._connect()
             yield
         finally:
             self._is_closing = True
@@ -134,47 +108,39 @@ class _Load:
             while self._open:
                 await asyncio.sleep(0)
 
-    async def run(self, arrivals: Arrivals, began: float, seconds: float) -> Timeline:
+    async def timeline(self, patience_seconds: float) -> Timeline:
         """Send what arrives until all is answered, or patience ends."""
-        self._arrivals = arrivals
         cpu_began = time.process_time()
+        self._began = time.monotonic()
         self._on_alarm()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._over.wait(), began + seconds + self._patience_seconds - time.monotonic())
-        now = time.monotonic()
+            await asyncio.wait_for(self._is_over.wait(), self._arrivals.seconds + patience_seconds)
+        now = self.now()
         for connection in self._open:
             if connection.pending is not None:
-                self._records.append((*connection.pending[:2], now, UNANSWERED, connection.pending.tag))
-                connection.pending = None
-        while not isinstance(arrivals, ClosedLoop) and (intended := arrivals.take(now)) is not None:
-            self._records.append((intended, now, now, UNSENT, next(self._calls)[0]))
-        return Timeline.of(self._records, began, seconds, time.process_time() - cpu_began)
+                intended, sent, tag = connection.pending
+                self._records.append((intended, sent, now, UNANSWERED, tag))
+        while (due := self._arrivals.take(now)) is not None:
+            self._records.append((due, now, now, UNSENT, next(self._calls)[0]))
+        return Timeline.of(self._records, self._arrivals.seconds, time.process_time() - cpu_began)
 
-    def on_free(self, connection: "_Connection", now: float) -> None:
-        """Use a connection, or keep it for the next request."""
-        intended = self._arrivals.take(now)
-        if intended is None:
-            self._free.append(connection)
-            self._end_if_over(now)
-        else:
-            tag, data = next(self._calls)
-            self._in_flight += 1
-            connection.send(Pending(intended, now, tag), data)
-
-    def on_answer(self, connection: "_Connection", pending: Pending, status: int) -> None:
-        """Record an answer; the connection is free again if it still stands."""
-        now = time.monotonic()
-        self._records.append((pending.intended, pending.sent, now, status, pending.tag))
-        self._in_flight -= 1
-        if connection in self._open:
-            self.on_free(connection, now)
-        else:
-            self._end_if_over(now)
+    def now(self) -> float:
+        """Seconds from the begin; negative before it."""
+        return time.monotonic() - self._began
 
     def on_open(self, connection: "_Connection") -> None:
         """Take a new connection into use."""
         self._open.add(connection)
-        self.on_free(connection, time.monotonic())
+        self._use(connection, self.now())
+
+    def on_answer(self, connection: "_Connection", pending: "_Pending", status: int) -> None:
+        """Record an answer, and use the connection for the next request if it still stands."""
+        now = self.now()
+        self._records.append((pending.intended, pending.sent, now, status, pending.tag))
+        self._in_flight -= 1
+        if connection in self._open:
+            self._use(connection, now)
+        self._end_if_over(now)
 
     def on_closed(self, connection: "_Connection") -> None:
         """Replace a connection."""
@@ -186,26 +152,93 @@ class _Load:
             self._reconnecting.add(task)
             task.add_done_callback(self._reconnecting.discard)
 
-    async def _reconnect(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                await loop.create_connection(lambda: _Connection(self), self._host, self._port)
-            except OSError:
-                await asyncio.sleep(RECONNECT_SECONDS)
-            else:
-                return
+    def _use(self, connection: "_Connection", now: float) -> bool:
+        """Send what is due over a connection, or keep it; answers whether anything was due."""
+        due = self._arrivals.take(now)
+        if due is None:
+            self._free.append(connection)
+            return False
+        tag, data = next(self._calls)
+        self._in_flight += 1
+        connection.send(_Pending(due, now, tag), data)
+        return True
 
     def _on_alarm(self) -> None:
-        now = time.monotonic()
-        while self._free and (intended := self._arrivals.take(now)) is not None:
-            tag, data = next(self._calls)
-            self._in_flight += 1
-            self._free.pop().send(Pending(intended, now, tag), data)
+        now = self.now()
+        while self._free and self._use(self._free.popleft(), now):
+            pass
+        wake_at = self._arrivals.wake_at()
+        if wake_at is not None and wake_at > now:
+            self._alarm.set(self._began + wake_at)
         self._end_if_over(now)
-        if (wake_at := self._arrivals.wake_at()) is not None and wake_at > now:
-            self._alarm.set(wake_at)
 
     def _end_if_over(self, now: float) -> None:
         if not self._in_flight and self._arrivals.is_over(now):
-            self._over.set()
+            self._is_over.set()
+
+    async def _connect(self) -> None:
+        await asyncio.get_running_loop().create_connection(lambda: _Connection(self), self._host, self._port)
+
+    async def _reconnect(self) -> None:
+        while True:
+            try:
+                return await self._connect()
+            except OSError:
+                await asyncio.sleep(RECONNECT_SECONDS)
+
+
+class _Pending(NamedTuple):
+    """A request that waits for its answer."""
+
+    intended: float
+    sent: float
+    tag: str
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, with at most one request under way."""
+
+    __slots__ = ("_reader", "_run", "_transport", "pending")
+
+    def __init__(self, run: _Run) -> None:
+        self.pending: _Pending | None = None
+        self._run = run
+        self._reader = ResponseReader()
+        self._transport: asyncio.WriteTransport
+
+    def send(self, pending: _Pending, data: bytes) -> None:
+        """Send a request."""
+        self.pending = pending
+        self._transport.write(data)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.pending = None
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport), "this is a bug: TCP can be written to"
+        self._transport = transport
+        self._run.on_open(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            is_complete = self._reader.feed(data)
+        except ValueError:
+            self._transport.abort()
+            return
+        if not is_complete:
+            return
+        if self._reader.is_last:
+            self._transport.abort()
+        else:
+            self._finish(self._reader.status)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._run.on_closed(self)
+        self._finish(self._reader.status if self._reader.end() else LOST)
+
+    def _finish(self, status: int) -> None:
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            self._run.on_answer(self, pending, status)

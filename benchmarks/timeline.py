@@ -17,7 +17,7 @@ NAMES = {LOST: "lost", UNANSWERED: "unanswered", UNSENT: "unsent"}
 OK = 200
 
 Record = tuple[float, float, float, int, str]
-"""(intended, sent, done, status, tag) of one request; times in seconds on one clock."""
+"""(intended, sent, done, status, tag) of one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class Timeline:
     """Processor time that the load generator itself has used."""
 
     @classmethod
-    def of(cls, records: Iterable[Record], began: float, seconds: float, client_cpu_seconds: float = 0.0) -> "Timeline":
-        """Records with absolute times as a timeline, in the order in which they were intended."""
-        intended, sent, done, status, tag = zip(*sorted(records), strict=True) if (records := list(records)) else [()] * 5
+    def of(cls, records: list[Record], seconds: float, client_cpu_seconds: float = 0.0) -> "Timeline":
+        """Records as a timeline, in the order in which they were due."""
+        intended, sent, done, status, tag = zip(*sorted(records), strict=True) if records else ((),) * 5
         return cls(
-            np.array(intended, np.float64) - began,
-            np.array(sent, np.float64) - began,
-            np.array(done, np.float64) - began,
+            np.array(intended, np.float64),
+            np.array(sent, np.float64),
+            np.array(done, np.float64),
             np.array(status, np.int64),
             np.array(tag, np.str_),
             seconds,

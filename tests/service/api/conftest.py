@@ -144,6 +144,6 @@ def problem() -> Problem:
 
 
 @pytest.fixture(scope="session")
-def pixels() -> Callable[[bytes], "np.ndarray[Any, np.dtype[np.uint8]]"]:
+def decoded() -> Callable[[bytes], "np.ndarray[Any, np.dtype[np.uint8]]"]:
     """Decode a picture file to an array, [H W] or [H W 3]."""
     return lambda data: np.asarray(Image.open(BytesIO(data)))

@@ -1,0 +1,150 @@
+"""What is measured from outside: throughput, latency against load, overload."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from benchmarks import server
+from benchmarks.arrivals import ClosedLoop, OpenLoop
+from benchmarks.client import Call, load, loop_factory
+from benchmarks.timeline import Timeline
+
+T = TypeVar("T")
+
+WARM_UP_SHARE = 0.2
+LONGEST_WARM_UP_SECONDS = 2.0
+POOL = 512
+"""Connections of an open loop, many more than requests that a healthy server has under way."""
+OVERLOAD_POOL = 2048
+"""More than the service takes in: a full queue, full slots, and refusals on their way."""
+OVERLOAD = 10
+"""Times the capacity."""
+PROBE_SECONDS = 5.0
+NORMAL = 2.0
+"""A request is as quick as normally up to so many times the longest of an idle server."""
+LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
+"""Shares of the throughput at which the latency is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSide:
+    """What the service says of the same requests, in the mean; times in seconds."""
+
+    decode: float
+    queue: float
+    compute: float
+    encode: float
+    batch_rows: float
+    padding_share: float
+    """Of all row-steps that were computed."""
+    requests: int
+    """How many it has counted; all of them, if nobody else asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One workload under one load."""
+
+    name: str
+    connections: int
+    timeline: Timeline
+    server: ServerSide | None = None
+    """None where the server is not Glimpse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """A server that is asked for ten times what it can do, and after that."""
+
+    peak_rate: float
+    flood: Timeline
+    """What was asked for too much of."""
+    recovery_seconds: float
+    """From the flood's end until a lone client is answered as quickly as before."""
+    memory_before: float
+    memory_after: float
+    """Bytes resident, of all processes of the service."""
+
+    @property
+    def refused(self) -> Timeline:
+        """The requests that were answered, but with a refusal."""
+        return self.flood.where((self.flood.status == 429) | (self.flood.status == 503))
+
+
+def closed(
+    name: str, url: str, calls: list[Call], *, connections: int, seconds: float, is_glimpse: bool = True
+) -> Run:
+    """Throughput and latency at a number of connections, after a warm-up."""
+    warm_up = min(LONGEST_WARM_UP_SECONDS, WARM_UP_SHARE * seconds)
+    run(load(url, calls, ClosedLoop(warm_up), connections=connections))
+    before = server.metrics(url) if is_glimpse else {}
+    timeline = run(load(url, calls, ClosedLoop(seconds), connections=connections))
+    return Run(name, connections, timeline, _server_side(before, server.metrics(url)) if is_glimpse else None)
+
+
+def opened(name: str, url: str, calls: list[Call], *, rate: float, seconds: float, connections: int = POOL) -> Run:
+    """Latency at a rate of independent arrivals."""
+    before = server.metrics(url)
+    timeline = run(load(url, calls, OpenLoop.poisson(rate, seconds), connections=connections))
+    return Run(name, connections, timeline, _server_side(before, server.metrics(url)))
+
+
+def sweep(name: str, url: str, calls: list[Call], *, peak_rate: float, seconds: float) -> list[Run]:
+    """Latency against load, up to the throughput."""
+    return [opened(name, url, calls, rate=share * peak_rate, seconds=seconds) for share in LOADS]
+
+
+def overload(url: str, calls: list[Call], *, peak_rate: float, rate: float | None, seconds: float) -> Overload:
+    """Ten times the throughput, and how long it is felt."""
+
+    async def flood_then_probe() -> tuple[Timeline, Timeline]:
+        flood = load(url, calls, OpenLoop.poisson(rate or OVERLOAD * peak_rate, seconds), connections=OVERLOAD_POOL)
+        async with asyncio.TaskGroup() as group:
+            flooding = group.create_task(flood)
+            # The probe begins when the last request of the flood is sent, not when it is answered.
+            probing = group.create_task(_later(seconds, load(url, calls, ClosedLoop(PROBE_SECONDS), connections=1)))
+        return flooding.result(), probing.result()
+
+    quiet = run(load(url, calls, ClosedLoop(min(PROBE_SECONDS, seconds)), connections=1))
+    before = server.metrics(url)
+    flood, probe = run(flood_then_probe())
+    memory = "glimpse_process_resident_memory_bytes"
+    return Overload(
+        peak_rate,
+        flood,
+        probe.recovered_after(NORMAL * float(quiet.latency.max(initial=0.0))),
+        before[memory],
+        server.metrics(url)[memory],
+    )
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a part of a measurement on a loop of its own."""
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(work)
+
+
+async def _later(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    await asyncio.sleep(seconds)
+    return await work
+
+
+def _server_side(before: dict[str, float], after: dict[str, float]) -> ServerSide:
+    def grown(name: str) -> float:
+        return after.get(name, 0.0) - before.get(name, 0.0)
+
+    def mean(name: str) -> float:
+        return grown(f"glimpse_{name}_sum") / max(1.0, grown(f"glimpse_{name}_count"))
+
+    steps, padding = grown("glimpse_steps_total"), grown("glimpse_padding_rows_total")
+    return ServerSide(
+        decode=mean("decode_seconds"),
+        queue=mean("queue_seconds"),
+        compute=mean("compute_seconds"),
+        encode=mean("encode_seconds"),
+        batch_rows=mean("batch_size"),
+        padding_share=padding / max(1.0, steps + padding),
+        # The scrape that came before is counted by the one that comes after.
+        requests=int(grown("glimpse_requests_total")) - 1,
+    )

@@ -1,0 +1,113 @@
+"""Who answers: a service that runs already, or one that is started for the measurement and stopped after it."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from prometheus_client.parser import text_string_to_metric_families
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 40.0
+"""Longer than the service's own longest drain."""
+POLL_SECONDS = 0.05
+
+
+class ServerFailed(Exception):
+    """A server did not start, or is not there."""
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], ready_path: str) -> Iterator[str]:
+    """Start a server on a free port and answer its URL; it has ended when this has, whatever happens within.
+
+    Args:
+        command: what starts it; `{port}` stands for the port.
+        ready_path: answers 200 once it is ready.
+
+    Raises:
+        ServerFailed: it ended or was not ready in time.
+    """
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    # A session of its own: Ctrl-C is for us, and what it leaves behind can be ended as a group.
+    process = subprocess.Popen([part.format(port=port) for part in command], start_new_session=True)  # noqa: S603
+    try:
+        _await_ready(process, url, ready_path)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def glimpse(workers: int) -> contextlib.AbstractContextManager[str]:
+    """The service, with its settings from the environment."""
+    command = [sys.executable, "-m", "glimpse", "serve", "--port", "{port}", "--workers", str(workers)]
+    return started(command, "/readyz")
+
+
+def plain(processes: int = 1) -> contextlib.AbstractContextManager[str]:
+    """The plain application that `benchmarks.plain` is."""
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.plain:create", "--factory", "--port", "{port}"]
+    command += ["--workers", str(processes), "--no-access-log", "--log-level", "warning"]
+    return started(command, "/readyz")
+
+
+def get(url: str, path: str) -> tuple[int, str]:
+    """Status and text of a page; (0, why) if nobody answers."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    except OSError as error:
+        return 0, str(error)
+    finally:
+        connection.close()
+
+
+def metrics(url: str) -> dict[str, float]:
+    """Every metric of the service by its name alone, summed over its labels.
+
+    Raises:
+        ServerFailed: there are none.
+    """
+    status, text = get(url, "/metrics")
+    if status != 200:
+        raise ServerFailed(f"{url}/metrics answers {status or text}")
+    totals: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+    return totals
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", url: str, path: str) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    answer = ""
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServerFailed(f"the server ended with {process.returncode} before it was ready")
+        status, answer = get(url, path)
+        if status == 200:
+            return
+        time.sleep(POLL_SECONDS)
+    raise ServerFailed(f"the server was not ready within {READY_SECONDS:g} s: {answer}")
