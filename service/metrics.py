@@ -18,7 +18,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.engine.report import BatchReport
 
@@ -90,10 +90,10 @@ class Metrics:
             "glimpse_model_info",
             "1 for every model that is served",
             ("model", "version", "family"),
-            "liveall",
+            "livemax",
         )
         self.provider_info = self._gauge(
-            "glimpse_provider_info", "1 for what computes a graph", ("model", "provider"), "liveall"
+            "glimpse_provider_info", "1 for what computes a graph", ("model", "provider"), "livemax"
         )
         self.ready = self._gauge("glimpse_ready", "1 while the process is ready", (), "livemin")
         self.worker_restarts = Counter(
@@ -148,6 +148,7 @@ class Metrics:
         self.observe_process()
         if MULTIPROCESS_VARIABLE not in os.environ:
             return generate_latest(self._registry)
+        _forget_dead_processes(Path(os.environ[MULTIPROCESS_VARIABLE]))
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
@@ -180,6 +181,7 @@ class EngineListener:
         self._batches.labels(self._model, report.reason.value).inc()
         self._steps.inc(report.rows * report.steps - report.padding_rows)
         self._padding_rows.inc(report.padding_rows)
+        self._queue_rows.set(report.queued_rows)
         if report.failed_rows:
             self._failures.inc(report.failed_rows)
 
@@ -198,6 +200,15 @@ class EngineListener:
     def on_deadline_missed(self, rows: int) -> None:
         """A deadline passed."""
         self._deadline_misses.inc(rows)
+
+
+def _forget_dead_processes(directory: Path) -> None:
+    """Drop the gauges of worker processes that are gone, however they went."""
+    for pid in {int(path.stem.rpartition("_")[2]) for path in directory.glob("gauge_live*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def _resident_bytes() -> int:
