@@ -181,7 +181,6 @@ class EngineListener:
         self._batches.labels(self._model, report.reason.value).inc()
         self._steps.inc(report.rows * report.steps - report.padding_rows)
         self._padding_rows.inc(report.padding_rows)
-        self._queue_rows.set(report.queued_rows)
         if report.failed_rows:
             self._failures.inc(report.failed_rows)
 

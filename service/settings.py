@@ -5,9 +5,9 @@ Groups are nested by a double underscore: `GLIMPSE_DRAW__SLOTS=128`.
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.engine.batcher import BatchingPolicy
@@ -89,6 +89,15 @@ class Settings(BaseSettings):
     stn: Batching = Batching()
     draw: Batching = Batching()
     ntm: Batching = Batching()
+
+    @model_validator(mode="after")
+    def _every_upload_fits_its_queue(self) -> Self:
+        if self.limits.files > self.stn.queue_rows:
+            raise ValueError(
+                f"limits.files ({self.limits.files}) must be at most stn.queue_rows ({self.stn.queue_rows}): "
+                "a larger upload could never be admitted"
+            )
+        return self
 
 
 def granted_cpus() -> int:

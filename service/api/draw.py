@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ RECTIFIER = "stn-affine"
 FORMATS = {EVENTS: "sse", "application/json": "json", "image/gif": "gif", NPZ: "npz"}
 MEDIA_TYPES = ("image/gif", "image/apng", "image/webp", "image/png", "application/json", NPZ, EVENTS)
 LARGEST_STRIP_PIXELS = 64_000_000
+QUICK_STEPS = 64
+"""The noise of so many steps is drawn within about 100 microseconds."""
 
 
 def endpoints(context: Context) -> list[Endpoint[Any]]:
@@ -45,17 +48,21 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
         _check_size(query, answer_format, query.count)
+        model.engine("generate").check_room(query.count)
         seed = _seed(query)
+        generation = partial(
+            draw.generation,
+            model.manifest,
+            seed=seed,
+            count=query.count,
+            steps=query.steps,
+            digit=query.digit,
+            temperature=query.temperature,
+            deadline=exchange.deadline(context.settings.limits.timeout_seconds),
+        )
         with exchange.timed("decode"):
-            request = draw.generation(
-                model.manifest,
-                seed=seed,
-                count=query.count,
-                steps=query.steps,
-                digit=query.digit,
-                temperature=query.temperature,
-                deadline=exchange.deadline(context.settings.limits.timeout_seconds),
-            )
+            is_quick = query.count * query.steps <= QUICK_STEPS
+            request = generation() if is_quick else await context.off_loop(generation)
         return await _answer(exchange, query, send, model, "generate", request, seed, answer_format)
 
     async def reconstruct(exchange: Exchange, query: ReconstructQuery, send: Send) -> Answer | None:
@@ -63,6 +70,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
         deadline = exchange.deadline(context.settings.limits.timeout_seconds)
+        model.engine("reconstruct").check_room(1)
         uploads = await pictures(exchange, context)
         if len(uploads) != 1:
             raise InvalidParameter("image", f"must be one file, not {len(uploads)}")
@@ -108,8 +116,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
     ) -> AsyncGenerator[list[Event], None]:
         try:
             async with aclosing(model.engine(graph).stream(request)) as stream:
-                async for progress in stream:
-                    yield await context.off_loop(_step_events, query, model, request, progress)
+                async for news in stream:
+                    yield await context.off_loop(_step_events, query, model, request, news)
         finally:
             exchange.seconds["queue"] += request.queue_seconds
             exchange.seconds["compute"] += request.compute_seconds
@@ -217,13 +225,14 @@ def _bound(request: Request) -> dict[str, float]:
     return {"bound_nats": draw.bound_nats(request)} if "losses" in request.outputs else {}
 
 
-def _step_events(query: DrawingQuery, model: ServedModel, request: Request, progress: Progress) -> list[Event]:
-    drawing = draw.drawing(request, progress.row, model.manifest)
+def _step_events(query: DrawingQuery, model: ServedModel, request: Request, news: list[Progress]) -> list[Event]:
+    """The events of new steps, step by step and in each step sample by sample."""
     events: list[Event] = []
-    for step in range(progress.begin, progress.end):
+    for step, row in sorted((step, progress.row) for progress in news for step in range(progress.begin, progress.end)):
+        drawing = draw.drawing(request, row, model.manifest)
         image = drawing.step(step).enlarged(query.scale, with_attention=query.attention)[0]
         data: dict[str, Any] = {
-            "sample": progress.row,
+            "sample": row,
             "step": step,
             "image": _base64(image),
             "attention": drawing.attention(step),

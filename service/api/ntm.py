@@ -114,6 +114,7 @@ def parsed(model: type[EpisodeBody], data: bytes) -> EpisodeBody:
 def _model(context: Context, exchange: Exchange, task: str, query: NtmQuery) -> ServedModel:
     model = context.catalogue.find(f"ntm-{task}", query.version, "ntm")
     exchange.model = model.manifest.name
+    model.engine(GRAPH).check_room(1)
     return model
 
 
@@ -155,9 +156,10 @@ async def _events(
 ) -> AsyncGenerator[list[Event], None]:
     try:
         async with aclosing(model.engine(GRAPH).stream(request)) as stream:
-            async for progress in stream:
+            async for news in stream:
                 yield [
                     ("step", _step(episode, request, step, with_trace=query.trace))
+                    for progress in news
                     for step in range(progress.begin, progress.end)
                 ]
     finally:

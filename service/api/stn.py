@@ -31,6 +31,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "png")
         deadline = exchange.deadline(context.settings.limits.timeout_seconds)
+        engine = model.engine("rectify")
+        engine.check_room(1)
         uploads = await pictures(exchange, context)
         if len(uploads) > 1 and answer_format not in {"json", "npz"}:
             if query.format is not None:
@@ -45,7 +47,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
                     lambda: [stn.network_input(picture, model.manifest) for picture in uploads]
                 )
         request = stn.request(squares, deadline)
-        await exchange.compute(model.engine("rectify"), request)
+        await exchange.compute(engine, request)
         with exchange.timed("encode"):
             readings = stn.readings(uploads, request, model.manifest)
             if answer_format == "png" and is_quick and query.size <= QUICK_SIDE and query.view == "rectified":

@@ -20,7 +20,7 @@ The length of a segment:
 Rows of a segment beyond the end of their sequence are *padding*: computed and dropped.
 """
 
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -82,7 +82,8 @@ class Batcher:
     policy: BatchingPolicy
     queued_rows: int = 0
     """Sequences that wait; what admission counts."""
-    _waiting: deque[Sequence] = field(default_factory=deque)
+    _waiting: OrderedDict[Request, None] = field(default_factory=OrderedDict)
+    """Unsettled requests with rows that have not entered yet, the oldest first."""
     _running: list[Sequence] = field(default_factory=list)
 
     @property
@@ -90,10 +91,18 @@ class Batcher:
         """Slots that were occupied when the last batch was formed and have not been vacated since."""
         return len(self._running)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
-        return not self.queued_rows and not self._running
+    def check_room(self, rows: int) -> None:
+        """Say whether so many more rows may wait.
+
+        Raises:
+            Overloaded: they do not fit into what is free of the queue.
+        """
+        if self.queued_rows + rows > self.policy.queue_rows:
+            raise Overloaded(
+                f"{self.queued_rows} rows are waiting and {rows} more were asked for; "
+                f"the queue holds {self.policy.queue_rows}",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
 
     def add(self, request: Request, now: float) -> None:
         """Queue a request.
@@ -101,21 +110,17 @@ class Batcher:
         Raises:
             Overloaded: its rows do not fit into what is free of the queue.
         """
-        if self.queued_rows + request.rows > self.policy.queue_rows:
-            raise Overloaded(
-                f"{self.queued_rows} rows are waiting and {request.rows} more were asked for; "
-                f"the queue holds {self.policy.queue_rows}",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+        self.check_room(request.rows)
         request.queued_at = now
         self.queued_rows += request.rows
-        self._waiting.extend(request.sequences)
+        self._waiting[request] = None
 
     def discard(self, request: Request) -> None:
         """Give up a request: its waiting rows leave the count now, its running ones their slots at the next batch."""
         if request.is_settled:
             return
         request.is_settled = True
+        self._waiting.pop(request, None)
         self.queued_rows -= request.rows - request.rows_entered
 
     def next_batch(self, now: float) -> Batch | None:
@@ -142,18 +147,21 @@ class Batcher:
             return None
         if self.queued_rows >= self.policy.slots:
             return now
-        oldest = next(sequence for sequence in self._waiting if not sequence.request.is_settled)
-        return max(now, oldest.request.queued_at + self.policy.max_queue_delay_seconds)
+        oldest = next(iter(self._waiting))
+        return max(now, oldest.queued_at + self.policy.max_queue_delay_seconds)
 
     def advance(self, batch: Batch, now: float) -> list[Request]:
         """Count a computed segment; answers the requests that it finished."""
         finished = []
         for sequence in batch.running:
-            sequence.steps_done = min(sequence.steps_done + batch.steps, sequence.request.steps)
             request = sequence.request
+            if request.is_settled:
+                # Given up meanwhile: its outputs may not have been written, so its reader must not be told of them.
+                continue
+            sequence.steps_done = min(sequence.steps_done + batch.steps, request.steps)
             if not sequence.steps_left:
                 request.rows_left -= 1
-                if not request.rows_left and not request.is_settled:
+                if not request.rows_left:
                     request.is_settled = True
                     request.finished_at = now
                     finished.append(request)
@@ -161,13 +169,14 @@ class Batcher:
 
     def clear(self) -> list[Request]:
         """Give up everything that waits or runs; answers the requests that were still unsettled."""
-        live = {id(s.request): s.request for s in (*self._running, *self._waiting) if not s.request.is_settled}
-        for request in live.values():
+        known = dict.fromkeys((*(sequence.request for sequence in self._running), *self._waiting))
+        live = [request for request in known if not request.is_settled]
+        for request in live:
             request.is_settled = True
         self._running.clear()
         self._waiting.clear()
         self.queued_rows = 0
-        return list(live.values())
+        return live
 
     def _vacate(self) -> list[tuple[int, int]]:
         """Free the slots of sequences that are done or given up; the last slot's sequence closes each gap."""
@@ -189,18 +198,18 @@ class Batcher:
         entered = []
         expired = []
         while self._waiting and len(self._running) < self.policy.slots:
-            sequence = self._waiting.popleft()
-            request = sequence.request
-            if request.is_settled:
-                continue
+            request = next(iter(self._waiting))
             if request.deadline <= now:
                 self.discard(request)
                 expired.append(request)
                 continue
-            self.queued_rows -= 1
-            request.rows_entered += 1
             if request.started_at is None:
                 request.started_at = now
+            sequence = request.sequences[request.rows_entered]
+            request.rows_entered += 1
+            self.queued_rows -= 1
+            if request.rows_entered == request.rows:
+                del self._waiting[request]
             entered.append((len(self._running), sequence))
             self._running.append(sequence)
         return entered, expired

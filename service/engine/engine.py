@@ -74,6 +74,17 @@ class Engine:
         await asyncio.to_thread(self._worker.join, timeout_seconds)
         self._give_up(NotReady(f"{self.name} has been stopped"))
 
+    def check_room(self, rows: int) -> None:
+        """Refuse at once what `submit` would refuse now, before anything is spent on it.
+
+        Raises:
+            NotReady: the engine is draining or has stopped.
+            Overloaded: the queue has no room for so many rows.
+        """
+        if self._is_draining:
+            raise NotReady(f"{self.name} is shutting down and takes no new requests")
+        self._worker.check_room(rows)
+
     async def submit(self, request: Request) -> None:
         """Have a request computed; its outputs are filled when this returns.
 
@@ -85,8 +96,7 @@ class Engine:
             DeadlineExceeded: the deadline passed before the end.
             InferenceFailed: the runtime failed on this request.
         """
-        if self._is_draining:
-            raise NotReady(f"{self.name} is shutting down and takes no new requests")
+        self.check_room(request.rows)
         assert self._loop is not None, "this is a bug: the engine was not started"
         request.allocate(self.runtime.signature)
         request.future = self._loop.create_future()
@@ -102,8 +112,8 @@ class Engine:
             finally:
                 timer.cancel()
 
-    async def stream(self, request: Request) -> AsyncGenerator[Progress, None]:
-        """Have a request computed, and answer its steps as they are.
+    async def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
+        """Have a request computed, and answer its steps as they are: what is new, a `Progress` for each row.
 
         Close the iterator (`contextlib.aclosing`) to give the request up.
 
@@ -120,11 +130,11 @@ class Engine:
                 await grown.wait()
                 grown.clear()
                 is_over = submission.done()
-                for sequence in request.sequences:
-                    begin, end = answered[sequence.row], sequence.steps_done
-                    if begin < end:
-                        answered[sequence.row] = end
-                        yield Progress(sequence.row, begin, end)
+                ready = [sequence.steps_done for sequence in request.sequences]
+                news = [Progress(row, answered[row], end) for row, end in enumerate(ready) if answered[row] < end]
+                answered = ready
+                if news:
+                    yield news
                 if is_over:
                     await submission
                     return
@@ -162,7 +172,7 @@ class Engine:
 
     def recover(self) -> bool:
         """Replace a worker that has died, and answer its requests with an error; answers whether that was needed."""
-        if self._worker.is_alive or self._is_draining:
+        if not self._worker.has_died:
             return False
         self._give_up(InferenceFailed(f"{self.name}: the worker died while this request was waiting"))
         logger.error("%s: starting a new worker", self.name)

@@ -19,12 +19,13 @@ class BatchReport:
     reason: CloseReason
     compute_seconds: float
     failed_rows: int
-    queued_rows: int
-    """Sequences left waiting when the batch was formed."""
 
 
 class Listener(Protocol):
-    """Hears of what happens in an engine, on whatever thread it happens; must be quick and must not raise."""
+    """Hears of what happens in an engine, on whatever thread it happens; must be quick and must not raise.
+
+    The counts of the queue and the slots are told under the engine's lock, so that the last one told is true.
+    """
 
     def on_batch(self, report: BatchReport) -> None:
         """A segment was computed."""

@@ -50,7 +50,7 @@ class Request:
     wanted: frozenset[str] | None = None
     """Names of the outputs to keep; all of them when None."""
     on_progress: Callable[[], None] | None = None
-    """Called on the event loop whenever `steps_ready` has grown; marks the request as a stream."""
+    """Called on the event loop whenever a sequence's `steps_done` may have grown; marks the request as a stream."""
     outputs: dict[str, Array] = field(default_factory=dict)
     future: asyncio.Future[None] | None = None
     sequences: list[Sequence] = field(default_factory=list)
@@ -71,7 +71,14 @@ class Request:
         self.rows_left = self.rows
 
     def allocate(self, signature: Signature) -> None:
-        """Make room for the outputs that are wanted."""
+        """Make room for the outputs that are wanted.
+
+        Inputs that do not fit are a bug of the caller, found here: later they would take the worker down, and with it
+        everybody else's requests.
+        """
+        for spec in signature.inputs:
+            given, fitting = self.inputs[spec.name].shape, shape_of(spec, self.rows, self.steps)
+            assert given == fitting, f"this is a bug: {spec.name} has the shape {given}, not {fitting}"
         for spec in signature.outputs:
             if self.wanted is None or spec.name in self.wanted:
                 self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.steps), spec.dtype)

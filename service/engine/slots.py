@@ -70,17 +70,24 @@ class Slots:
 
     def _segment(self, running: list[Sequence], first: int, steps: int) -> None:
         """Compute `steps` for the rows in slots `first` and after, and hand each its outputs."""
-        n = len(running)
-        step_views = {name: flat.view(n, steps) for name, flat in self._steps.items()}
+        self._show(running, steps)
+        self._bind(len(running), first, steps)()
+        self._answer(running, first, steps)
+
+    def _show(self, running: list[Sequence], steps: int) -> None:
         for spec in self._step_inputs:
-            view = step_views[spec.name]
+            view = self._steps[spec.name].view(len(running), steps)
             for row, sequence in enumerate(running):
                 given = sequence.request.inputs[spec.name][
                     sequence.steps_done : sequence.steps_done + steps, sequence.row
                 ]
-                # Beyond a sequence's end its row repeats what an earlier segment left there: computed, and dropped.
                 view[: len(given), row] = given
-        self._bind(n, first, steps)()
+                if len(given) < steps:
+                    # Padding repeats the sequence's own last step. What an earlier segment left there is another
+                    # request's, and may be what made it fail.
+                    view[len(given) :, row] = given[-1]
+
+    def _answer(self, running: list[Sequence], first: int, steps: int) -> None:
         for row, sequence in enumerate(running):
             request = sequence.request
             if request.is_settled:
@@ -89,7 +96,8 @@ class Slots:
             end = min(begin + steps, request.steps)
             for spec in self._step_outputs:
                 if (kept := request.outputs.get(spec.name)) is not None:
-                    kept[begin:end, sequence.row] = step_views[spec.name][: end - begin, row]
+                    view = self._steps[spec.name].view(len(running), steps)
+                    kept[begin:end, sequence.row] = view[: end - begin, row]
             if end == request.steps:
                 for spec in self._row_outputs:
                     if (kept := request.outputs.get(spec.name)) is not None:

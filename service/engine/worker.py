@@ -55,8 +55,9 @@ class Worker:
             self._wake.notify()
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait for the thread's end; answers whether it has ended."""
-        self._thread.join(timeout_seconds)
+        """Wait for the thread's end; answers whether it has ended, or never began."""
+        if self._was_started:
+            self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     def add(self, request: Request) -> None:
@@ -67,11 +68,18 @@ class Worker:
         """
         with self._wake:
             self._batcher.add(request, self._clock())
-            queued_rows = self._batcher.queued_rows
+            self._listener.on_queue(self._batcher.queued_rows)
             if self._is_waiting:
                 self._is_waiting = False
                 self._wake.notify()
-        self._listener.on_queue(queued_rows)
+
+    def check_room(self, rows: int) -> None:
+        """Refuse rows that the queue has no room for now; from any thread, without waiting for a lock.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        self._batcher.check_room(rows)
 
     def discard(self, request: Request) -> bool:
         """Give a request up; from any thread. Answers whether there was anything to give up."""
@@ -79,9 +87,8 @@ class Worker:
             if request.is_settled:
                 return False
             self._batcher.discard(request)
-            queued_rows = self._batcher.queued_rows
-        self._listener.on_queue(queued_rows)
-        return True
+            self._listener.on_queue(self._batcher.queued_rows)
+            return True
 
     def clear(self) -> list[Request]:
         """Give everything up; answers the requests that nobody has answered."""
@@ -94,10 +101,13 @@ class Worker:
         return self._thread.is_alive()
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
-        with self._wake:
-            return self._batcher.is_idle and self._busy_since is None
+    def has_died(self) -> bool:
+        """Whether the thread has ended without having been asked to."""
+        return self._was_started and not self._thread.is_alive() and not self._is_stopping
+
+    @property
+    def _was_started(self) -> bool:
+        return self._thread.ident is not None
 
     def busy_seconds(self) -> float:
         """For how long the segment in hand has been computed; 0 between segments."""
@@ -118,10 +128,11 @@ class Worker:
             while not self._is_stopping:
                 now = self._clock()
                 batch = self._batcher.next_batch(now)
+                self._listener.on_queue(self._batcher.queued_rows)
+                self._listener.on_slots(self._batcher.running_rows)
                 if batch is not None:
                     self._busy_since = now
                     return batch
-                self._listener.on_slots(0)
                 wake_at = self._batcher.wake_at(now)
                 self._is_waiting = True
                 self._wake.wait(None if wake_at is None else max(wake_at - now, 0.0))
@@ -129,7 +140,6 @@ class Worker:
         return None
 
     def _compute(self, slots: Slots, batch: Batch) -> None:
-        self._listener.on_slots(len(batch.running))
         failures = slots.compute(batch) if batch.running else {}
         with self._wake:
             for request in batch.expired:
@@ -137,7 +147,6 @@ class Worker:
             failed = self._fail(batch, failures)
             now = self._clock()
             finished = self._batcher.advance(batch, now)
-            queued_rows = self._batcher.queued_rows
             started, self._busy_since = self._busy_since, None
         streams = {id(s.request): s.request for s in batch.running if s.request.is_stream}
         settled = [*batch.expired, *failed, *finished]
@@ -154,7 +163,6 @@ class Worker:
                     reason=batch.reason,
                     compute_seconds=now - (started or now),
                     failed_rows=len(failures),
-                    queued_rows=queued_rows,
                 )
             )
 

@@ -1,0 +1,375 @@
+"""The batcher, held against a model of it that keeps every sequence in a list."""
+
+import sys
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from service.engine.batcher import Batch, Batcher, BatchingPolicy, CloseReason
+from service.engine.request import Request, Sequence
+from service.errors import Overloaded
+from tests.strategies import MOST_ROWS, MOST_STEPS, policies
+
+FOREVER = float("inf")
+DELAYS = st.sampled_from([0.0, 0.5])
+TIMES = st.sampled_from([0.25, 0.5, 2.0])
+
+
+def ask(steps: int, *, rows: int = 1, deadline: float = FOREVER, is_stream: bool = False) -> Request:
+    return Request({}, rows, steps, deadline, on_progress=(lambda: None) if is_stream else None)
+
+
+def batcher(
+    *requests: Request, slots: int = 2, longest: int = 8, shortest: int = 1, stream: int = 2, delay: float = 0.0
+) -> Batcher:
+    made = Batcher(
+        BatchingPolicy(
+            slots=slots,
+            queue_rows=16,
+            max_queue_delay_seconds=delay,
+            shortest_segment=shortest,
+            longest_segment=longest,
+            stream_segment=stream,
+        )
+    )
+    for request in requests:
+        made.add(request, 0.0)
+    return made
+
+
+def formed(made: Batcher, now: float = 0.0) -> Batch:
+    batch = made.next_batch(now)
+    assert batch is not None
+    return batch
+
+
+class BatcherMachine(RuleBasedStateMachine):
+    """Requests come, are given up, wait, run and finish, in any order; the model says what must be."""
+
+    @initialize(policy=policies(DELAYS))
+    def begin(self, policy: BatchingPolicy) -> None:
+        self.policy = policy
+        self.batcher = Batcher(policy)
+        self.now = 0.0
+        self.waiting: list[Sequence] = []
+        """Sequences of unsettled requests that have not entered, in the order of admission."""
+        self.slots: list[Sequence | None] = [None] * policy.slots
+        self.in_hand: Batch | None = None
+        self.computed: Counter[Sequence] = Counter()
+        """Steps that were computed for a sequence while its request was unsettled."""
+        self.accepted: list[Request] = []
+        self.outcomes: dict[Request, str] = {}
+        """Of the settled requests."""
+
+    def is_live(self, sequence: Sequence) -> bool:
+        request = sequence.request
+        return request not in self.outcomes and self.computed[sequence] < request.steps
+
+    def settle(self, request: Request, outcome: str) -> None:
+        assert request not in self.outcomes, "settled twice"
+        self.outcomes[request] = outcome
+        self.waiting = [sequence for sequence in self.waiting if sequence.request is not request]
+
+    @rule(seconds=TIMES)
+    def let_time_pass(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(
+        rows=st.integers(1, MOST_ROWS),
+        steps=st.integers(1, MOST_STEPS),
+        deadline=st.just(FOREVER) | TIMES,
+        is_stream=st.booleans(),
+    )
+    def add(self, *, rows: int, steps: int, deadline: float, is_stream: bool) -> None:
+        request = ask(steps, rows=rows, deadline=self.now + deadline, is_stream=is_stream)
+
+        if len(self.waiting) + rows > self.policy.queue_rows:
+            with pytest.raises(Overloaded, match=f"the queue holds {self.policy.queue_rows}"):
+                self.batcher.add(request, self.now)
+            return
+        self.batcher.add(request, self.now)
+
+        self.accepted.append(request)
+        self.waiting += request.sequences
+
+    @precondition(lambda self: self.accepted)
+    @rule(data=st.data())
+    def discard(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(self.accepted))
+
+        self.batcher.discard(request)
+
+        if request not in self.outcomes:
+            self.settle(request, "discarded")
+
+    @precondition(lambda self: self.in_hand is None)
+    @rule()
+    def form_a_batch(self) -> None:
+        running_before = [sequence for sequence in self.slots if sequence is not None and self.is_live(sequence)]
+        wake_at = self.batcher.wake_at(self.now)
+
+        batch = self.batcher.next_batch(self.now)
+
+        if batch is None:
+            self.check_that_there_is_nothing_to_do(running_before)
+            return
+        assert wake_at == self.now
+        self.check_who_enters(batch)
+        self.check_the_slots(batch, running_before)
+        self.check_the_segment(batch)
+        self.in_hand = batch
+
+    def check_that_there_is_nothing_to_do(self, running: list[Sequence]) -> None:
+        assert not running
+        if not self.waiting:
+            assert self.batcher.wake_at(self.now) is None
+            return
+        due_at = self.waiting[0].request.queued_at + self.policy.max_queue_delay_seconds
+        assert self.now < due_at
+        assert len(self.waiting) < self.policy.slots
+        assert self.batcher.wake_at(self.now) == due_at
+        assert self.batcher.wake_at(due_at) == due_at
+
+    def check_who_enters(self, batch: Batch) -> None:
+        """First in, first out, until the slots are full; whoever is late is given up instead."""
+        entered: list[Sequence] = []
+        expired: list[Request] = []
+        free = self.policy.slots - (len(batch.running) - len(batch.entered))
+        while self.waiting and len(entered) < free:
+            request = self.waiting[0].request
+            if request.deadline <= self.now:
+                expired.append(request)
+                self.settle(request, "expired")
+            else:
+                entered.append(self.waiting.pop(0))
+        assert [sequence for _, sequence in batch.entered] == entered
+        assert batch.expired == expired
+
+    def check_the_slots(self, batch: Batch, running_before: list[Sequence]) -> None:
+        """The arrays, moved and filled as the batch says, hold what the batch says is in them."""
+        for source, target in batch.moves:
+            self.slots[target] = self.slots[source]
+        for slot, sequence in batch.entered:
+            self.slots[slot] = sequence
+        occupied = len(batch.running)
+        assert occupied <= self.policy.slots
+        assert self.slots[:occupied] == batch.running
+        assert set(batch.running) == {*running_before, *(sequence for _, sequence in batch.entered)}
+        assert self.batcher.running_rows == occupied
+        assert (batch.reason is CloseReason.FULL) == (occupied == self.policy.slots)
+
+    def check_the_segment(self, batch: Batch) -> None:
+        """As long as every rule allows, and no longer than somebody needs."""
+        if not batch.running:
+            assert batch.expired
+            assert batch.steps == batch.padding_rows == 0
+            return
+        left = [sequence.request.steps - self.computed[sequence] for sequence in batch.running]
+        limits = [self.policy.longest_segment, max(left)]
+        if any(sequence.request.is_stream for sequence in batch.running):
+            limits.append(self.policy.stream_segment)
+        if self.waiting:
+            limits.append(max(min(left), self.policy.shortest_segment))
+        assert batch.steps == min(limits)
+        assert batch.padding_rows == sum(batch.steps - min(batch.steps, steps) for steps in left)
+
+    @precondition(lambda self: self.in_hand is not None)
+    @rule()
+    def finish_the_batch(self) -> None:
+        batch, self.in_hand = self.in_hand, None
+        assert batch is not None
+        for sequence in batch.running:
+            if self.is_live(sequence):
+                self.computed[sequence] = min(self.computed[sequence] + batch.steps, sequence.request.steps)
+
+        finished = self.batcher.advance(batch, self.now)
+
+        for request in finished:
+            self.settle(request, "finished")
+            assert all(self.computed[sequence] == request.steps for sequence in request.sequences)
+            assert request.finished_at == self.now
+
+    @invariant()
+    def queue_count_is_the_truth(self) -> None:
+        assert self.batcher.queued_rows == len(self.waiting) <= self.policy.queue_rows
+
+    @invariant()
+    def counted_steps_are_those_that_were_computed_for_a_live_request(self) -> None:
+        for request in self.accepted:
+            assert [sequence.steps_done for sequence in request.sequences] == [
+                self.computed[sequence] for sequence in request.sequences
+            ]
+
+    @invariant()
+    def settled_requests_say_so(self) -> None:
+        assert {request for request in self.accepted if request.is_settled} == set(self.outcomes)
+
+    def teardown(self) -> None:
+        """Whoever was accepted and not given up is finished, once."""
+        if not hasattr(self, "batcher"):
+            return
+        self.now += self.policy.max_queue_delay_seconds
+        while True:
+            if self.in_hand is None:
+                self.form_a_batch()
+            if self.in_hand is None:
+                break
+            self.finish_the_batch()
+        assert set(self.outcomes) == set(self.accepted)
+        assert not self.waiting
+        assert self.batcher.running_rows == 0
+
+
+TestBatcher = BatcherMachine.TestCase
+TestBatcher.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def test_what_waits_is_taken_at_once() -> None:
+    """Without a queue delay an idle worker waits for nobody."""
+    made = batcher(ask(1))
+
+    batch = formed(made)
+
+    assert len(batch.running) == 1
+    assert batch.reason is CloseReason.IDLE
+
+
+def test_queue_delay_is_waited_out_and_no_longer() -> None:
+    """With a queue delay a lone request is taken when the delay has passed."""
+    made = batcher(ask(1), delay=0.5)
+
+    assert made.next_batch(0.25) is None
+    assert made.wake_at(0.25) == 0.5
+    assert formed(made, 0.5).reason is CloseReason.DELAY
+
+
+def test_full_batch_does_not_wait_for_the_queue_delay() -> None:
+    """When every slot can be taken there is nobody left to wait for."""
+    made = batcher(ask(1), ask(1), slots=2, delay=0.5)
+
+    assert formed(made).reason is CloseReason.FULL
+
+
+def test_delay_is_counted_from_the_oldest_that_is_still_wanted() -> None:
+    """A request that was given up does not hurry the others."""
+    abandoned = ask(1)
+    made = batcher(abandoned, slots=4, delay=0.5)
+    made.add(ask(1), 0.25)
+
+    made.discard(abandoned)
+
+    assert made.wake_at(0.25) == 0.75
+
+
+def test_segment_is_as_long_as_allowed_while_slots_are_free() -> None:
+    """While nobody waits, the longest segment is taken."""
+    assert formed(batcher(ask(20), slots=2, longest=8)).steps == 8
+
+
+def test_segment_ends_with_the_last_sequence() -> None:
+    """Nobody computes steps that no sequence needs."""
+    assert formed(batcher(ask(3), ask(5), slots=2, longest=8)).steps == 5
+
+
+def test_segment_ends_with_the_first_sequence_while_somebody_waits() -> None:
+    """A slot that somebody waits for is free as soon as its sequence is done."""
+    assert formed(batcher(ask(3), ask(20), ask(1), slots=2, longest=8)).steps == 3
+
+
+def test_segment_is_no_shorter_than_the_shortest_while_somebody_waits() -> None:
+    """Many calls of a step or two cost more than the rows that are done early."""
+    batch = formed(batcher(ask(1), ask(20), ask(1), slots=2, longest=8, shortest=4))
+
+    assert batch.steps == 4
+    assert batch.padding_rows == 3
+
+
+def test_watched_sequence_shortens_the_segment() -> None:
+    """A stream is told often."""
+    assert formed(batcher(ask(20), ask(20, is_stream=True), slots=2, longest=8, stream=2)).steps == 2
+
+
+def test_request_larger_than_the_batch_enters_in_parts() -> None:
+    """The rows of one request share the slots one after the other, and it is finished with its last row."""
+    request = ask(2, rows=5)
+    made = batcher(request, slots=2)
+    sizes = []
+    finished: list[Request] = []
+    while not finished:
+        batch = formed(made)
+        sizes.append(len(batch.running))
+        finished = made.advance(batch, 0.0)
+
+    assert sizes == [2, 2, 1]
+    assert finished == [request]
+
+
+def test_request_that_expires_in_part_is_given_up_whole() -> None:
+    """When the deadline passes, rows that run leave with those that wait."""
+    request = ask(9, rows=3, deadline=1.0)
+    made = batcher(ask(1), request, slots=2, longest=1)
+    made.advance(formed(made), 0.5)
+
+    batch = formed(made, 1.0)
+
+    assert batch.expired == [request]
+    assert batch.entered == []
+    assert made.queued_rows == 0
+    assert made.advance(batch, 1.0) == []
+    assert made.next_batch(1.0) is None
+
+
+def test_discarded_request_leaves_before_the_next_batch() -> None:
+    """Its slot goes to whoever waits, and its neighbour closes the gap."""
+    leaver, stayer, newcomer = ask(9), ask(9), ask(9)
+    made = batcher(leaver, stayer, newcomer, slots=2, longest=1)
+    made.advance(formed(made), 0.0)
+
+    made.discard(leaver)
+    batch = formed(made)
+
+    assert batch.moves == [(1, 0)]
+    assert batch.entered == [(1, newcomer.sequences[0])]
+    assert [sequence.request for sequence in batch.running] == [stayer, newcomer]
+
+
+def test_nothing_of_a_discarded_request_is_kept() -> None:
+    """Clients that come and go while the slots are taken do not fill the memory with their pictures."""
+    made = batcher(ask(9), slots=1)
+    formed(made)
+    request = ask(9)
+    before = sys.getrefcount(request), sys.getrefcount(request.sequences[0])
+
+    made.add(request, 0.0)
+    made.discard(request)
+
+    assert (sys.getrefcount(request), sys.getrefcount(request.sequences[0])) == before
+
+
+def test_steps_of_a_request_that_was_given_up_meanwhile_are_not_counted() -> None:
+    """Its outputs were not written, and a reader of its stream must not be told that they were."""
+    request = ask(9, is_stream=True)
+    made = batcher(request)
+    batch = formed(made)
+
+    made.discard(request)
+    finished = made.advance(batch, 0.0)
+
+    assert finished == []
+    assert request.sequences[0].steps_done == 0
+
+
+def test_clear_answers_everybody_once_and_leaves_nothing() -> None:
+    """Who runs, who waits and who does both is given up; the segment in hand finishes nobody."""
+    running, both, waiting, gone = ask(1), ask(1, rows=2), ask(1), ask(1)
+    made = batcher(running, both, waiting, gone, slots=2)
+    batch = formed(made)
+    made.discard(gone)
+
+    assert made.clear() == [running, both, waiting]
+    assert made.advance(batch, 0.0) == []
+    assert made.next_batch(0.0) is None
+    assert made.queued_rows == made.running_rows == 0

@@ -1,0 +1,247 @@
+"""Slots: whoever shares the batch, a request's answers are those of a loop that knows nobody else."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.manifest import Array
+from service.engine.batcher import Batch, Batcher, BatchingPolicy
+from service.engine.request import Request
+from service.engine.slots import Slots
+from service.errors import Overloaded
+from tests.service.fakes import INITIAL, POISON, RECURRENT, STATELESS, FakeRuntime, recurrent_answers, recurrent_request
+from tests.strategies import Arrival, arrivals, policies
+
+
+class Bench:
+    """A batcher and its slots, without a thread."""
+
+    def __init__(self, policy: BatchingPolicy, runtime: FakeRuntime) -> None:
+        self.runtime = runtime
+        self.batcher = Batcher(policy)
+        initial = INITIAL if runtime.signature.is_recurrent else {}
+        self.slots = Slots(runtime, initial, slots=policy.slots, longest_segment=policy.longest_segment)
+        self.failed: set[Request] = set()
+        self.finished: set[Request] = set()
+
+    def add(self, request: Request) -> Request:
+        request.allocate(self.runtime.signature)
+        self.batcher.add(request, 0.0)
+        return request
+
+    def compute(self) -> Batch | None:
+        """Compute one segment, unless there is none."""
+        batch = self.batcher.next_batch(0.0)
+        if batch is None:
+            return None
+        for slot in self.slots.compute(batch):
+            request = batch.running[slot].request
+            self.failed.add(request)
+            self.batcher.discard(request)
+        self.finished.update(self.batcher.advance(batch, 0.0))
+        return batch
+
+    def compute_all(self) -> None:
+        while self.compute() is not None:
+            pass
+
+
+def bench(*, slots: int = 2, longest: int = 4, shortest: int = 1, runtime: FakeRuntime | None = None) -> Bench:
+    policy = BatchingPolicy(
+        slots=slots, queue_rows=16, shortest_segment=shortest, longest_segment=longest, stream_segment=longest
+    )
+    return Bench(policy, runtime or FakeRuntime())
+
+
+def assert_right_so_far(request: Request) -> None:
+    """What is counted of a request's steps is in its outputs."""
+    expected = recurrent_answers(request)
+    for sequence in request.sequences:
+        done, row = sequence.steps_done, sequence.row
+        np.testing.assert_array_equal(request.outputs["answers"][:done, row], expected[:done, row])
+        np.testing.assert_array_equal(request.outputs["sums"][:done, row], expected[:done, row].sum(axis=-1))
+
+
+def as_request(arrival: Arrival) -> Request:
+    poisoned = arrival.poisoned_step
+    request = recurrent_request(
+        arrival.steps,
+        rows=arrival.rows,
+        seed=arrival.seed,
+        poisoned_step=poisoned if poisoned is not None and poisoned < arrival.steps else None,
+    )
+    request.on_progress = (lambda: None) if arrival.is_stream else None
+    return request
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies(queue_delays=st.just(0.0)), arrivals())
+def test_result_never_depends_on_batch_mates(policy: BatchingPolicy, plan: list[Arrival]) -> None:
+    """Beside requests that fail, leave early or used the slot before, every answer is that of a loop of its own."""
+    made = Bench(policy, FakeRuntime())
+    accepted: dict[Request, Arrival] = {}
+    left: set[Request] = set()
+    last = max(arrival.segment for arrival in plan)
+    segment = 0
+    while made.compute() is not None or segment <= last:
+        for arrival in (one for one in plan if one.segment == segment):
+            try:
+                accepted[made.add(as_request(arrival))] = arrival
+            except Overloaded:
+                continue
+        for request, arrival in accepted.items():
+            leaves = arrival.leaves_after is not None and segment >= arrival.segment + arrival.leaves_after
+            if leaves and not request.is_settled:
+                made.batcher.discard(request)
+                left.add(request)
+            assert_right_so_far(request)
+        segment += 1
+
+    poisoned = {request for request in accepted if (request.inputs["shown"] == POISON).any()}
+    assert made.failed == poisoned - left
+    assert made.finished == set(accepted) - poisoned - left
+    for request in made.finished:
+        np.testing.assert_array_equal(request.outputs["answers"], recurrent_answers(request))
+
+
+def test_segment_computes_occupied_slots_alone() -> None:
+    """Sequences of mixed lengths leave at their own ends, and the batch shrinks with them."""
+    made = bench(slots=3, longest=2)
+    for steps in (2, 4, 6):
+        made.add(recurrent_request(steps, seed=steps))
+
+    made.compute_all()
+
+    assert made.runtime.shapes == [(3, 2), (2, 2), (1, 2)]
+
+
+def test_member_that_fails_fails_alone() -> None:
+    """A batch that fails is computed again row by row: only the culprit fails."""
+    made = bench(slots=3)
+    good = made.add(recurrent_request(4, seed=1))
+    bad = made.add(recurrent_request(4, seed=2, poisoned_step=2))
+    other = made.add(recurrent_request(9, seed=3))
+
+    made.compute_all()
+
+    assert made.failed == {bad}
+    assert made.finished == {good, other}
+    assert_right_so_far(good)
+    assert_right_so_far(other)
+
+
+def test_runtime_error_is_answered_with_its_slot() -> None:
+    """Whoever asks why a member failed finds what the runtime raised."""
+    made = bench()
+    made.add(recurrent_request(1, seed=1))
+    made.add(recurrent_request(1, seed=2, poisoned_step=0))
+    batch = made.batcher.next_batch(0.0)
+    assert batch is not None
+
+    failures = made.slots.compute(batch)
+
+    assert list(failures) == [1]
+    with pytest.raises(RuntimeError, match="poisoned"):
+        raise failures[1]
+
+
+def test_lone_request_that_fails_is_not_computed_twice() -> None:
+    """A batch of one has no members to be told apart."""
+    made = bench()
+    made.add(recurrent_request(1, poisoned_step=0))
+
+    made.compute_all()
+
+    assert made.runtime.shapes == [(1, 1)]
+    assert len(made.failed) == 1
+
+
+def test_padding_is_no_earlier_request() -> None:
+    """What made one request fail does not come back in the padding of a later one."""
+    made = bench(slots=2, longest=4)
+    made.add(recurrent_request(4, seed=1))
+    bad = made.add(recurrent_request(4, seed=2, poisoned_step=2))
+    made.compute_all()
+
+    short = made.add(recurrent_request(1, seed=3))
+    long = made.add(recurrent_request(4, seed=4))
+    made.compute_all()
+
+    assert made.failed == {bad}
+    assert {short, long} <= made.finished
+    assert made.runtime.shapes[-1] == (2, 4), "the batch failed as a whole and was computed again row by row"
+
+
+def test_slot_starts_from_the_initial_state_whoever_used_it_before() -> None:
+    """Nothing of a predecessor is left in a slot."""
+    made = bench(slots=1)
+    made.add(recurrent_request(5, seed=1))
+    again = made.add(recurrent_request(5, seed=2))
+
+    made.compute_all()
+
+    assert_right_so_far(again)
+    assert again in made.finished
+
+
+def test_outputs_that_nobody_wants_are_not_kept() -> None:
+    """A request holds memory for the outputs that it names."""
+    made = bench()
+    request = recurrent_request(3)
+    request.wanted = frozenset({"sums"})
+
+    made.add(request)
+    made.compute_all()
+
+    assert set(request.outputs) == {"sums"}
+    np.testing.assert_array_equal(request.outputs["sums"], recurrent_answers(request).sum(axis=-1))
+
+
+def test_shape_is_bound_once() -> None:
+    """Binding is the slow part: shapes that were seen before are not bound again."""
+    made = bench(longest=2)
+    made.add(recurrent_request(8))
+    made.compute_all()
+    bindings = made.runtime.bindings
+
+    made.add(recurrent_request(8))
+    made.compute_all()
+
+    assert bindings == 2, "one for each of the two sets of state arrays"
+    assert made.runtime.bindings == bindings
+
+
+def test_graph_without_state_answers_every_row_once() -> None:
+    """Dynamic batching is the same thing with sequences of one step."""
+    made = bench(slots=4, longest=1, runtime=FakeRuntime(STATELESS))
+    pictures: list[Array] = [np.arange(rows * 3).reshape(rows, 3) + rows for rows in (1, 2, 3)]
+    requests = [made.add(Request({"picture": picture}, len(picture), 1, float("inf"))) for picture in pictures]
+
+    made.compute_all()
+
+    assert made.runtime.shapes == [(4, 1), (2, 1)]
+    for picture, request in zip(pictures, requests, strict=True):
+        assert request.outputs["total"].tolist() == [sum(row) for row in picture.tolist()]
+
+
+def test_graph_without_state_fails_by_the_request() -> None:
+    """Of a request with a poisoned picture nothing is answered; the others are right."""
+    made = bench(slots=4, longest=1, runtime=FakeRuntime(STATELESS))
+    bad = made.add(Request({"picture": np.array([[1, 2, 3], [4, POISON, 6]])}, 2, 1, float("inf")))
+    good = made.add(Request({"picture": np.array([[7, 8, 9]])}, 1, 1, float("inf")))
+
+    made.compute_all()
+
+    assert made.failed == {bad}
+    assert made.finished == {good}
+    assert good.outputs["total"].tolist() == [24]
+
+
+def test_request_of_the_wrong_shape_is_refused_before_the_queue() -> None:
+    """A row that fits no slot would take the worker down with all who wait."""
+    request = recurrent_request(3)
+    request.steps = 4
+
+    with pytest.raises(AssertionError, match=r"this is a bug: shown has the shape \(3, 1, 2\), not \(4, 1, 2\)"):
+        request.allocate(RECURRENT)

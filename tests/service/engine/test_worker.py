@@ -1,0 +1,298 @@
+"""The worker: one thread that takes what waits, computes it, and says so once a segment."""
+
+import logging
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from service.engine.batcher import Batcher, BatchingPolicy, CloseReason
+from service.engine.request import Request
+from service.engine.slots import Slots
+from service.engine.worker import Worker
+from service.errors import DeadlineExceeded, InferenceFailed, Overloaded
+from tests.service.fakes import (
+    INITIAL,
+    PATIENCE_SECONDS,
+    Clock,
+    FakeRuntime,
+    Gate,
+    Recorder,
+    recurrent_answers,
+    recurrent_request,
+)
+
+
+class Bench:
+    """A worker with a held runtime, and everything that it says."""
+
+    def __init__(self, *, slots: int, longest: int, queue_rows: int) -> None:
+        self.gate = Gate()
+        self.runtime = FakeRuntime(gate=self.gate)
+        self.listener = Recorder()
+        self.clock = Clock()
+        self.grown: list[Request] = []
+        self._settled: queue.Queue[Request] = queue.Queue()
+        policy = BatchingPolicy(
+            slots=slots, queue_rows=queue_rows, longest_segment=longest, stream_segment=longest, shortest_segment=1
+        )
+        self.worker = Worker(
+            "fake",
+            Batcher(policy),
+            lambda: Slots(self.runtime, INITIAL, slots=slots, longest_segment=longest),
+            self._deliver,
+            self.listener,
+            self.clock,
+        )
+
+    def _deliver(self, settled: list[Request], streams: list[Request]) -> None:
+        self.grown += streams
+        for request in settled:
+            self._settled.put(request)
+
+    def add(self, request: Request) -> Request:
+        request.allocate(self.runtime.signature)
+        self.worker.add(request)
+        return request
+
+    def settled(self, count: int = 1) -> list[Request]:
+        """The next requests that are settled; waits for them."""
+        return [self._settled.get(timeout=PATIENCE_SECONDS) for _ in range(count)]
+
+    def end(self) -> None:
+        """Let everything through and wait for the thread, after which all has been said."""
+        self.gate.open()
+        self.worker.stop()
+        assert self.worker.join(PATIENCE_SECONDS)
+
+
+@contextmanager
+def working(*, slots: int = 4, longest: int = 2, queue_rows: int = 16) -> Iterator[Bench]:
+    bench = Bench(slots=slots, longest=longest, queue_rows=queue_rows)
+    bench.worker.start()
+    try:
+        yield bench
+    finally:
+        bench.end()
+
+
+def test_free_runtime_takes_what_waits_at_once() -> None:
+    """Requests that gather while the runtime is busy are the next batch, all of them."""
+    with working(longest=1) as bench:
+        bench.add(recurrent_request(1, seed=1))
+        bench.gate.await_arrival()
+        for seed in (2, 3, 4):
+            bench.add(recurrent_request(1, seed=seed))
+        bench.gate.open()
+        settled = bench.settled(4)
+
+    assert bench.runtime.shapes == [(1, 1), (3, 1)]
+    for request in settled:
+        np.testing.assert_array_equal(request.outputs["answers"], recurrent_answers(request))
+
+
+def test_request_is_settled_once() -> None:
+    """What has finished cannot be given up, and what was given up is not delivered."""
+    with working(longest=1) as bench:
+        given_up = bench.add(recurrent_request(1))
+        bench.gate.await_arrival()
+        assert bench.worker.discard(given_up)
+        assert not bench.worker.discard(given_up)
+        finished = bench.add(recurrent_request(1))
+        bench.gate.open()
+
+        assert bench.settled() == [finished]
+        assert not bench.worker.discard(finished)
+
+
+def test_slot_of_a_request_that_was_given_up_is_free_for_the_next_segment() -> None:
+    """A newcomer computes in the slot of whoever left while the segment was in hand."""
+    with working(slots=1, longest=2) as bench:
+        leaver = bench.add(recurrent_request(100))
+        bench.gate.await_arrival()
+        newcomer = bench.add(recurrent_request(2))
+        bench.worker.discard(leaver)
+        bench.gate.open()
+
+        assert bench.settled() == [newcomer]
+
+    assert bench.runtime.shapes == [(1, 2), (1, 2)]
+    np.testing.assert_array_equal(newcomer.outputs["answers"], recurrent_answers(newcomer))
+
+
+def test_expired_request_is_answered_without_being_computed() -> None:
+    """A deadline that passes in the queue costs the runtime nothing."""
+    with working(slots=1, longest=1) as bench:
+        first = bench.add(recurrent_request(1))
+        bench.gate.await_arrival()
+        late = bench.add(recurrent_request(1, rows=3, deadline=bench.clock.now + 1))
+        bench.clock.advance(1)
+        bench.gate.open()
+
+        assert bench.settled(2) == [first, late]
+
+    assert isinstance(late.error, DeadlineExceeded)
+    assert bench.runtime.shapes == [(1, 1)]
+    assert bench.listener.deadline_missed_rows == 3
+
+
+def test_request_that_fails_is_delivered_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
+    """The client hears that the model failed; the log, of what."""
+    with working() as bench, caplog.at_level(logging.ERROR, logger="glimpse.engine"):
+        failing = bench.add(recurrent_request(1, poisoned_step=0))
+        bench.gate.open()
+
+        assert bench.settled() == [failing]
+
+    assert isinstance(failing.error, InferenceFailed)
+    assert str(failing.error.__cause__) == "poisoned"
+    assert "a request failed alone: poisoned" in caplog.text
+    assert failing.sequences[0].steps_done == 0
+
+
+def test_worker_goes_on_after_a_failure() -> None:
+    """A runtime that raised is asked again."""
+    with working() as bench:
+        bench.gate.open()
+        failing = bench.add(recurrent_request(1, poisoned_step=0))
+        assert bench.settled() == [failing]
+
+        good = bench.add(recurrent_request(3))
+
+        assert bench.settled() == [good]
+    assert good.error is None
+
+
+def test_streams_are_told_once_a_segment() -> None:
+    """A stream of six steps in segments of two grows three times; others are told at their end alone."""
+    with working(longest=2) as bench:
+        bench.gate.open()
+        stream = recurrent_request(6)
+        stream.on_progress = lambda: None
+        bench.add(stream)
+        bench.settled()
+        bench.add(recurrent_request(6))
+        bench.settled()
+
+    assert bench.grown == [stream] * 3
+
+
+def test_refused_request_leaves_no_trace() -> None:
+    """A full queue refuses at once and goes on with what it holds."""
+    with working(slots=1, queue_rows=2) as bench:
+        bench.add(recurrent_request(1))
+        bench.gate.await_arrival()
+        bench.add(recurrent_request(1, rows=2))
+
+        with pytest.raises(Overloaded, match="2 rows are waiting and 1 more were asked for; the queue holds 2"):
+            bench.add(recurrent_request(1))
+
+        assert bench.listener.queue_rows == 2
+        bench.gate.open()
+        bench.settled(2)
+    assert bench.runtime.shapes == [(1, 1)] * 3
+
+
+def test_batches_are_reported() -> None:
+    """A report says what was computed, why then, and how long it took."""
+    with working(slots=2, longest=4) as bench:
+        bench.add(recurrent_request(1))
+        bench.gate.await_arrival()
+        bench.add(recurrent_request(1))
+        bench.add(recurrent_request(4, poisoned_step=3))
+        bench.clock.advance(0.5)
+        bench.gate.open()
+        bench.settled(3)
+
+    first, second = bench.listener.batches
+    assert (first.rows, first.steps, first.padding_rows, first.failed_rows) == (1, 1, 0, 0)
+    assert (second.rows, second.steps, second.padding_rows, second.failed_rows) == (2, 4, 3, 1)
+    assert (first.reason, second.reason) == (CloseReason.IDLE, CloseReason.FULL)
+    assert (first.compute_seconds, second.compute_seconds) == (0.5, 0.0)
+
+
+def test_listener_hears_how_many_wait_and_how_many_run() -> None:
+    """The counts follow the queue and the slots up and down again."""
+    with working(slots=1, longest=1) as bench:
+        bench.add(recurrent_request(2))
+        bench.gate.await_arrival()
+        assert (bench.listener.queue_rows, bench.listener.slots) == (0, 1)
+
+        waiting = bench.add(recurrent_request(1, rows=3))
+        assert bench.listener.queue_rows == 3
+        bench.worker.discard(waiting)
+        assert bench.listener.queue_rows == 0
+
+        bench.gate.open()
+        bench.settled()
+        bench.add(recurrent_request(1))
+        bench.settled()
+
+    assert (bench.listener.queue_rows, bench.listener.batches[-1].rows) == (0, 1)
+
+
+def test_idle_worker_has_no_slots_occupied() -> None:
+    """Between requests the listener is told that nothing runs."""
+    with working() as bench:
+        bench.add(recurrent_request(1, rows=3))
+        bench.gate.await_arrival()
+        assert bench.listener.slots == 3
+
+        bench.gate.open()
+
+        assert bench.listener.has_no_slots.wait(PATIENCE_SECONDS)
+        assert bench.listener.slots == 0
+
+
+def test_segment_in_hand_is_timed() -> None:
+    """A segment that is computed ages; between segments nothing does."""
+    with working() as bench:
+        assert bench.worker.busy_seconds() == 0
+        bench.add(recurrent_request(1))
+        bench.gate.await_arrival()
+        bench.clock.advance(7)
+
+        assert bench.worker.busy_seconds() == 7
+
+        bench.gate.open()
+        bench.settled()
+        assert bench.worker.busy_seconds() == 0
+
+
+def test_worker_stops_after_the_segment_in_hand() -> None:
+    """Who still waits or runs then is given back, once."""
+    with working(slots=1, longest=1) as bench:
+        running = bench.add(recurrent_request(5))
+        bench.gate.await_arrival()
+        waiting = bench.add(recurrent_request(1))
+
+        bench.end()
+
+        assert bench.worker.clear() == [running, waiting]
+        assert bench.worker.clear() == []
+        assert bench.runtime.shapes == [(1, 1)]
+        assert not bench.worker.has_died
+
+
+def test_worker_that_meets_a_bug_dies_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """A listener that raises ends the thread; whoever waited can be told."""
+    with working() as bench, caplog.at_level(logging.ERROR, logger="glimpse.engine"):
+        bench.listener.raises_on_slots = True
+        waiting = bench.add(recurrent_request(1))
+
+        assert bench.worker.join(PATIENCE_SECONDS)
+        assert bench.worker.has_died
+        assert bench.worker.clear() == [waiting]
+
+    assert "glimpse-fake died" in caplog.text
+
+
+def test_worker_that_was_not_started_has_not_died() -> None:
+    """It has nothing to be waited for, either."""
+    worker = Bench(slots=1, longest=1, queue_rows=1).worker
+
+    assert not worker.has_died
+    assert not worker.is_alive
+    assert worker.join(PATIENCE_SECONDS)
