@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import cv2
+import uvicorn
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -35,6 +36,7 @@ from service.settings import Batching, Settings, granted_cpus
 logger = logging.getLogger("glimpse")
 
 SUPERVISION_SECONDS = 0.5
+LINGER_SECONDS = 0.2
 START_FAILURE_EXIT_CODE = 3
 """What uvicorn's own supervisor takes for "would fail again": it gives up, rather than starting us anew."""
 STALLED_EXIT_CODE = 70
@@ -60,7 +62,8 @@ class Glimpse:
             self._fastapi(endpoints),
             {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints},
             self.metrics,
-            settings.api_keys,
+            longest_seconds=settings.limits.timeout_seconds,
+            api_keys=settings.api_keys,
         )
 
     def _fastapi(self, endpoints: list[Endpoint[Any]]) -> FastAPI:
@@ -121,6 +124,12 @@ class Glimpse:
             await asyncio.sleep(self.settings.drain_notice_seconds)
             await self.drain()
             handler = servers[number]
+            # The port closes first; a request that is on its way over an open connection still gets its 503.
+            server = getattr(handler, "__self__", None)
+            if isinstance(server, uvicorn.Server):
+                for listener in server.servers:
+                    listener.close()
+                await asyncio.sleep(LINGER_SECONDS)
             if callable(handler):
                 handler(number, frame)
 
@@ -191,6 +200,7 @@ class Glimpse:
         if self.catalogue.not_ready_because is None:
             self.catalogue.not_ready_because = "shutting down"
             self.metrics.ready.set(0)
+            self._gateway.is_draining = True
             for engine in self.catalogue.engines():
                 engine.close_admission()
 

@@ -58,7 +58,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             steps=query.steps,
             digit=query.digit,
             temperature=query.temperature,
-            deadline=exchange.deadline(context.settings.limits.timeout_seconds),
+            deadline=exchange.deadline,
         )
         with exchange.timed("decode"):
             is_quick = query.count * query.steps <= QUICK_STEPS
@@ -69,7 +69,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
-        deadline = exchange.deadline(context.settings.limits.timeout_seconds)
+        deadline = exchange.deadline
         model.engine("reconstruct").check_room(1)
         uploads = await pictures(exchange, context)
         if len(uploads) != 1:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope
 
 from service.engine.engine import Engine
 from service.engine.request import Request
-from service.errors import Cancelled, InvalidParameter, TooLarge
+from service.errors import Cancelled, DeadlineExceeded, InvalidParameter, TooLarge
 from service.metrics import STAGES
 
 WATCH_AFTER_SECONDS = 0.02
@@ -28,16 +28,31 @@ EXCHANGE_KEY = "glimpse.exchange"
 class Exchange:
     """One request's identity and timings. Made by the gateway, found by the endpoints in the ASGI scope."""
 
-    __slots__ = ("_has_left", "_receive", "began_at", "headers", "model", "request_id", "route", "seconds")
+    __slots__ = (
+        "_deadline",
+        "_has_left",
+        "_longest_seconds",
+        "_receive",
+        "began_at",
+        "headers",
+        "model",
+        "request_id",
+        "route",
+        "seconds",
+        "status",
+    )
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, longest_seconds: float) -> None:
         self.began_at = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = self._request_id()
         self.route = ""
         self.model = ""
+        self.status = 0
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._receive = receive
+        self._longest_seconds = longest_seconds
+        self._deadline: float | None = None
         self._has_left = False
 
     def _request_id(self) -> str:
@@ -50,20 +65,26 @@ class Exchange:
         """A request header by its lower-case name; empty when absent."""
         return self.headers.get(name, b"").decode("latin-1")
 
-    def deadline(self, longest_seconds: float) -> float:
+    @property
+    def deadline(self) -> float:
         """When the answer is due, on the monotonic clock: what the client asks for, or the longest that is allowed.
 
         Raises:
             InvalidParameter: `X-Request-Timeout-Ms` is not a positive whole number.
         """
+        if self._deadline is None:
+            self._deadline = self.began_at + min(self._asked_seconds(), self._longest_seconds)
+        return self._deadline
+
+    def _asked_seconds(self) -> float:
         asked = self.header(b"x-request-timeout-ms")
         if not asked:
-            return self.began_at + longest_seconds
+            return self._longest_seconds
         if not asked.isascii() or not asked.isdigit() or int(asked[:12]) == 0:
             raise InvalidParameter(
                 "X-Request-Timeout-Ms", f"must be a whole number of milliseconds >= 1, not {asked!r}"
             )
-        return self.began_at + min(int(asked[:12]) / 1000, longest_seconds)
+        return int(asked[:12]) / 1000
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -84,23 +105,28 @@ class Exchange:
         Raises:
             TooLarge: it has, or claims to have, more than `limit_bytes`.
             Cancelled: the client left before its end.
+            DeadlineExceeded: its end did not come in time.
         """
         claimed = self.header(b"content-length")
         if claimed.isdigit() and int(claimed) > limit_bytes:
             raise TooLarge(f"the body has {claimed} bytes; at most {limit_bytes} are allowed")
         chunks: list[bytes] = []
         size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Cancelled("the client left before its body was complete")
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit_bytes:
-                raise TooLarge(f"the body has more than {limit_bytes} bytes, which is the most that is allowed")
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise Cancelled("the client left before its body was complete")
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > limit_bytes:
+                        raise TooLarge(f"the body has more than {limit_bytes} bytes, which is the most that is allowed")
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed before the body was complete") from error
 
     async def compute(self, engine: Engine, request: Request) -> None:
         """Have a request computed, unless the client leaves first. Needs the body to have been read.

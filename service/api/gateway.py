@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
+from service.api.answer import Answer
 from service.api.exchange import EXCHANGE_KEY, Exchange
-from service.errors import Cancelled, GlimpseError, Unauthorized
+from service.errors import GlimpseError, Unauthorized
 from service.metrics import Metrics
 
 logger = logging.getLogger("glimpse.api")
@@ -33,30 +34,29 @@ class Gateway:
         app: ASGIApp,
         plain: Mapping[tuple[str, str], ASGIApp],
         metrics: Metrics,
+        *,
+        longest_seconds: float,
         api_keys: Sequence[str],
     ) -> None:
         self._app = app
         self._plain = plain
         self._metrics = metrics
+        self._longest_seconds = longest_seconds
         self._api_keys = [key.encode() for key in api_keys]
+        self.is_draining = False
+        """Answers then ask the client to close its connection, before the server does."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry one exchange from its head to its last byte."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = scope[EXCHANGE_KEY] = Exchange(scope, receive)
-        status = 0
+        exchange = scope[EXCHANGE_KEY] = Exchange(scope, receive, self._longest_seconds)
 
         async def send_marked(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", exchange.request_id.encode("latin-1")),
-                    (b"server-timing", exchange.server_timing().encode("latin-1")),
-                ]
+                exchange.status = message["status"]
+                message["headers"] = [*message["headers"], *self._marks(exchange)]
             await send(message)
 
         endpoint = self._plain.get((scope["method"], scope["path"]), self._app)
@@ -64,21 +64,32 @@ class Gateway:
             if self._api_keys and scope["path"] not in OPEN_PATHS:
                 self._authorise(exchange)
             await endpoint(scope, receive, send_marked)
-        except Cancelled as error:
-            # Nobody reads this answer, but the access log and the metrics do.
-            status = problems.status_of(error)
-        except GlimpseError as error:
-            if status:
+        except Exception as error:
+            if exchange.status:  # the head is gone: all that is left is to break the answer off
                 raise
-            await problems.problem(error).send(send_marked)
-        except Exception:
-            logger.exception("request %s failed", exchange.request_id)
-            if status:
-                raise
-            failed = problems.document(500, GlimpseError.code, "something went wrong on our side; see the log")
-            await problems.answer(failed).send(send_marked)
+            await self._answer_for(error, exchange).send(send_marked)
         finally:
-            self._observe(exchange, status)
+            seconds = time.monotonic() - exchange.began_at
+            self._metrics.observe_exchange(
+                exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds
+            )
+
+    def _marks(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        """The headers that every answer carries."""
+        marks = [
+            (b"x-request-id", exchange.request_id.encode("latin-1")),
+            (b"server-timing", exchange.server_timing().encode("latin-1")),
+        ]
+        if self.is_draining:
+            marks.append((b"connection", b"close"))
+        return marks
+
+    def _answer_for(self, error: Exception, exchange: Exchange) -> Answer:
+        if isinstance(error, GlimpseError):
+            return problems.problem(error)
+        logger.error("request %s failed", exchange.request_id, exc_info=error)
+        detail = "something went wrong on our side; the log knows what, by this answer's X-Request-ID"
+        return problems.answer(problems.document(500, GlimpseError.code, detail))
 
     def _authorise(self, exchange: Exchange) -> None:
         scheme, _, token = exchange.header(b"authorization").partition(" ")
@@ -86,8 +97,3 @@ class Gateway:
         # Every key is compared, each in constant time: how long it takes tells nothing.
         if not sum(hmac.compare_digest(given.encode("latin-1"), key) for key in self._api_keys):
             raise Unauthorized("an API key is needed in X-API-Key or as a bearer token")
-
-    def _observe(self, exchange: Exchange, status: int) -> None:
-        route = exchange.route or "other"
-        seconds = time.monotonic() - exchange.began_at
-        self._metrics.observe_exchange(route, exchange.model, status, seconds, exchange.seconds)

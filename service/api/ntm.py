@@ -128,8 +128,7 @@ async def _answer(
     extra: dict[str, Any],
 ) -> Answer | None:
     answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "json")
-    deadline = exchange.deadline(context.settings.limits.timeout_seconds)
-    request = episode.request(deadline, with_trace=query.trace or answer_format == "png")
+    request = episode.request(exchange.deadline, with_trace=query.trace or answer_format == "png")
     headers = {"x-seed": str(extra["seed"])} if "seed" in extra else {}
     if answer_format == "sse":
         events = _events(context, exchange, query, model, episode, request, extra)

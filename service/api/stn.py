@@ -30,7 +30,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(query.model, query.version, "stn")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "png")
-        deadline = exchange.deadline(context.settings.limits.timeout_seconds)
+        deadline = exchange.deadline
         engine = model.engine("rectify")
         engine.check_room(1)
         uploads = await pictures(exchange, context)
