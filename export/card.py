@@ -23,7 +23,7 @@ FAMILIES = {
         "of ink on paper",
         limits="It reads one digit a picture, in the handwriting of MNIST. It has never seen letters, several digits "
         "or nothing at all, and names a digit all the same; look at its confidence.",
-        command="stn {name}",
+        command="stn {kind}",
     ),
     "draw": Family(
         what="DRAW, a recurrent network that draws digits stroke by stroke through a window of attention",
@@ -54,7 +54,7 @@ def model_card(manifest: Manifest) -> str:
     """The card as Markdown."""
     family = FAMILIES[manifest.family]
     training = manifest.training
-    words = {"name": manifest.name, "task": training.get("task", "")}
+    words = {"kind": manifest.config.get("kind", ""), "task": training.get("task", "")}
     metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
     graphs = "\n".join(
         f"- `{name}`: largest difference from eager PyTorch {graph.worst_error:.1e} "

@@ -159,6 +159,8 @@ def read(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ManifestError(f"{path} is malformed at {where or 'its root'}: {first['msg']}") from error
+    if TENSORS_FILE not in manifest.files:
+        raise ManifestError(f"{path} does not vouch for {TENSORS_FILE}")
     for name, expected in manifest.files.items():
         file = folder / name
         if not file.is_file():

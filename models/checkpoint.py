@@ -37,6 +37,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     try:
         save_file(tensors, temporary, metadata={"glimpse": json.dumps(dict(checkpoint.description))})
+        temporary.chmod(0o644)  # the library makes it private; a model is to be read by whoever serves it
         os.replace(temporary, path)  # noqa: PTH105 - Path.replace is the same call with a return value
     finally:
         temporary.unlink(missing_ok=True)
