@@ -85,9 +85,10 @@ class Schedule:
 
 def update_generator(seed: int, update: int, device: torch.device) -> torch.Generator:
     """The generator of an update: a function of `(seed, update)`, so that resuming changes nothing."""
-    # 2**40 updates fit below the seed; the golden-ratio multiplier spreads neighbouring seeds and updates.
-    mixed = ((seed << 40) + update) * 0x9E3779B97F4A7C15 % 2**63
-    return torch.Generator(device).manual_seed(mixed)
+    # 2**40 updates fit below the seed. The golden-ratio multiplier spreads neighbours over 64 bits; the upper half is
+    # taken, because PyTorch's CPU generator looks at 32 bits alone, and the lower ones are the update's alone.
+    mixed = ((seed << 40) + update) * 0x9E3779B97F4A7C15 % 2**64
+    return torch.Generator(device).manual_seed(mixed >> 32)
 
 
 def train(experiment: Experiment, schedule: Schedule, directory: Path, *, seed: int) -> Mapping[str, float]:
@@ -151,7 +152,7 @@ class _Run:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm)
         if not torch.isfinite(norm):
             raise TrainingError(
-                f"the gradient of update {self.update} is not finite (loss {float(loss)}); "
+                f"the gradient of update {self.update} is not finite (loss {loss.detach().item()}); "
                 f"the last checkpoint in {self.directory} is intact"
             )
         self.optimizer.step()

@@ -73,8 +73,10 @@ class Glimpse:
             redoc_url=None,
         )
         app.include_router(system.router(self._context, self.metrics))
-        for endpoint in endpoints:
-            app.router.routes.append(Route(endpoint.path, endpoint, methods=[endpoint.method]))
+        # The gateway answers these itself; as routes they answer whoever comes with another method (405).
+        for path in dict.fromkeys(endpoint.path for endpoint in endpoints):
+            methods = {endpoint.method: endpoint for endpoint in endpoints if endpoint.path == path}
+            app.router.routes.append(Route(path, next(iter(methods.values())), methods=list(methods)))
         app.router.routes.append(Route("/ntm/{task}", _unknown_task, methods=["GET", "POST"]))
         generated = app.openapi
 
@@ -148,6 +150,9 @@ class Glimpse:
             await self._load()
         except GlimpseError as error:
             logger.critical("cannot start: %s", error)
+            os._exit(START_FAILURE_EXIT_CODE)
+        except Exception:
+            logger.critical("cannot start", exc_info=True)
             os._exit(START_FAILURE_EXIT_CODE)
 
     async def _load(self) -> None:

@@ -85,7 +85,7 @@ class Metrics:
             registry=registry,
         )
         self.failures = Counter("glimpse_failures", "Sequences that failed alone", model, registry=registry)
-        self.rejections = Counter("glimpse_rejections", "Requests refused by a full queue", model, registry=registry)
+        self.rejections = Counter("glimpse_rejections", "Sequences refused by a full queue", model, registry=registry)
         self.model_info = self._gauge(
             "glimpse_model_info",
             "1 for every model that is served",
@@ -172,6 +172,7 @@ class EngineListener:
         self._cancellations = metrics.cancellations.labels(model)
         self._deadline_misses = metrics.deadline_misses.labels(model)
         self._failures = metrics.failures.labels(model)
+        self._rejections = metrics.rejections.labels(model)
         self._model = model
 
     def on_batch(self, report: BatchReport) -> None:
@@ -191,6 +192,10 @@ class EngineListener:
     def on_slots(self, rows: int) -> None:
         """The number of occupied slots is now `rows`."""
         self._slots.set(rows)
+
+    def on_rejected(self, rows: int) -> None:
+        """A full queue refused a request."""
+        self._rejections.inc(rows)
 
     def on_cancelled(self, rows: int) -> None:
         """A client went away."""

@@ -5,10 +5,10 @@ Groups are nested by a double underscore: `GLIMPSE_DRAW__SLOTS=128`.
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.engine.batcher import BatchingPolicy
 
@@ -82,13 +82,18 @@ class Settings(BaseSettings):
     """How long a draining server still answers (with 503), so that a load balancer sees it before the port closes."""
     stall_seconds: float = Field(5.0, gt=0, le=600)
     """A batch that runs longer than this makes the service unready; twice as long ends the process."""
-    api_keys: tuple[str, ...] = ()
-    """If any is given, requests must name one in `X-API-Key` or as a bearer token."""
+    api_keys: Annotated[tuple[str, ...], NoDecode] = ()
+    """Separated by commas. If any is given, requests must name one in `X-API-Key` or as a bearer token."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     limits: Limits = Limits()
     stn: Batching = Batching()
     draw: Batching = Batching()
     ntm: Batching = Batching()
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _separated_by_commas(cls, value: object) -> object:
+        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _every_upload_fits_its_queue(self) -> Self:

@@ -159,7 +159,7 @@ def _seed(query: DrawingQuery) -> int:
 
 def _check_size(query: DrawingQuery, answer_format: str, count: int) -> None:
     pixels = query.steps * count * (28 * query.scale) ** 2
-    if answer_format in {"png", "gif", "apng", "webp"} and pixels > LARGEST_STRIP_PIXELS:
+    if answer_format not in {"final", "npz", "sse"} and pixels > LARGEST_STRIP_PIXELS:
         largest = int((LARGEST_STRIP_PIXELS / (query.steps * count)) ** 0.5 / 28)
         raise InvalidParameter(
             "scale",
@@ -180,7 +180,7 @@ def _encoded(
     if answer_format == "json":
         return _json(query, model, request, drawings, seed, headers)
     if answer_format == "npz":
-        return _npz(drawings, seed, headers)
+        return _npz(request, drawings, seed, headers)
     if answer_format == "final":
         finished = [
             drawing.step(query.steps - 1).enlarged(query.scale, with_attention=False)[0] for drawing in drawings
@@ -265,12 +265,16 @@ def _json(
     return json_answer(document, headers)
 
 
-def _npz(drawings: list[draw.Drawing], seed: int, headers: dict[str, str]) -> Answer:
+def _npz(request: Request, drawings: list[draw.Drawing], seed: int, headers: dict[str, str]) -> Answer:
+    arrays = {
+        "frames": np.stack([drawing.frames for drawing in drawings]),
+        "attention": np.stack([drawing.write_windows for drawing in drawings]),
+        "seed": np.array(seed),
+        **{name: np.array(nats) for name, nats in _bound(request).items()},
+    }
+    reading = [drawing.read_windows for drawing in drawings if drawing.read_windows is not None]
+    if reading:
+        arrays["reading"] = np.stack(reading)
     file = io.BytesIO()
-    np.savez(
-        file,
-        frames=np.stack([drawing.frames for drawing in drawings]),
-        attention=np.stack([drawing.write_windows for drawing in drawings]),
-        seed=np.array(seed),
-    )
+    np.savez(file, allow_pickle=False, **arrays)
     return Answer(file.getvalue(), NPZ, headers=headers)

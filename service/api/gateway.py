@@ -51,6 +51,8 @@ class Gateway:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # the server leaves the body out
+            scope = {**scope, "method": "GET"}
         exchange = scope[EXCHANGE_KEY] = Exchange(scope, receive, self._longest_seconds)
 
         async def send_marked(message: Message) -> None:

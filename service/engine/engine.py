@@ -13,7 +13,7 @@ from service.engine.report import Listener
 from service.engine.request import Request
 from service.engine.slots import Slots
 from service.engine.worker import Worker
-from service.errors import DeadlineExceeded, InferenceFailed, NotReady
+from service.errors import DeadlineExceeded, InferenceFailed, NotReady, Overloaded
 from service.runtime.base import Runtime
 
 logger = logging.getLogger("glimpse.engine")
@@ -83,7 +83,11 @@ class Engine:
         """
         if self._is_draining:
             raise NotReady(f"{self.name} is shutting down and takes no new requests")
-        self._worker.check_room(rows)
+        try:
+            self._worker.check_room(rows)
+        except Overloaded:
+            self._listener.on_rejected(rows)
+            raise
 
     async def submit(self, request: Request) -> None:
         """Have a request computed; its outputs are filled when this returns.

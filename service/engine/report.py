@@ -39,6 +39,10 @@ class Listener(Protocol):
         """The number of occupied slots is now `rows`."""
         ...
 
+    def on_rejected(self, rows: int) -> None:
+        """A full queue refused a request of so many sequences."""
+        ...
+
     def on_cancelled(self, rows: int) -> None:
         """A client went away; its sequences were given up."""
         ...

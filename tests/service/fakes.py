@@ -142,6 +142,7 @@ class Recorder:
         self.queue_rows = 0
         self.slots = 0
         self.has_no_slots = threading.Event()
+        self.rejected_rows = 0
         self.cancelled_rows = 0
         self.deadline_missed_rows = 0
         self.raises_on_slots = False
@@ -163,6 +164,10 @@ class Recorder:
             self.has_no_slots.clear()
         else:
             self.has_no_slots.set()
+
+    def on_rejected(self, rows: int) -> None:
+        """A full queue refused a request."""
+        self.rejected_rows += rows
 
     def on_cancelled(self, rows: int) -> None:
         """A client went away."""

@@ -42,7 +42,7 @@ def launched(repository: Path, **settings: str) -> Iterator[Server]:
     reader.start()
     try:
         log = ""
-        while "ready: " not in log:
+        while log.count("ready: ") < int(settings.get("GLIMPSE_WORKERS", "1")):
             line = lines.get(timeout=START_SECONDS)
             assert line, f"the server ended with {process.wait()}:\n{log}"
             log += line

@@ -179,6 +179,13 @@ def test_wrong_method_is_a_405_that_names_the_right_one(
     assert allowed in response.headers["allow"].split(", ")
 
 
+def test_wrong_method_is_answered_with_all_right_ones(client: httpx.Client) -> None:
+    """A task takes an episode by POST and makes up one by GET."""
+    allowed = client.delete("/ntm/copy").headers["allow"].split(", ")
+
+    assert {"GET", "POST"} <= set(allowed)
+
+
 # --- 413 and 415: what is too large, or of another kind ---
 
 
@@ -327,7 +334,7 @@ def test_episode_out_of_range_is_a_422_with_place_and_value(
 @pytest.mark.parametrize("asked", ["abc", "0", "-5", "1.5", "1e3", "\u00b2"])
 def test_timeout_that_is_no_positive_whole_number_is_a_422(client: httpx.Client, problem: Problem, asked: str) -> None:
     """The header is a parameter like any other."""
-    response = client.get("/ntm/copy", headers={"x-request-timeout-ms": asked.encode("latin-1")})
+    response = client.get("/ntm/copy", headers={b"x-request-timeout-ms": asked.encode("latin-1")})
 
     assert problem(response, 422, "invalid-parameter")["parameter"] == "X-Request-Timeout-Ms"
 
@@ -375,7 +382,7 @@ def test_reconstruction_of_two_files_is_a_422(client: httpx.Client, problem: Pro
 
 
 def test_full_queue_is_a_429_with_retry_after(serve: Serve, problem: Problem) -> None:
-    """With room for 64 samples in the queue and one at a time in the batch, some of four 64-sample requests wait outside."""
+    """The queue has room for 64 samples, and one is computed at a time: some of four requests for 64 are refused."""
 
     async def scenario() -> list[httpx.Response]:
         async with serve(draw=Batching(slots=1, queue_rows=64, longest_segment=1)) as (_, client):

@@ -340,6 +340,7 @@ async def test_stream_is_refused_before_its_first_answer() -> None:
     async with serving(queue_rows=1) as bench:
         with pytest.raises(Overloaded, match="the queue holds 1"):
             await anext(bench.engine.stream(recurrent_request(1, rows=2)))
+        assert bench.listener.rejected_rows == 2
         bench.engine.close_admission()
         with pytest.raises(NotReady, match="takes no new requests"):
             await anext(bench.engine.stream(recurrent_request(1)))

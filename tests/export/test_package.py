@@ -1,0 +1,155 @@
+"""From a checkpoint to an artifact: everything is in it, and the manifest comes last."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from export import manifest, package, parity, to_onnx
+from export.card import model_card
+from export.graphs import ExportGraph, graphs_of
+from export.manifest import MANIFEST_FILE, read, read_tensors
+from export.package import export, network_of
+from models.checkpoint import CheckpointError, load, save
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("stn-affine", {"model.onnx", "model.pt"}),
+        ("draw", {"model.onnx", "model.pt", "reconstruct.onnx", "reconstruct.pt"}),
+        ("ntm-copy", {"model.onnx", "model.pt"}),
+    ],
+)
+def test_artifact_holds_graphs_tensors_weights_and_a_card(repository: Path, name: str, files: set[str]) -> None:
+    """And the manifest vouches for every file but itself."""
+    folder = repository / name / "1"
+
+    found = read(folder)
+
+    assert found.files.keys() == files | {"tensors.npz", "weights.safetensors", "README.md"}
+    assert {path.name for path in folder.iterdir()} == found.files.keys() | {MANIFEST_FILE}
+    assert (found.name, found.version, found.metrics) == (name, 1, {"score": 1.0})
+    for graph in found.graphs.values():
+        assert 0 < graph.worst_error <= graph.tolerance
+        assert graph.largest_batch == 64
+    assert found.producer.keys() >= {"torch", "onnx", "opset"}
+
+
+def test_weights_in_the_artifact_are_those_of_the_checkpoint(repository: Path, checkpoints: Path) -> None:
+    """The artifact can be trained further, or exported anew."""
+    shipped = load(repository / "draw" / "1" / "weights.safetensors")
+    trained = load(checkpoints / "draw.safetensors")
+
+    assert shipped.tensors.keys() == trained.tensors.keys()
+    for name, tensor in trained.tensors.items():
+        assert torch.equal(shipped.tensors[name], tensor)
+    network_of(shipped, repository)
+
+
+def test_golden_example_is_what_the_network_answers(repository: Path, checkpoints: Path) -> None:
+    """Inputs and outputs of every graph, from eager PyTorch."""
+    path = checkpoints / "draw.safetensors"
+    graphs = graphs_of(network_of(load(path), path))
+
+    for name, graph in graphs.items():
+        golden = read_tensors(repository / "draw" / "1", f"golden/{name}/")
+        inputs = {key: torch.from_numpy(golden[key]) for key in graph.signature.input_names}
+        for key, value in parity.reference(graph, inputs).items():
+            np.testing.assert_allclose(golden[key].astype(float), value.astype(float), atol=1e-5)
+
+
+def test_export_without_torchscript_has_none(checkpoints: Path, tmp_path: Path) -> None:
+    """One format unless more are asked for."""
+    folder = export(checkpoints / "ntm-copy.safetensors", tmp_path, version=2)
+
+    assert folder == tmp_path / "ntm-copy" / "2"
+    graph = read(folder).graphs["step"]
+    assert (graph.onnx, graph.torchscript) == ("model.onnx", None)
+    assert not (folder / "model.pt").exists()
+
+
+def test_export_replaces_what_was_there(checkpoints: Path, tmp_path: Path) -> None:
+    """Nothing of an earlier export of this version is left."""
+    stale = tmp_path / "ntm-copy" / "1" / "stale.onnx"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"old")
+
+    export(checkpoints / "ntm-copy.safetensors", tmp_path, version=1)
+
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize("stage", ["_export_graph", "model_card"])
+def test_interrupted_export_leaves_no_manifest(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Wherever it stops, also over an older artifact, the folder is no artifact."""
+    export(checkpoints / "ntm-copy.safetensors", tmp_path, version=1)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(package, stage, interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoints / "ntm-copy.safetensors", tmp_path, version=1)
+    assert not list(tmp_path.glob(f"**/{MANIFEST_FILE}"))
+
+
+def test_graph_without_parity_is_refused_and_leaves_no_manifest(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exporter that writes another network's graph does not get past the proof."""
+    true_export = to_onnx.export
+
+    def spoilt(graph: ExportGraph, path: Path) -> None:
+        with torch.no_grad():
+            for parameter in graph.module.parameters():
+                parameter.mul_(1.5)
+        true_export(graph, path)
+        with torch.no_grad():
+            for parameter in graph.module.parameters():
+                parameter.div_(1.5)
+
+    monkeypatch.setattr(to_onnx, "export", spoilt)
+
+    with pytest.raises(parity.ParityError, match=r"model\.onnx at batch 1, 1 steps: \w+\[.*\] is .* off by"):
+        export(checkpoints / "ntm-copy.safetensors", tmp_path, version=1)
+    assert not list(tmp_path.glob(f"**/{MANIFEST_FILE}"))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"family": "gan"}, "of the family 'gan'; known are stn, draw, ntm"),
+        ({"config": {"hidden_size": 17}}, "does not fit"),
+    ],
+)
+def test_checkpoint_that_cannot_be_exported_is_refused(
+    checkpoints: Path, tmp_path: Path, change: Mapping[str, Any], match: str
+) -> None:
+    """Of an unknown family, or at odds with its own configuration."""
+    checkpoint = load(checkpoints / "draw.safetensors")
+    save(replace(checkpoint, description={**checkpoint.description, **change}), tmp_path / "other.safetensors")
+
+    with pytest.raises(CheckpointError, match=match):
+        export(tmp_path / "other.safetensors", tmp_path / "repository", version=1)
+    assert not (tmp_path / "repository").exists()
+
+
+@pytest.mark.parametrize("name", ["stn-affine", "draw", "ntm-copy"])
+def test_card_says_what_a_person_wants_to_know(repository: Path, name: str) -> None:
+    """What it is, how it was trained, what it measures, where it ends, and whose it is."""
+    card = (repository / name / "1" / "README.md").read_text()
+
+    assert card == model_card(manifest.read(repository / name / "1"))
+    assert card.startswith(f"# {name}, version 1\n")
+    for part in ("arxiv.org", "glimpse train", "| score | 1 |", "## Limits", "Apache-2.0"):
+        assert part in card

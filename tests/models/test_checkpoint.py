@@ -1,0 +1,95 @@
+"""Checkpoints: whole or not at all, and never another model's."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from models import checkpoint as checkpoints
+from models.checkpoint import Checkpoint, CheckpointError, load, load_weights, save
+
+
+def linear(size: int = 3) -> nn.Linear:
+    return nn.Linear(size, 2)
+
+
+def test_checkpoint_that_was_saved_is_loaded_again(tmp_path: Path) -> None:
+    """Every tensor to the last bit, of whatever type and layout, and the description as it was."""
+    tensors = {
+        "floats": torch.randn(3, 4).t(),
+        "whole": torch.arange(5),
+        "half": torch.randn(2).to(torch.bfloat16),
+        "scalar": torch.tensor(7.5),
+    }
+    description = {"family": "draw", "config": {"side": 28, "names": ["a", "b"]}, "seed": None}
+
+    save(Checkpoint(tensors, description), tmp_path / "new folder" / "last.safetensors")
+    found = load(tmp_path / "new folder" / "last.safetensors")
+
+    assert found.description == description
+    assert found.tensors.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found.tensors[name].dtype == tensor.dtype
+        assert torch.equal(found.tensors[name], tensor)
+
+
+@pytest.mark.parametrize("step", ["save_file", "replace"])
+def test_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A full disk in the middle of writing, or at the very end, costs the new checkpoint, not the last one."""
+    path = tmp_path / "last.safetensors"
+    save(Checkpoint({"x": torch.ones(3)}, {"update": 1}), path)
+
+    def half_written(_: object, file: Path, **__: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    def not_replaced(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    if step == "save_file":
+        monkeypatch.setattr(checkpoints, "save_file", half_written)
+    else:
+        monkeypatch.setattr(os, "replace", not_replaced)
+
+    with pytest.raises(OSError, match="no space left"):
+        save(Checkpoint({"x": torch.zeros(3)}, {"update": 2}), path)
+    assert load(path).description == {"update": 1}
+    assert torch.equal(load(path).tensors["x"], torch.ones(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_checkpoint_that_is_missing_is_refused(tmp_path: Path) -> None:
+    """By its path."""
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*absent"):
+        load(tmp_path / "absent")
+
+
+def test_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Other bytes, half a file, and tensors that somebody else saved."""
+    path = tmp_path / "file"
+    save(Checkpoint({"x": torch.ones(30)}, {}), path)
+    whole = path.read_bytes()
+
+    for data in (b"", b"words", whole[: len(whole) // 2]):
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError, match="is not a Glimpse checkpoint"):
+            load(path)
+    save_file({"x": torch.ones(3)}, path)
+    with pytest.raises(CheckpointError, match="is not a Glimpse checkpoint"):
+        load(path)
+
+
+def test_weights_are_put_into_the_network_they_fit(tmp_path: Path) -> None:
+    """And into no other."""
+    trained, fresh = linear(), linear()
+    checkpoint = Checkpoint(trained.state_dict(), {})
+
+    load_weights(fresh, checkpoint, tmp_path)
+
+    assert torch.equal(fresh.weight, trained.weight)
+    for other in (linear(4), nn.Bilinear(1, 1, 1)):
+        with pytest.raises(CheckpointError, match=r"(?s)does not fit the network: .*weight"):
+            load_weights(other, checkpoint, tmp_path)

@@ -1,0 +1,218 @@
+"""The trainer: the same path whether it was stopped or not, and nothing that is lost."""
+
+import csv
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import load
+from models.training import Schedule, TrainingError, train, update_generator
+
+CPU = torch.device("cpu")
+SCHEDULE = Schedule(updates=30, learning_rate=0.05, warmup_updates=5, evaluate_every=10, checkpoint_seconds=0.0)
+
+
+class Line:
+    """Fits a line with a hidden layer; fails in an update of one's choice."""
+
+    def __init__(self, *, name: str = "line", width: int = 4, fails_at: int | None = None, nan: bool = False) -> None:
+        self.network = nn.Sequential(nn.Linear(1, width), nn.BatchNorm1d(width), nn.Linear(width, 1))
+        self.description: Mapping[str, Any] = {"family": "line", "name": name, "config": {"width": width}}
+        self.fails_at = fails_at
+        self.nan = nan
+        self.updates = 0
+        self.scores: Iterator[float] = itertools.repeat(0.0)
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        if self.updates == self.fails_at:
+            if not self.nan:
+                raise KeyboardInterrupt
+            poisoned: Tensor = torch.nan * self.network(torch.ones(2, 1)).sum()
+            return poisoned
+        self.updates += 1
+        x = torch.randn(16, 1, generator=generator)
+        loss: Tensor = (self.network(x) - 3 * x - 1).square().mean()
+        return loss
+
+    def evaluate(self, network: nn.Module) -> Mapping[str, float]:
+        return {"score": next(self.scores), "slope": network(torch.ones(1, 1)).item()}
+
+
+def experiment(**settings: Any) -> Line:
+    torch.manual_seed(0)
+    return Line(**settings)
+
+
+def tensors(folder: Path, name: str) -> Mapping[str, Tensor]:
+    return load(folder / f"{name}.safetensors").tensors
+
+
+# --- resuming ---
+
+
+@pytest.mark.parametrize("stopped_after", [1, 10, 17, 29])
+def test_resumed_run_ends_with_the_weights_of_one_that_was_not_stopped(tmp_path: Path, stopped_after: int) -> None:
+    """Bit for bit: weights, their average, the optimiser's moments; whatever the weights were before resuming."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(experiment(), SCHEDULE, whole, seed=1)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment(fails_at=stopped_after), SCHEDULE, parts, seed=1)
+    assert load(parts / "last.safetensors").description["update"] == stopped_after
+    torch.manual_seed(99)
+    train(Line(), SCHEDULE, parts, seed=1)
+
+    for name in ("last", "best"):
+        expected, found = tensors(whole, name), tensors(parts, name)
+        assert found.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(found[key], tensor), key
+
+
+def test_finished_run_is_not_trained_further(tmp_path: Path) -> None:
+    """Asked again for the same number of updates, it answers what it has."""
+    first = train(experiment(), SCHEDULE, tmp_path, seed=1)
+    before = (tmp_path / "last.safetensors").read_bytes()
+
+    again = experiment(fails_at=0)
+
+    assert train(again, SCHEDULE, tmp_path, seed=1) == first
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+def test_more_updates_go_on_from_where_it_was(tmp_path: Path) -> None:
+    """That is all that it takes to train further."""
+    train(experiment(), SCHEDULE, tmp_path, seed=1)
+
+    longer = experiment()
+    train(longer, replace(SCHEDULE, updates=40), tmp_path, seed=1)
+
+    assert longer.updates == 10
+    assert load(tmp_path / "last.safetensors").description["update"] == 40
+
+
+@pytest.mark.parametrize(
+    ("other", "seed", "match"),
+    [
+        ({"name": "curve"}, 1, "name is 'line', not 'curve'"),
+        ({"width": 5}, 1, "config is {'width': 4}, not {'width': 5}"),
+        ({}, 2, "seed is 1, not 2"),
+    ],
+)
+def test_folder_of_another_run_is_refused(tmp_path: Path, other: dict[str, Any], seed: int, match: str) -> None:
+    """Two runs do not mix, and the one that is there stays as it is."""
+    train(experiment(), SCHEDULE, tmp_path, seed=1)
+    before = (tmp_path / "last.safetensors").read_bytes()
+
+    with pytest.raises(TrainingError, match=match):
+        train(experiment(**other), SCHEDULE, tmp_path, seed=seed)
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+# --- what goes wrong ---
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    """The error names the update; the checkpoint before it is whole, and can be gone on from."""
+    with pytest.raises(TrainingError, match=r"the gradient of update 7 is not finite .loss nan.; the last checkpoint"):
+        train(experiment(fails_at=7, nan=True), SCHEDULE, tmp_path, seed=1)
+
+    last = load(tmp_path / "last.safetensors")
+    assert last.description["update"] == 7
+    assert all(tensor.isfinite().all() for tensor in last.tensors.values())
+    train(experiment(), SCHEDULE, tmp_path, seed=1)
+    assert load(tmp_path / "last.safetensors").description["update"] == 30
+
+
+# --- what is kept ---
+
+
+def test_best_weights_are_those_of_the_lowest_score(tmp_path: Path) -> None:
+    """Of five evaluations the third is kept, with its metrics; the last weights are kept beside it."""
+    line = experiment()
+    line.scores = iter([5.0, 3.0, 1.0, 2.0, 4.0])
+
+    metrics = train(line, replace(SCHEDULE, updates=50), tmp_path, seed=1)
+
+    assert metrics["score"] == 1.0
+    best = load(tmp_path / "best.safetensors")
+    assert best.description["update"] == 30
+    assert best.description["metrics"] == metrics
+    assert best.tensors.keys() == line.network.state_dict().keys()
+    assert load(tmp_path / "last.safetensors").description["update"] == 50
+
+
+def test_average_lags_behind_the_weights(tmp_path: Path) -> None:
+    """It follows avg += (1 - decay) (w - avg), and faster while it is young; without decay it is the weights."""
+    train(experiment(), replace(SCHEDULE, average_decay=0.0), tmp_path / "none", seed=1)
+    train(experiment(), SCHEDULE, tmp_path / "some", seed=1)
+
+    none, some = tensors(tmp_path / "none", "last"), tensors(tmp_path / "some", "last")
+    assert torch.equal(none["average.0.weight"], none["network.0.weight"])
+    assert not torch.equal(some["average.0.weight"], some["network.0.weight"])
+    assert torch.equal(some["network.0.weight"], none["network.0.weight"])
+    assert torch.equal(some["average.1.running_mean"], some["network.1.running_mean"])
+
+
+def test_log_has_a_row_an_evaluation(tmp_path: Path) -> None:
+    """One header, also if the run was resumed."""
+    train(experiment(), replace(SCHEDULE, updates=20), tmp_path, seed=1)
+    train(experiment(), SCHEDULE, tmp_path, seed=1)
+
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["update"] for row in rows] == ["10", "20", "30"]
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+# --- the schedule ---
+
+
+def test_rate_warms_up_stays_and_cools_down() -> None:
+    """Linearly up over the warm-up, constant, linearly down to nothing over the last fifth."""
+    schedule = Schedule(updates=100, learning_rate=0.5, warmup_updates=10, cooldown=0.2)
+
+    rates = [schedule.rate(update) for update in range(101)]
+
+    assert rates[:10] == pytest.approx([0.05 * (update + 1) for update in range(10)])
+    assert rates[10:81] == pytest.approx([0.5] * 71)
+    assert rates[80:] == pytest.approx([0.5 * (100 - update) / 20 for update in range(80, 101)])
+    assert rates[99] > 0
+    assert rates[100] == 0
+
+
+def test_longer_run_begins_as_a_shorter_one_does() -> None:
+    """So that a run that is to go on further has lost nothing but the cool-down."""
+    short, long = Schedule(updates=1000), Schedule(updates=5000)
+
+    assert [short.rate(update) for update in range(800)] == [long.rate(update) for update in range(800)]
+
+
+@pytest.mark.parametrize("settings", [{"warmup_updates": 0}, {"cooldown": 0.0}, {"updates": 1}])
+def test_schedule_without_a_part_is_still_one(settings: dict[str, Any]) -> None:
+    """No warm-up, no cool-down, a single update: rates above zero for every update."""
+    schedule = Schedule(**{"updates": 10, **settings})
+
+    assert all(0 < schedule.rate(update) <= schedule.learning_rate for update in range(schedule.updates))
+
+
+def test_every_update_has_randomness_of_its_own() -> None:
+    """Another update draws other numbers, and the same one draws the same."""
+    drawn = [torch.rand(4, generator=update_generator(1, update, CPU)).tolist() for update in range(200)]
+
+    assert len({tuple(values) for values in drawn}) == 200
+    assert torch.rand(4, generator=update_generator(1, 199, CPU)).tolist() == drawn[199]
+
+
+def test_every_seed_has_randomness_of_its_own() -> None:
+    """Another seed trains on other batches."""
+    drawn = [torch.rand(4, generator=update_generator(seed, 7, CPU)).tolist() for seed in range(20)]
+
+    assert len({tuple(values) for values in drawn}) == 20

@@ -1,0 +1,90 @@
+"""Server-sent events: sent as they come, and ended with a word on why."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from starlette.types import Message
+
+from service.api import events
+from service.api.events import Event, send_events
+from service.errors import InferenceFailed, Overloaded
+
+STEP: Event = ("step", {"image": np.arange(6).reshape(2, 3)[:, :2]})
+
+
+def sent(of: AsyncIterator[list[Event]], *, slow: bool = False) -> list[Message]:
+    """The ASGI messages of a stream."""
+    messages: list[Message] = []
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+        if slow and message["type"] == "http.response.body" and message.get("more_body"):
+            await asyncio.Event().wait()
+
+    asyncio.run(send_events(send, of, {"x-seed": "7"}))
+    return messages
+
+
+async def stream(*groups: list[Event], error: Exception | None = None) -> AsyncIterator[list[Event]]:
+    for group in groups:
+        yield group
+    if error is not None:
+        raise error
+
+
+def test_groups_are_sent_one_by_one_and_the_stream_is_closed() -> None:
+    """A body message a group, with more to come until the last."""
+    messages = sent(stream([STEP, STEP], [("done", {})]))
+
+    head, *bodies = messages
+    assert (head["status"], dict(head["headers"])) == (
+        200, {b"content-type": b"text/event-stream", b"cache-control": b"no-store", b"x-seed": b"7"},
+    )  # fmt: skip
+    assert [body["body"].count(b"event: ") for body in bodies] == [2, 1, 0]
+    assert [body.get("more_body", False) for body in bodies] == [True, True, False]
+    assert bodies[1]["body"] == b"event: done\ndata: {}\n\n"
+
+
+def test_arrays_become_lists_contiguous_or_not() -> None:
+    """Views into a batch's arrays are sent as they are."""
+    _, first, _ = sent(stream([STEP]))
+
+    data = first["body"].decode().splitlines()[1].removeprefix("data: ")
+    assert json.loads(data) == {"image": [[0, 1], [3, 4]]}
+
+
+def test_error_after_the_first_event_becomes_the_last_event() -> None:
+    """It has the members of a problem document, since the status is long gone."""
+    *_, last = sent(stream([STEP], error=InferenceFailed("the model failed")))
+
+    name, data = last["body"].decode().strip().split("\n")
+    assert name == "event: error"
+    problem = json.loads(data.removeprefix("data: "))
+    assert (problem["status"], problem["code"], problem["detail"]) == (500, "inference-failed", "the model failed")
+    assert not last.get("more_body", False)
+
+
+def test_error_before_the_first_event_is_raised() -> None:
+    """So that it can still be answered with a status."""
+    with pytest.raises(Overloaded, match="full"):
+        sent(stream(error=Overloaded("full", retry_after_seconds=1)))
+
+
+def test_stream_without_events_is_closed() -> None:
+    """An empty body, and no error."""
+    head, body = sent(stream())
+
+    assert head["status"] == 200
+    assert body["body"] == b""
+
+
+def test_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the longest stall its stream is ended with an error."""
+    monkeypatch.setattr(events, "LONGEST_STALL_SECONDS", 0.01)
+
+    *_, last = sent(stream([STEP], [STEP]), slow=True)
+
+    assert b'"code":"stream-too-slow"' in last["body"]

@@ -1,0 +1,190 @@
+"""From start to shutdown: not ready, ready, draining, gone; and what is refused at the door."""
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import onnxruntime
+import pytest
+
+from service.app import Glimpse
+from service.settings import Settings
+
+Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
+Launch = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
+
+HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def refused(**settings: str) -> subprocess.CompletedProcess[str]:
+    """`glimpse serve` with settings that it should not start with."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GLIMPSE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "glimpse", "serve"],
+        env={**inherited, "GLIMPSE_PORT": "0", **{f"GLIMPSE_{name}": value for name, value in settings.items()}},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_service_that_is_still_loading_is_alive_but_not_ready(repository: Path, problem: Problem) -> None:
+    """Before the models are there every request for one is a 503, not a 404 or a 500."""
+
+    async def scenario() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(Glimpse(Settings(models=repository)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://glimpse") as client:
+            assert (await client.get("/livez")).status_code == 200
+            assert (await client.get("/models")).json() == {"models": []}
+            return [
+                await client.get("/readyz"),
+                await client.get("/draw/generate"),
+                await client.post("/stn/rectify?model=stn-circular"),
+                await client.get("/ntm/copy?format=sse"),
+            ]
+
+    for response in asyncio.run(scenario()):
+        assert "loaded" in problem(response, 503, "not-ready")["detail"]
+        assert response.headers["retry-after"] == "1"
+
+
+def test_service_that_has_loaded_some_models_is_not_ready(repository: Path, problem: Problem) -> None:
+    """A model whose engine is not running yet is not asked."""
+
+    async def scenario() -> httpx.Response:
+        from service.app import _load_and_verify
+        from service.runtime.base import RuntimeOptions
+
+        app = Glimpse(Settings(models=repository))
+        app._serve(_load_and_verify(repository / "ntm-copy" / "1", "onnxruntime", RuntimeOptions("cpu", 1)))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://glimpse") as client:
+            return await client.get("/ntm/copy")
+
+    problem(asyncio.run(scenario()), 503, "not-ready")
+
+
+def test_draining_service_finishes_what_it_has_and_takes_no_more(serve: Serve, problem: Problem) -> None:
+    """From the first moment of draining new requests are 503, and those that were admitted are answered."""
+
+    async def scenario() -> tuple[httpx.Response, list[httpx.Response], bool]:
+        async with serve() as (app, client):
+            admitted = asyncio.create_task(client.get("/draw/generate?steps=64&count=64&format=npz&seed=1"))
+            engine = app.catalogue.models["draw"][1].engine("generate")
+            while not engine._in_flight:
+                await asyncio.wait([admitted], timeout=0.001)
+            app.begin_draining()
+            late = [
+                await client.get(path)
+                for path in ("/readyz", "/draw/generate", "/ntm/copy", "/draw/generate?format=sse")
+            ]
+            assert (await client.get("/livez")).status_code == 200
+            return await admitted, late, await app.drain()
+
+    admitted, late, is_drained = asyncio.run(scenario())
+
+    assert admitted.status_code == 200
+    assert is_drained
+    for response in late:
+        assert "shutting down" in problem(response, 503, "not-ready")["detail"]
+
+
+def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem) -> None:
+    """On SIGTERM `/readyz` turns to 503 while the stream goes on to its end; then the process exits with 0."""
+    with (
+        launch(GLIMPSE_DRAIN_NOTICE_SECONDS="2") as (url, process),
+        httpx.Client(base_url=url, timeout=60) as client,
+        client.stream("GET", "/draw/generate?steps=64&count=64&format=sse") as stream,
+    ):
+        received = stream.iter_text()
+        text = next(received)
+        process.send_signal(signal.SIGTERM)
+        for _ in range(1000):
+            answer = httpx.get(f"{url}/readyz")
+            if answer.status_code != 200:
+                break
+        text += "".join(received)
+
+        problem(answer, 503, "not-ready")
+        assert text.count("event: step\n") == 64 * 64
+        assert text.count("event: done\n") == 1
+        assert process.wait(60) == 0
+
+
+def test_several_processes_share_a_port_and_their_metrics(launch: Launch) -> None:
+    """Whichever process is asked, what all of them have answered is counted; and all of them end."""
+    with launch(GLIMPSE_WORKERS="2") as (url, _):
+        for _ in range(40):
+            assert httpx.get(f"{url}/ntm/copy?length=1").status_code == 200  # a connection of its own
+        text = httpx.get(f"{url}/metrics").text
+
+    assert 'glimpse_requests_total{code="200",model="ntm-copy",route="/ntm/copy"} 40.0' in text
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime could have a GPU")
+def test_device_that_is_not_there_stops_the_start_with_one_line(repository: Path) -> None:
+    """Asked for CUDA, the service does not fall back to the CPU."""
+    ended = refused(MODELS=str(repository), DEVICE="cuda")
+
+    assert ended.returncode != 0
+    (line,) = [line for line in ended.stderr.splitlines() if "CRITICAL" in line]
+    assert "device cuda was asked for" in line
+    assert "Traceback" not in ended.stderr
+
+
+def test_file_that_was_tampered_with_stops_the_start_with_one_line(repository: Path, tmp_path: Path) -> None:
+    """A single changed bit is refused, with the file's name."""
+    shutil.copytree(repository / "ntm-copy", tmp_path / "ntm-copy")
+    path = tmp_path / "ntm-copy" / "1" / "model.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+    ended = refused(MODELS=str(tmp_path))
+
+    assert ended.returncode != 0
+    (line,) = [line for line in ended.stderr.splitlines() if "CRITICAL" in line]
+    assert "model.onnx has sha256" in line
+    assert "Traceback" not in ended.stderr
+
+
+def test_setting_out_of_range_stops_the_start_with_one_line(repository: Path) -> None:
+    """The line names the variable and the value."""
+    ended = refused(MODELS=str(repository), DRAW__SLOTS="0")
+
+    assert ended.returncode != 0
+    assert "GLIMPSE_DRAW__SLOTS" in ended.stderr
+    assert "'0'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_repository_without_models_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    """An empty folder serves nobody."""
+    ended = refused(MODELS=str(tmp_path))
+
+    assert ended.returncode != 0
+    assert "holds no model" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_serving_does_not_import_torch() -> None:
+    """With the ONNX runtime the whole application is composed without PyTorch, which a plain install lacks."""
+    assert importlib.util.find_spec("torch") is not None
+    code = (
+        "import sys, service.app, service.server, service.settings; "
+        "service.app.Glimpse(service.settings.Settings()); print('torch' in sys.modules)"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert ended.stdout.strip() == "False"

@@ -1,0 +1,283 @@
+"""The service itself: health, models, metrics, documentation, identities, keys."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from export.manifest import sha256
+from service.app import Glimpse
+
+Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
+Labels = tuple[tuple[str, str], ...]
+
+PNG = {"content-type": "image/png"}
+TASKS = ("copy", "repeat-copy", "associative-recall", "dynamic-ngrams", "priority-sort")
+MODELS = {"stn-affine", "stn-projective", "stn-tps", "draw", *(f"ntm-{task}" for task in TASKS)}
+TIMING = re.compile(r"decode;dur=[\d.]+, queue;dur=[\d.]+, compute;dur=[\d.]+, encode;dur=[\d.]+")
+
+CALLS = [
+    ("GET", "/livez", 200),
+    ("GET", "/readyz", 200),
+    ("GET", "/models", 200),
+    ("GET", "/metrics", 200),
+    ("GET", "/docs", 200),
+    ("GET", "/openapi.json", 200),
+    ("GET", "/draw/generate?steps=2", 200),
+    ("GET", "/draw/generate?steps=2&format=sse", 200),
+    ("GET", "/ntm/copy?length=2", 200),
+    ("POST", "/stn/rectify", 400),
+    ("GET", "/nowhere", 404),
+    ("GET", "/ntm/juggling", 404),
+    ("DELETE", "/livez", 405),
+    ("GET", "/draw/generate?steps=0", 422),
+]
+
+
+# --- every answer ---
+
+
+@pytest.mark.parametrize(("method", "path", "status"), CALLS)
+def test_request_id_is_echoed_and_timings_are_told(client: httpx.Client, method: str, path: str, status: int) -> None:
+    """Whatever becomes of a request, its answer can be found in a log and its time accounted for."""
+    response = client.request(method, path, headers={"x-request-id": "seven-of-nine"})
+
+    assert response.status_code == status
+    assert response.headers["x-request-id"] == "seven-of-nine"
+    assert TIMING.fullmatch(response.headers["server-timing"])
+
+
+@pytest.mark.parametrize("sent", [None, "", "x" * 200, "tab\tin it"])
+def test_request_id_that_is_absent_or_unfit_is_made_anew(client: httpx.Client, sent: str | None) -> None:
+    """Every exchange has an identity of its own, fit for a log."""
+    headers = {} if sent is None else {"x-request-id": sent}
+
+    made = [client.get("/livez", headers=headers).headers["x-request-id"] for _ in range(2)]
+
+    assert made[0] != made[1]
+    assert all(re.fullmatch(r"[\x21-\x7e]{8,128}", identity) for identity in made)
+
+
+def test_timings_of_a_computed_answer_are_above_zero(client: httpx.Client, digit_png: bytes) -> None:
+    """Decoding, computing and encoding take time, and it is theirs that is told."""
+    response = client.post("/stn/rectify?size=512", content=digit_png, headers=PNG)
+
+    told = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
+    assert all(float(told[stage]) > 0 for stage in ("decode", "compute", "encode"))
+    assert sum(map(float, told.values())) / 1000 < response.elapsed.total_seconds()
+
+
+# --- health and models ---
+
+
+def test_loaded_service_is_alive_and_ready(client: httpx.Client) -> None:
+    """Both probes answer 200."""
+    assert client.get("/livez").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_models_shows_every_manifest(client: httpx.Client, repository: Path) -> None:
+    """Signatures, metrics and checksums, as they lie in the repository."""
+    models = {model["name"]: model for model in client.get("/models").json()["models"]}
+
+    assert models.keys() == MODELS
+    for name, model in models.items():
+        assert model["version"] == 1
+        assert model["family"] == name.split("-")[0]
+        assert model["metrics"] == {"score": 1.0}
+        for file, described in model["files"].items():
+            assert described["sha256"] == sha256(repository / name / "1" / file)
+        for graph in model["graphs"].values():
+            assert graph["signature"]["inputs"][0].keys() == {"name", "dtype", "shape"}
+            assert graph["worst_error"] <= graph["tolerance"]
+    assert models["draw"]["graphs"].keys() == {"generate", "reconstruct"}
+
+
+# --- metrics ---
+
+
+def samples(client: httpx.Client) -> dict[tuple[str, Labels], float]:
+    """What Prometheus would read, by name and labels."""
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+def grown(
+    client: httpx.Client, before: dict[tuple[str, Labels], float], expected: dict[tuple[str, Labels], float]
+) -> dict[tuple[str, Labels], float]:
+    """By how much metrics have grown, once they have what is expected, or after many looks.
+
+    A worker reports its batch just after it has answered, on a thread of its own.
+    """
+    growth: dict[tuple[str, Labels], float] = {}
+    for _ in range(100):
+        now = samples(client)
+        growth = {key: now.get(key, 0) - before.get(key, 0) for key in expected}
+        if growth == expected:
+            break
+    return growth
+
+
+def test_counters_move_by_what_was_sent(client: httpx.Client) -> None:
+    """Three copies of five vectors are three requests, three sequences and 33 steps of that model."""
+    before = samples(client)
+
+    for _ in range(3):
+        client.get("/ntm/copy?length=5")
+    client.get("/ntm/copy?length=0")
+
+    route, model = ("route", "/ntm/copy"), ("model", "ntm-copy")
+    expected: dict[tuple[str, Labels], float] = {
+        ("glimpse_requests_total", (("code", "200"), model, route)): 3,
+        ("glimpse_requests_total", (("code", "422"), ("model", ""), route)): 1,
+        ("glimpse_request_seconds_count", (route,)): 4,
+        ("glimpse_compute_seconds_count", (route,)): 3,
+        ("glimpse_encode_seconds_count", (route,)): 3,
+        ("glimpse_steps_total", (model,)): 33,
+    }
+    assert grown(client, before, expected) == expected
+
+
+def test_samples_of_a_drawing_are_counted_as_rows_of_batches(client: httpx.Client) -> None:
+    """Sixteen steps of ten samples are 160 steps, in batches of at most ten rows."""
+    before = samples(client)
+
+    client.get("/draw/generate?count=10&steps=16&format=npz")
+
+    model = ("model", "draw-generate")
+    expected: dict[tuple[str, Labels], float] = {
+        ("glimpse_steps_total", (model,)): 160,
+        ("glimpse_padding_rows_total", (model,)): 0,
+        ("glimpse_batch_size_bucket", (("le", "8.0"), model)): 0,
+    }
+    assert grown(client, before, expected) == expected
+
+
+def test_missed_deadline_is_counted(client: httpx.Client) -> None:
+    """A row for every sample that was given up."""
+    before = samples(client)
+
+    client.get("/draw/generate?count=64&steps=64&format=npz", headers={"x-request-timeout-ms": "1"})
+
+    expected: dict[tuple[str, Labels], float] = {("glimpse_deadline_misses_total", (("model", "draw-generate"),)): 64}
+    assert grown(client, before, expected) == expected
+
+
+def test_idle_service_shows_nothing_waiting(client: httpx.Client) -> None:
+    """Gauges go back to zero, and say what is served on what."""
+    client.get("/ntm/copy")
+
+    idle: dict[tuple[str, Labels], float] = {
+        (name, (("model", "ntm-copy"),)): 0 for name in ("glimpse_queue_depth", "glimpse_slots_occupied")
+    }
+    assert grown(client, {}, idle) == idle
+    now = samples(client)
+    assert idle.keys() <= now.keys()
+    assert now["glimpse_ready", ()] == 1
+    assert now["glimpse_process_resident_memory_bytes", ()] > 10e6
+    for name in MODELS:
+        family = name.split("-")[0]
+        assert now["glimpse_model_info", (("family", family), ("model", name), ("version", "1"))] == 1
+    assert now["glimpse_provider_info", (("model", "ntm-copy"), ("provider", "CPUExecutionProvider"))] == 1
+
+
+def test_unknown_paths_do_not_become_labels(client: httpx.Client) -> None:
+    """A scanner that asks for a thousand paths makes one series."""
+    for path in ("/admin", "/wp-login.php", "/ntm/juggling"):
+        client.get(path)
+
+    routes = {value for (_, labels), _ in samples(client).items() for name, value in labels if name == "route"}
+    assert "other" in routes
+    assert not {route for route in routes if "admin" in route or "wp" in route or "juggling" in route}
+
+
+# --- documentation ---
+
+PARAMETERS = {
+    ("post", "/stn/rectify"): {"model", "version", "size", "view", "format"},
+    ("get", "/draw/generate"): {
+        "version", "steps", "count", "seed", "digit", "temperature", "format", "scale", "attention", "fps",
+    },
+    ("post", "/draw/reconstruct"): {"version", "steps", "seed", "format", "scale", "attention", "fps"},
+    **{("post", f"/ntm/{task}"): {"version", "trace", "format"} for task in TASKS},
+    ("get", "/ntm/copy"): {"version", "trace", "format", "seed", "length"},
+    ("get", "/ntm/repeat-copy"): {"version", "trace", "format", "seed", "length", "repeats"},
+    ("get", "/ntm/associative-recall"): {"version", "trace", "format", "seed", "items"},
+    ("get", "/ntm/dynamic-ngrams"): {"version", "trace", "format", "seed", "length"},
+    ("get", "/ntm/priority-sort"): {"version", "trace", "format", "seed", "length"},
+    **{("get", path): set() for path in ("/livez", "/readyz", "/models", "/metrics")},
+}  # fmt: skip
+
+
+def test_openapi_lists_every_path_and_parameter(client: httpx.Client) -> None:
+    """Whoever reads the document alone can use all of the service."""
+    paths = client.get("/openapi.json").json()["paths"]
+
+    for (method, path), names in PARAMETERS.items():
+        operation = paths[path][method]
+        assert {parameter["name"] for parameter in operation.get("parameters", [])} == names
+        assert operation["summary"]
+    assert paths["/ntm/copy"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]["sequence"]
+    assert "multipart/form-data" in paths["/stn/rectify"]["post"]["requestBody"]["content"]
+
+
+def test_openapi_tells_ranges_and_problems(client: httpx.Client) -> None:
+    """Bounds of a parameter, and the problem document with every status of the contract."""
+    operation = client.get("/openapi.json").json()["paths"]["/draw/reconstruct"]["post"]
+
+    steps = next(parameter for parameter in operation["parameters"] if parameter["name"] == "steps")
+    assert (steps["schema"]["minimum"], steps["schema"]["maximum"], steps["schema"]["default"]) == (1, 64, 32)
+    for status in (400, 404, 413, 415, 422, 429, 503, 504):
+        assert "application/problem+json" in operation["responses"][str(status)]["content"]
+
+
+def test_documentation_is_a_page(client: httpx.Client) -> None:
+    """For people, in a browser."""
+    response = client.get("/docs")
+
+    assert response.headers["content-type"].startswith("text/html")
+    assert "/openapi.json" in response.text
+
+
+# --- keys ---
+
+
+def test_api_keys_are_asked_for_everywhere_but_of_probes(serve: Serve, problem: Problem) -> None:
+    """Either header opens the door, a wrong key does not, and probes and Prometheus need none."""
+    right = ({"x-api-key": "first"}, {"authorization": "Bearer second"}, {"authorization": "bearer first"})
+    wrong: tuple[dict[str, str], ...] = (
+        {},
+        {"x-api-key": "third"},
+        {"x-api-key": ""},
+        {"authorization": "Bearer third"},
+        {"authorization": "Basic first"},
+        {"authorization": "first"},
+    )
+
+    async def scenario() -> Iterator[tuple[bool, httpx.Response]]:
+        async with serve(api_keys=("first", "second")) as (_, client):
+            for path in ("/livez", "/readyz", "/metrics"):
+                assert (await client.get(path)).status_code == 200
+            opened = [(True, await client.get("/ntm/copy?length=1", headers=headers)) for headers in right]
+            paths = ("/ntm/copy?length=1", "/models", "/docs", "/nowhere")
+            closed = [(False, await client.get(path, headers=headers)) for headers in wrong for path in paths]
+            return iter([*opened, *closed])
+
+    for is_open, response in asyncio.run(scenario()):
+        if is_open:
+            assert response.status_code == 200
+        else:
+            problem(response, 401, "unauthorized")
+            assert response.headers["www-authenticate"] == "Bearer"

@@ -1,0 +1,209 @@
+"""The model repository: what is found, what is loaded, and everything that is refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.manifest import MANIFEST_FILE, describe
+from service.errors import ArtifactRejected, DeviceUnavailable, InferenceFailed
+from service.runtime.base import RuntimeOptions
+from service.runtime.repository import artifacts, load, read_manifest
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+CPU = RuntimeOptions("cpu", 1)
+NAMES = [
+    "draw", "ntm-associative-recall", "ntm-copy", "ntm-dynamic-ngrams", "ntm-priority-sort", "ntm-repeat-copy",
+    "stn-affine", "stn-projective", "stn-tps",
+]  # fmt: skip
+
+
+@pytest.fixture
+def artifact(repository: Path, tmp_path: Path) -> Path:
+    """A copy of an artifact that may be spoilt."""
+    return Path(shutil.copytree(repository / "ntm-copy" / "1", tmp_path / "ntm-copy" / "1"))
+
+
+def edit(artifact: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest, and nothing else."""
+    path = artifact / MANIFEST_FILE
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def vouch_for(artifact: Path, file: str) -> None:
+    """Put a file's new checksum into the manifest, as somebody would who means to deceive."""
+    described = describe(artifact / file).model_dump()
+    edit(artifact, lambda document: document["files"].__setitem__(file, described))
+
+
+# --- what is found ---
+
+
+def test_artifacts_are_found_by_their_manifests(repository: Path) -> None:
+    """In the order of names and versions."""
+    assert [folder.parent.name for folder in artifacts(repository)] == NAMES
+
+
+def test_folder_without_a_manifest_is_no_artifact(artifact: Path) -> None:
+    """What an export left behind that did not come to its end is not served."""
+    shutil.copytree(artifact, artifact.parent / "2")
+    (artifact.parent / "2" / MANIFEST_FILE).unlink()
+
+    assert list(artifacts(artifact.parent.parent)) == [artifact]
+
+
+@pytest.mark.parametrize("folder", ["", "absent"])
+def test_repository_without_artifacts_is_refused(tmp_path: Path, folder: str) -> None:
+    """An empty folder, or none."""
+    with pytest.raises(ArtifactRejected, match="holds no model"):
+        list(artifacts(tmp_path / folder))
+
+
+# --- what is loaded ---
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_graph_answers_its_golden_example(repository: Path, name: str, runtime: str) -> None:
+    """Loaded and verified in either runtime."""
+    model = load(repository / name / "1", runtime, CPU)
+
+    assert model.graphs.keys() == model.manifest.graphs.keys()
+    for graph in model.graphs.values():
+        graph.verify()
+        assert graph.initial.keys() == {spec.name for spec in graph.runtime.signature.state}
+
+
+@pytest.mark.parametrize("wrong", [0.5, np.nan])
+def test_answer_that_is_not_the_golden_one_is_refused(repository: Path, wrong: float) -> None:
+    """By the name of the output; a NaN fails as well."""
+    graph = load(repository / "ntm-copy" / "1", "onnxruntime", CPU).graphs["step"]
+    golden = dict(graph.golden)
+    golden["reads"] = golden["reads"] + np.float32(wrong)
+
+    with pytest.raises(InferenceFailed, match="reads differs from its golden output by"):
+        replace(graph, golden=golden).verify()
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.pt", "tensors.npz", "weights.safetensors", "README.md"])
+def test_file_that_was_changed_is_refused(artifact: Path, file: str) -> None:
+    """A single bit, in any file of the artifact."""
+    data = bytearray((artifact / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (artifact / file).write_bytes(data)
+
+    with pytest.raises(ArtifactRejected, match=f"{file} has sha256 .*, but the manifest vouches for"):
+        load(artifact, "onnxruntime", CPU)
+
+
+def test_file_that_is_missing_is_refused(artifact: Path) -> None:
+    """By its name."""
+    (artifact / "tensors.npz").unlink()
+
+    with pytest.raises(ArtifactRejected, match=r"tensors\.npz is missing"):
+        load(artifact, "onnxruntime", CPU)
+
+
+def test_graph_of_another_model_is_refused_by_its_signature(repository: Path, artifact: Path) -> None:
+    """A swapped file whose checksum was swapped with it still takes other tensors than the manifest says."""
+    shutil.copy(repository / "draw" / "1" / "model.onnx", artifact / "model.onnx")
+    vouch_for(artifact, "model.onnx")
+
+    with pytest.raises(ArtifactRejected, match="its manifest says"):
+        load(artifact, "onnxruntime", CPU)
+
+
+def test_script_of_another_model_is_refused_by_its_signature(repository: Path, artifact: Path) -> None:
+    """TorchScript knows the number of its inputs."""
+    shutil.copy(repository / "stn-affine" / "1" / "model.pt", artifact / "model.pt")
+    vouch_for(artifact, "model.pt")
+
+    with pytest.raises(ArtifactRejected, match="takes 1 tensors; its manifest says 6"):
+        load(artifact, "torchscript", CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda signature: signature["inputs"][0].update(dtype="uint8"), "its manifest says"),
+        (lambda signature: signature["outputs"][0].update(name="answers"), "its manifest says"),
+        (lambda signature: signature["state"].pop(), "its manifest says"),
+        (lambda signature: signature["inputs"][0].update(shape=["T", "B"]), "input inputs has 3 axes"),
+    ],
+)
+def test_manifest_whose_signature_is_not_the_graphs_is_refused(
+    artifact: Path, change: Callable[[dict[str, Any]], None], match: str
+) -> None:
+    """Names, types and the number of axes."""
+    edit(artifact, lambda document: change(document["graphs"]["step"]["signature"]))
+
+    with pytest.raises(ArtifactRejected, match=match):
+        load(artifact, "onnxruntime", CPU)
+
+
+def test_graph_that_was_not_exported_for_a_runtime_is_refused(artifact: Path) -> None:
+    """The message says how to have it."""
+    edit(artifact, lambda document: document["graphs"]["step"].update(torchscript=None))
+
+    load(artifact, "onnxruntime", CPU)
+    with pytest.raises(ArtifactRejected, match="has no step graph for torchscript; export it"):
+        load(artifact, "torchscript", CPU)
+
+
+def test_graph_that_the_manifest_does_not_vouch_for_is_refused(artifact: Path) -> None:
+    """A file outside of the checksums is not opened, wherever it lies."""
+    edit(artifact, lambda document: document["graphs"]["step"].update(onnx="../../elsewhere.onnx"))
+
+    with pytest.raises(ArtifactRejected, match="does not vouch for it"):
+        load(artifact, "onnxruntime", CPU)
+
+
+def test_tensors_the_manifest_does_not_vouch_for_are_refused(artifact: Path) -> None:
+    """Initial states and golden examples are held to their checksum as graphs are."""
+    edit(artifact, lambda document: document["files"].pop("tensors.npz"))
+    (artifact / "tensors.npz").write_bytes(b"swapped")
+
+    with pytest.raises(ArtifactRejected, match=r"tensors\.npz"):
+        load(artifact, "onnxruntime", CPU)
+
+
+@pytest.mark.parametrize("folder", ["ntm-copy/2", "ntm-copies/1"])
+def test_folder_of_another_name_is_refused(artifact: Path, tmp_path: Path, folder: str) -> None:
+    """A folder that was renamed would be served under a name that is not its own."""
+    renamed = shutil.copytree(artifact, tmp_path / "other" / folder)
+
+    with pytest.raises(ArtifactRejected, match="holds ntm-copy/1 by its manifest"):
+        read_manifest(Path(renamed))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "malformed at its root"),
+        ("{}", "malformed at name"),
+        ('{"name": "a", "version": 0}', "malformed at version"),
+    ],
+)
+def test_malformed_manifest_is_refused(artifact: Path, text: str, match: str) -> None:
+    """With the place."""
+    (artifact / MANIFEST_FILE).write_text(text)
+
+    with pytest.raises(ArtifactRejected, match=match):
+        read_manifest(artifact)
+
+
+def test_runtime_that_is_not_installed_is_refused(repository: Path) -> None:
+    """By its name."""
+    with pytest.raises(DeviceUnavailable, match="the runtime tensorrt is not installed"):
+        load(repository / "draw" / "1", "tensorrt", CPU)

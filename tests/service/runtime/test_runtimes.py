@@ -1,0 +1,159 @@
+"""Both runtimes: the same artifact, the same answers as eager PyTorch, whatever the batch and the segment."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export import parity
+from export.graphs import ExportGraph, graphs_of
+from export.manifest import Array
+from export.package import network_of
+from models.checkpoint import load as load_checkpoint
+from service.errors import ArtifactRejected, DeviceUnavailable
+from service.runtime.base import RuntimeOptions, allocate_outputs, compute
+from service.runtime.repository import LoadedModel, load
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+RUNTIMES = ("onnxruntime", "torchscript")
+GRAPHS = [
+    ("stn-affine", "rectify"),
+    ("stn-projective", "rectify"),
+    ("stn-tps", "rectify"),
+    ("draw", "generate"),
+    ("draw", "reconstruct"),
+    ("ntm-copy", "step"),
+    ("ntm-dynamic-ngrams", "step"),
+]
+CPU = RuntimeOptions("cpu", 1)
+TOLERANCE = {"float32": 2e-4, "uint8": 1}
+
+
+def loaded(repository: Path, name: str, runtime: str) -> LoadedModel:
+    return load(repository / name / "1", runtime, CPU)
+
+
+def exported(checkpoints: Path, name: str, graph: str) -> ExportGraph:
+    path = checkpoints / f"{name}.safetensors"
+    return graphs_of(network_of(load_checkpoint(path), path))[graph]
+
+
+def inputs_of(graph: ExportGraph, steps: int, rows: int) -> dict[str, Array]:
+    return {name: tensor.numpy() for name, tensor in parity.inputs_for(graph, steps, rows, seed=1).items()}
+
+
+def close(found: Array, expected: Array) -> None:
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(
+        found.astype(np.float64), expected.astype(np.float64), atol=TOLERANCE[str(found.dtype)], rtol=2e-4
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("name", "graph"), GRAPHS)
+def test_runtime_answers_what_eager_pytorch_does(
+    repository: Path, checkpoints: Path, name: str, graph: str, runtime: str, rows: int
+) -> None:
+    """Outputs and next states, by name."""
+    source = exported(checkpoints, name, graph)
+    inputs = inputs_of(source, 6, rows)
+
+    answer = compute(loaded(repository, name, runtime).graphs[graph].runtime, inputs)
+
+    expected = parity.reference(source, {key: torch.from_numpy(value) for key, value in inputs.items()})
+    assert answer.keys() == expected.keys()
+    for key, value in expected.items():
+        close(answer[key], value)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("name", "graph"), [entry for entry in GRAPHS if not entry[0].startswith("stn")])
+def test_two_segments_are_as_good_as_one(
+    repository: Path, checkpoints: Path, name: str, graph: str, runtime: str
+) -> None:
+    """What a sequence carries from one segment to the next is all that there is to carry."""
+    served = loaded(repository, name, runtime).graphs[graph].runtime
+    inputs = inputs_of(exported(checkpoints, name, graph), 7, 3)
+    per_step = [spec.name for spec in served.signature.inputs if spec.is_per_step]
+
+    whole = compute(served, inputs)
+    first = compute(served, inputs | {key: inputs[key][:3] for key in per_step})
+    state = {spec.name: first[f"next_{spec.name}"] for spec in served.signature.state}
+    second = compute(served, inputs | state | {key: inputs[key][3:] for key in per_step})
+
+    for spec in served.signature.outputs:
+        close(np.concatenate([first[spec.name], second[spec.name]]), whole[spec.name])
+    for spec in served.signature.state:
+        close(second[f"next_{spec.name}"], whole[f"next_{spec.name}"])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_bound_buffers_are_read_anew_at_every_call(repository: Path, checkpoints: Path, runtime: str) -> None:
+    """Bound once, called often: the call sees what the buffers hold by then, and fills the same outputs."""
+    served = loaded(repository, "ntm-copy", runtime).graphs["step"].runtime
+    inputs = inputs_of(exported(checkpoints, "ntm-copy", "step"), 4, 2)
+    buffers = {key: value.copy() for key, value in inputs.items()}
+    outputs = allocate_outputs(served.signature, 2, 4)
+    call = served.bind(buffers, outputs)
+
+    call()
+    first = outputs["probabilities"].copy()
+    buffers["inputs"][:] = 1 - inputs["inputs"]
+    call()
+
+    close(first, compute(served, inputs)["probabilities"])
+    close(outputs["probabilities"], compute(served, buffers)["probabilities"])
+    assert np.abs(outputs["probabilities"] - first).max() > 1e-3
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_rows_of_larger_buffers_can_be_bound(repository: Path, checkpoints: Path, runtime: str) -> None:
+    """A prefix of the slots' arrays is computed where it lies, and the rows behind it stay as they are."""
+    served = loaded(repository, "ntm-copy", runtime).graphs["step"].runtime
+    inputs = inputs_of(exported(checkpoints, "ntm-copy", "step"), 1, 8)
+    whole = compute(served, inputs)
+    outputs = {key: np.full_like(value, 7) for key, value in whole.items()}
+    per_step = {"inputs", *(spec.name for spec in served.signature.outputs)}
+
+    def first_rows(arrays: dict[str, Array]) -> dict[str, Array]:
+        return {key: value[:, :3] if key in per_step else value[:3] for key, value in arrays.items()}
+
+    served.bind(first_rows(inputs), first_rows(outputs))()
+
+    close(outputs["next_memory"][:3], whole["next_memory"][:3])
+    assert (outputs["next_memory"][3:] == 7).all()
+    assert (outputs["probabilities"][:, 3:] == 7).all()
+
+
+@pytest.mark.parametrize(("runtime", "provider"), [("onnxruntime", "CPUExecutionProvider"), ("torchscript", "cpu")])
+def test_runtime_says_what_computes(repository: Path, runtime: str, provider: str) -> None:
+    """In the runtime's own words."""
+    assert loaded(repository, "draw", runtime).graphs["generate"].runtime.provider == provider
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_cuda_that_is_not_there_is_refused(repository: Path, runtime: str) -> None:
+    """No silent fall-back to the CPU."""
+    import onnxruntime
+
+    if torch.cuda.is_available() or "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine could have CUDA")
+
+    with pytest.raises(DeviceUnavailable, match="device cuda was asked for, but this"):
+        load(repository / "draw" / "1", runtime, RuntimeOptions("cuda", 1))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_file_that_is_no_graph_is_refused(repository: Path, tmp_path: Path, runtime: str) -> None:
+    """Whatever the runtime raises becomes the one error for artifacts, with the file's name."""
+    from importlib import import_module
+
+    signature = loaded(repository, "draw", runtime).graphs["generate"].runtime.signature
+    path = tmp_path / "model.graph"
+    path.write_bytes(b"seven, drawn in words")
+
+    with pytest.raises(ArtifactRejected, match=r"model\.graph is no graph that"):
+        import_module(f"service.runtime.{runtime}").load(str(path), signature, CPU)

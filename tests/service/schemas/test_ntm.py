@@ -1,0 +1,97 @@
+"""What `/ntm/{task}` is asked: ranges, and random episodes that are within them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from service.errors import InvalidParameter
+from service.schemas.ntm import TASKS, AssociativeRecallBody, CopyBody, PrioritySortBody, RandomQuery
+from service.tasks.ntm import SORTED_VECTORS
+
+VECTOR = [0, 1] * 4
+ITEM = [[0, 1, 0, 1, 0, 1]] * 3
+SIZES: dict[str, dict[str, tuple[int, int, int]]] = {
+    "copy": {"length": (1, 128, 20)},
+    "repeat-copy": {"length": (1, 128, 10), "repeats": (1, 32, 10)},
+    "associative-recall": {"items": (2, 32, 6)},
+    "dynamic-ngrams": {"length": (6, 1024, 200)},
+    "priority-sort": {"length": (1, 32, 20)},
+}
+"""By task and word: smallest, largest and default."""
+
+
+@st.composite
+def random_queries(draw: st.DrawFn) -> tuple[str, RandomQuery]:
+    task = draw(st.sampled_from(sorted(TASKS)))
+    sizes = {name: draw(st.integers(low, high)) for name, (low, high, _) in SIZES[task].items()}
+    return task, TASKS[task][1](**sizes)
+
+
+@given(asked=random_queries(), seed=st.integers(0, 2**32))
+@settings(max_examples=30, deadline=None)
+def test_random_episode_is_one_that_a_client_could_have_sent(asked: tuple[str, RandomQuery], seed: int) -> None:
+    """It is not validated when it is made, so that it is here."""
+    task, query = asked
+
+    body = query.body(np.random.default_rng(seed))
+
+    episode = TASKS[task][0].model_validate(body.model_dump()).episode()
+    assert episode.task == task
+    np.testing.assert_array_equal(episode.inputs, body.episode().inputs)
+    np.testing.assert_array_equal(episode.expected, query.body(np.random.default_rng(seed)).episode().expected)
+
+
+@pytest.mark.parametrize("task", SIZES)
+def test_sizes_have_the_contracts_ranges_and_defaults(task: str) -> None:
+    """The ends are allowed, what lies beyond is not, and the words are those of the task."""
+    query = TASKS[task][1]
+
+    for name, (low, high, default) in SIZES[task].items():
+        assert getattr(query(), name) == default
+        for allowed in (low, high):
+            assert getattr(query(**{name: allowed}), name) == allowed
+        for refused in (low - 1, high + 1):
+            with pytest.raises(ValidationError, match=name):
+                query(**{name: refused})
+
+
+@pytest.mark.parametrize("wrong", [2, -1, 0.5, "1", None, [1]])
+def test_bit_is_zero_or_one(wrong: Any) -> None:
+    """Nothing else becomes a bit, not by rounding and not by parsing."""
+    with pytest.raises(ValidationError, match="should be 0 or 1"):
+        CopyBody(sequence=[[*VECTOR[:7], wrong]])
+
+
+@pytest.mark.parametrize("count", [2, 5, 32])
+def test_query_is_below_the_last_item(count: int) -> None:
+    """The last item has no successor; all others have."""
+    AssociativeRecallBody(items=[ITEM] * count, query=count - 2).episode()
+
+    with pytest.raises((InvalidParameter, ValidationError), match="query"):
+        AssociativeRecallBody(items=[ITEM] * count, query=count - 1).episode()
+
+
+def test_every_vector_has_a_priority() -> None:
+    """As many, and the message says how many."""
+    with pytest.raises(InvalidParameter, match="priorities must be as many as the vectors, 3, not 2"):
+        PrioritySortBody(vectors=[VECTOR] * 3, priorities=[0.1, 0.2]).episode()
+
+
+@pytest.mark.parametrize("wrong", [-1.01, 1.01, float("nan"), float("inf")])
+def test_priority_is_between_minus_one_and_one(wrong: float) -> None:
+    """And a number."""
+    with pytest.raises(ValidationError, match=r"priorities\.0"):
+        PrioritySortBody(vectors=[VECTOR], priorities=[wrong])
+
+
+@pytest.mark.parametrize(("count", "sorted_count"), [(1, 1), (16, 16), (17, 16), (32, 16)])
+def test_at_most_sixteen_vectors_are_sorted(count: int, sorted_count: int) -> None:
+    """As in training."""
+    episode = PrioritySortBody(vectors=[VECTOR] * count, priorities=[0.0] * count).episode()
+
+    assert len(episode.expected) == sorted_count <= SORTED_VECTORS
+    assert episode.steps == count + 1 + sorted_count

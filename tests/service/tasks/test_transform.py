@@ -1,0 +1,52 @@
+"""Grids in NumPy are the grids of training, and can be moved from the square to the picture."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.stn.transformer import grid_generator
+from service.tasks.transform import Kind, rescaled, source_points
+
+KINDS = list(Kind)
+
+
+def theta_of(kind: Kind, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """A transformation at some distance of the identity."""
+    identity = grid_generator(kind.value).identity.numpy()
+    return (identity + np.random.default_rng(seed).normal(0, 0.2, len(identity))).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", KINDS)
+def test_source_points_are_those_of_the_training_grid(kind: Kind, seed: int) -> None:
+    """For any theta and any target, inside the picture, on its edge and outside."""
+    theta = theta_of(kind, seed)
+    target = np.random.default_rng(seed + 10).uniform(-2, 2, (50, 2))
+
+    found = source_points(kind, theta, target)
+
+    grid = grid_generator(kind.value)
+    expected = grid(torch.from_numpy(theta)[None], torch.from_numpy(target).float())[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_identity_leaves_points_where_they_are(kind: Kind) -> None:
+    """Also between and beyond the control points of a spline."""
+    target = np.random.default_rng(1).uniform(-1.5, 1.5, (4, 5, 2))
+
+    found = source_points(kind, grid_generator(kind.value).identity.numpy(), target)
+
+    assert found.shape == (4, 5, 2)
+    np.testing.assert_allclose(found, target, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rescaled_theta_scales_the_source_points(kind: Kind) -> None:
+    """Each coordinate by its own scale, at every target point."""
+    theta = theta_of(kind, 7)
+    target = np.random.default_rng(2).uniform(-1, 1, (20, 2))
+
+    found = source_points(kind, rescaled(kind, theta, 1.0, 2.5), target)
+
+    np.testing.assert_allclose(found, source_points(kind, theta, target) * (1.0, 2.5), atol=1e-9)

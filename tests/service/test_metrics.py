@@ -1,0 +1,145 @@
+"""Metrics: what is heard is what Prometheus reads."""
+
+import os
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service import metrics as module
+from service.engine.batcher import CloseReason
+from service.engine.report import BatchReport
+from service.metrics import Metrics
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return samples(metrics)[name, frozenset(labels.items())]
+
+
+def report(**changes: int) -> BatchReport:
+    numbers = {"rows": 3, "steps": 4, "padding_rows": 2, "failed_rows": 0, **changes}
+    return BatchReport(reason=CloseReason.FULL, compute_seconds=0.003, **numbers)
+
+
+def test_every_name_has_the_prefix_a_help_and_base_units() -> None:
+    """One prefix for all, `_seconds` and `_bytes` and no other units, counters that end in `_total`."""
+    families = list(text_string_to_metric_families(Metrics().exposition().decode()))
+
+    assert len(families) > 20
+    for family in families:
+        assert family.name.startswith("glimpse_")
+        assert family.documentation
+        assert not family.name.endswith(("_ms", "_milliseconds", "_mb"))
+        if family.type == "counter":
+            assert all(sample.name.endswith(("_total", "_created")) for sample in family.samples)
+
+
+def test_batch_counts_live_rows_and_padding_apart() -> None:
+    """Three rows of four steps, of which two row-steps were padding, are ten steps."""
+    metrics = Metrics()
+
+    metrics.listener("draw").on_batch(report())
+
+    assert value(metrics, "glimpse_steps_total", model="draw") == 10
+    assert value(metrics, "glimpse_padding_rows_total", model="draw") == 2
+    assert value(metrics, "glimpse_batches_total", model="draw", reason="full") == 1
+    assert value(metrics, "glimpse_batch_size_sum", model="draw") == 3
+    assert value(metrics, "glimpse_batch_seconds_sum", model="draw") == pytest.approx(0.003)
+    assert value(metrics, "glimpse_failures_total", model="draw") == 0
+
+
+def test_everything_else_that_is_heard_is_told() -> None:
+    """Failures, gauges of queue and slots, cancellations and missed deadlines, a model each."""
+    metrics = Metrics()
+    draw, other = metrics.listener("draw"), metrics.listener("ntm-copy")
+
+    draw.on_batch(report(failed_rows=2))
+    draw.on_queue(7)
+    draw.on_queue(5)
+    draw.on_slots(3)
+    draw.on_cancelled(4)
+    draw.on_deadline_missed(6)
+    other.on_queue(1)
+
+    assert value(metrics, "glimpse_failures_total", model="draw") == 2
+    assert value(metrics, "glimpse_queue_depth", model="draw") == 5
+    assert value(metrics, "glimpse_queue_depth", model="ntm-copy") == 1
+    assert value(metrics, "glimpse_slots_occupied", model="draw") == 3
+    assert value(metrics, "glimpse_cancellations_total", model="draw") == 4
+    assert value(metrics, "glimpse_deadline_misses_total", model="draw") == 6
+    assert value(metrics, "glimpse_deadline_misses_total", model="ntm-copy") == 0
+
+
+def test_exchange_is_counted_by_route_model_and_code() -> None:
+    """Its stages are observed only where time was spent."""
+    metrics = Metrics()
+
+    for _ in range(2):
+        metrics.observe_exchange("/ntm/copy", "ntm-copy", 200, 0.02, {"decode": 0.001, "queue": 0.0})
+    metrics.observe_exchange("/ntm/copy", "", 422, 0.001, dict.fromkeys(module.STAGES, 0.0))
+
+    assert value(metrics, "glimpse_requests_total", route="/ntm/copy", model="ntm-copy", code="200") == 2
+    assert value(metrics, "glimpse_requests_total", route="/ntm/copy", model="", code="422") == 1
+    assert value(metrics, "glimpse_request_seconds_count", route="/ntm/copy") == 3
+    assert value(metrics, "glimpse_request_seconds_sum", route="/ntm/copy") == pytest.approx(0.041)
+    assert value(metrics, "glimpse_decode_seconds_count", route="/ntm/copy") == 2
+    assert value(metrics, "glimpse_queue_seconds_count", route="/ntm/copy") == 0
+
+
+def test_buckets_of_seconds_begin_at_a_tenth_of_a_millisecond() -> None:
+    """And tell apart what takes half a millisecond from what takes one."""
+    metrics = Metrics()
+    metrics.observe_exchange("/livez", "", 200, 0.0004, {})
+
+    def bucket(bound: str) -> float:
+        return value(metrics, "glimpse_request_seconds_bucket", route="/livez", le=bound)
+
+    assert bucket("0.0001") == 0
+    assert bucket("0.0002") == 0
+    assert bucket("0.0005") == 1
+    assert bucket("30.0") == bucket("+Inf") == 1
+
+
+def test_figures_of_the_process_are_brought_up_to_date_for_every_look() -> None:
+    """Processor time and memory are those of now."""
+    metrics = Metrics()
+
+    first = value(metrics, "glimpse_process_cpu_seconds")
+    assert sum(range(3_000_000)) > 0
+    second = value(metrics, "glimpse_process_cpu_seconds")
+
+    assert 0 < first < second
+    assert 10e6 < value(metrics, "glimpse_process_resident_memory_bytes") < 100e9
+
+
+def test_two_applications_in_a_process_do_not_share_metrics() -> None:
+    """Each has a registry of its own."""
+    one, other = Metrics(), Metrics()
+
+    one.ready.set(1)
+
+    assert value(one, "glimpse_ready") == 1
+    assert value(other, "glimpse_ready") == 0
+
+
+def test_gauges_of_processes_that_are_gone_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker process that was killed leaves counters, which still count, and gauges, which do not."""
+    monkeypatch.setenv(module.MULTIPROCESS_VARIABLE, str(tmp_path))
+    gone, here = 2**22 + 1, os.getpid()
+    for pid in (gone, here):
+        for kind in ("gauge_livesum", "counter"):
+            (tmp_path / f"{kind}_{pid}.db").touch()
+
+    module._forget_dead_processes(tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"counter_{gone}.db", f"counter_{here}.db", f"gauge_livesum_{here}.db",
+    }  # fmt: skip

@@ -1,0 +1,135 @@
+"""Settings: from the environment, once, and refused where they make no sense."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import SHIPPED_MODELS, Batching, Limits, Settings, granted_cpus
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("GLIMPSE_"):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_serve_the_shipped_models_to_this_machine_alone() -> None:
+    """Nothing is to be set to try it out, and nothing is open to the world."""
+    settings = Settings()
+
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
+    assert settings.models == SHIPPED_MODELS
+    assert (settings.runtime, settings.device, settings.api_keys) == ("onnxruntime", "auto", ())
+    assert settings.limits.pixels < 100_000_000
+
+
+def test_environment_wins_over_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also in groups, whose names are joined by two underscores."""
+    for name, value in {
+        "MODELS": str(tmp_path),
+        "PORT": "9000",
+        "DEVICE": "cuda",
+        "DRAW__SLOTS": "128",
+        "LIMITS__TIMEOUT_SECONDS": "2.5",
+    }.items():
+        monkeypatch.setenv(f"GLIMPSE_{name}", value)
+
+    settings = Settings()
+
+    assert (settings.models, settings.port, settings.device) == (tmp_path, 9000, "cuda")
+    assert settings.draw == Batching(slots=128)
+    assert settings.stn == Batching()
+    assert settings.limits == Limits(timeout_seconds=2.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "80000"),
+        ("PORT", "http"),
+        ("DEVICE", "tpu"),
+        ("RUNTIME", "tensorrt"),
+        ("WORKERS", "0"),
+        ("LOG_LEVEL", "loud"),
+        ("STALL_SECONDS", "0"),
+        ("DRAIN_SECONDS", "-1"),
+        ("DRAW__SLOTS", "0"),
+        ("STN__MAX_QUEUE_DELAY_SECONDS", "2"),
+        ("NTM__SLOT", "64"),
+        ("LIMITS__BODY_BYTES", "10"),
+        ("LIMITS__TIMEOUT_SECONDS", "0"),
+    ],
+)
+def test_setting_out_of_range_or_misspelt_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """At the start, not at the first request."""
+    monkeypatch.setenv(f"GLIMPSE_{name}", value)
+
+    with pytest.raises(ValidationError, match=name.lower().replace("__", r"\.")):
+        Settings()
+
+
+def test_settings_are_immutable() -> None:
+    """They are read once, and passed down as values."""
+    settings = Settings()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 9000  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.draw.slots = 1  # type: ignore[misc]
+
+
+def test_upload_that_no_queue_could_hold_is_not_allowed() -> None:
+    """As many files as a client may send must fit into the queue at once."""
+    with pytest.raises(ValidationError, match=r"limits\.files .1000. must be at most stn\.queue_rows .64."):
+        Settings(limits=Limits(files=1000), stn=Batching(queue_rows=64))
+
+
+def test_policy_of_a_graph_without_steps_has_segments_of_one() -> None:
+    """Numbers of segments are for recurrent graphs; slots and queue for all."""
+    batching = Batching(slots=8, queue_rows=100, shortest_segment=3, longest_segment=9, stream_segment=5)
+
+    recurrent, still = batching.policy(is_recurrent=True), batching.policy(is_recurrent=False)
+
+    assert (recurrent.shortest_segment, recurrent.longest_segment, recurrent.stream_segment) == (3, 9, 5)
+    assert (still.shortest_segment, still.longest_segment, still.stream_segment) == (1, 1, 1)
+    assert (recurrent.slots, recurrent.queue_rows) == (still.slots, still.queue_rows) == (8, 100)
+
+
+def test_shortest_segment_is_never_longer_than_the_longest() -> None:
+    """Whichever of the two was set."""
+    assert Batching(shortest_segment=8, longest_segment=2).policy(is_recurrent=True).shortest_segment == 2
+
+
+@pytest.mark.parametrize(
+    ("quota", "affinity", "granted"),
+    [
+        ("max 100000", 8, 8),
+        ("400000 100000", 8, 4),
+        ("400000 100000", 2, 2),
+        ("50000 100000", 8, 1),
+        ("150000 100000", 8, 1),
+        ("nonsense", 8, 8),
+        (None, 8, 8),
+    ],
+)
+def test_cpus_are_those_of_the_control_group(
+    monkeypatch: pytest.MonkeyPatch, quota: str | None, affinity: int, granted: int
+) -> None:
+    """A container on a machine of many cores does not start a thread for each of them."""
+
+    def read_text(self: Path, *_: object) -> str:
+        if quota is None:
+            raise FileNotFoundError(self)
+        return quota
+
+    reader: Callable[..., str] = read_text
+    monkeypatch.setattr(Path, "read_text", reader)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)))
+
+    assert granted_cpus() == granted
