@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from starlette.types import Send
 
+from export.manifest import Array
 from service.api.answer import Answer
 from service.api.catalogue import ServedModel
 from service.api.context import Context, json_answer
@@ -266,7 +267,7 @@ def _json(
 
 
 def _npz(request: Request, drawings: list[draw.Drawing], seed: int, headers: dict[str, str]) -> Answer:
-    arrays = {
+    arrays: dict[str, Array] = {
         "frames": np.stack([drawing.frames for drawing in drawings]),
         "attention": np.stack([drawing.write_windows for drawing in drawings]),
         "seed": np.array(seed),
@@ -276,5 +277,5 @@ def _npz(request: Request, drawings: list[draw.Drawing], seed: int, headers: dic
     if reading:
         arrays["reading"] = np.stack(reading)
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]
     return Answer(file.getvalue(), NPZ, headers=headers)
