@@ -4,13 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test check format pictures clean
+.PHONY: serve test test-container check format pictures clean
 
 serve: $(VENV)/.installed-serve  ## Serve the shipped models on http://127.0.0.1:8000, on the CPU
 	$(BIN)/glimpse serve
 
 test: $(VENV)/.installed-dev  ## Run the tests
 	$(BIN)/pytest
+
+test-container:  ## Build the container image, run it and ask it; needs Docker
+	tests/container.sh
 
 check: $(VENV)/.installed-dev  ## Lint, types and import contracts
 	$(BIN)/ruff check .

@@ -155,6 +155,7 @@ class Metrics:
 
     def listener(self, model: str) -> "EngineListener":
         """What feeds an engine's reports into these metrics."""
+        self.worker_restarts.labels(model)  # there from the start, at 0: a rise is seen from the first one on
         return EngineListener(self, model)
 
 

@@ -3,7 +3,6 @@
 import atexit
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Mapping
 
@@ -29,8 +28,8 @@ def serve(given: Mapping[str, object]) -> int:
         directory = tempfile.mkdtemp(prefix="glimpse-metrics-")
         os.environ[MULTIPROCESS_VARIABLE] = directory
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    # uvicorn raises a signal anew once it has shut down cleanly; that is success, not death by signal.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # ONNX Runtime reports home unless told not to, before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     uvicorn.run(
         "service.app:create",
         factory=True,

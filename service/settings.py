@@ -108,10 +108,19 @@ class Settings(BaseSettings):
 def granted_cpus() -> int:
     """CPUs that this process may use: its affinity, cut by the control group's quota."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cpu_quota(Path("/sys/fs/cgroup"))
+    return affinity if quota is None else max(1, min(affinity, int(quota)))
+
+
+def _cpu_quota(control_group: Path) -> float | None:
+    """CPUs that a control group grants, of either version; None without a limit."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if (control_group / "cpu.max").exists():
+            granted, period = (control_group / "cpu.max").read_text().split()
+        else:
+            granted, period = (
+                (control_group / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            )
+        return None if granted == "max" or int(granted) < 0 else int(granted) / int(period)
     except (OSError, ValueError):
-        return affinity
-    if quota == "max":
-        return affinity
-    return max(1, min(affinity, int(quota) // int(period)))
+        return None

@@ -1,0 +1,35 @@
+"""What is deployed agrees with the service: files that no other test reads, and that nothing else would keep true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.metrics import Metrics
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "path", ["deploy/alerts.yml", "deploy/alerts.test.yml", "deploy/grafana/dashboards/glimpse.json"]
+)
+def test_metrics_that_are_watched_are_metrics_of_the_service(path: str) -> None:
+    """Every metric that an alert or a panel names is one that the service exposes."""
+    exposed = set(re.findall(r"^# TYPE (\w+)", Metrics().exposition().decode(), re.MULTILINE))
+
+    watched = {
+        re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\bglimpse_\w+", (ROOT / path).read_text())
+    }
+
+    assert watched
+    assert watched <= exposed
+
+
+def test_compose_waits_longer_than_a_shutdown_takes() -> None:
+    """The grace period is longer than the drain and the time that the server then gives to answers being sent."""
+    grace = re.search(r"^ *stop_grace_period: (\d+)s$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+
+    assert grace is not None
+    settings = Settings()
+    assert int(grace[1]) > settings.drain_notice_seconds + 2 * settings.drain_seconds
