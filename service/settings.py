@@ -105,10 +105,10 @@ class Settings(BaseSettings):
         return self
 
 
-def granted_cpus() -> int:
+def granted_cpus(control_group: Path = Path("/sys/fs/cgroup")) -> int:
     """CPUs that this process may use: its affinity, cut by the control group's quota."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cpu_quota(Path("/sys/fs/cgroup"))
+    quota = _cpu_quota(control_group)
     return affinity if quota is None else max(1, min(affinity, int(quota)))
 
 

@@ -1,7 +1,6 @@
 """Settings: from the environment, once, and refused where they make no sense."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,29 +106,27 @@ def test_shortest_segment_is_never_longer_than_the_longest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quota", "affinity", "granted"),
+    ("files", "affinity", "granted"),
     [
-        ("max 100000", 8, 8),
-        ("400000 100000", 8, 4),
-        ("400000 100000", 2, 2),
-        ("50000 100000", 8, 1),
-        ("150000 100000", 8, 1),
-        ("nonsense", 8, 8),
-        (None, 8, 8),
+        ({"cpu.max": "max 100000"}, 8, 8),
+        ({"cpu.max": "400000 100000"}, 8, 4),
+        ({"cpu.max": "400000 100000"}, 2, 2),
+        ({"cpu.max": "50000 100000"}, 8, 1),
+        ({"cpu.max": "150000 100000"}, 8, 1),
+        ({"cpu.max": "nonsense"}, 8, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 8, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8, 8),
+        ({}, 8, 8),
     ],
 )
 def test_cpus_are_those_of_the_control_group(
-    monkeypatch: pytest.MonkeyPatch, quota: str | None, affinity: int, granted: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], affinity: int, granted: int
 ) -> None:
-    """A container on a machine of many cores does not start a thread for each of them."""
-
-    def read_text(self: Path, *_: object) -> str:
-        if quota is None:
-            raise FileNotFoundError(self)
-        return quota
-
-    reader: Callable[..., str] = read_text
-    monkeypatch.setattr(Path, "read_text", reader)
+    """A container on a machine of many cores does not start a thread for each of them, in either version of groups."""
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)))
 
-    assert granted_cpus() == granted
+    assert granted_cpus(tmp_path) == granted
