@@ -30,7 +30,7 @@ class Batching(_Group):
     """How long an idle worker waits for company. 0 never wastes time; more can raise throughput on a GPU."""
     shortest_segment: int = Field(4, ge=1, le=64)
     """Steps that a segment has at least while somebody waits. More is more throughput, and a longer wait for a slot."""
-    longest_segment: int = Field(16, ge=1, le=256)
+    longest_segment: int = Field(8, ge=1, le=256)
     """Steps that a segment has at most. More is more throughput, and a longer wait for whoever comes in between."""
     stream_segment: int = Field(4, ge=1, le=256)
     """The same, while somebody watches the steps as they are computed."""

@@ -26,6 +26,10 @@ class Sequence:
     request: "Request"
     row: int
     steps_done: int = 0
+    shown: Mapping[str, Array] = field(default_factory=dict)
+    """Its own inputs a step, [T ...] by name; cut out when it enters a slot."""
+    kept: Mapping[str, Array] = field(default_factory=dict)
+    """Where its outputs a step go, likewise."""
 
     @property
     def steps_left(self) -> int:

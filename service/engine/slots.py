@@ -11,6 +11,7 @@ left.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,18 +29,18 @@ class Slots:
         self._runtime = runtime
         self._initial = initial
         self._row_inputs = [spec for spec in signature.inputs if not spec.is_per_step]
-        self._step_inputs = [spec for spec in signature.inputs if spec.is_per_step]
         self._row_outputs = [spec for spec in signature.outputs if not spec.is_per_step]
-        self._step_outputs = [spec for spec in signature.outputs if spec.is_per_step]
         self._state_names = [spec.name for spec in signature.state]
         self._rows = {spec.name: np.zeros(shape_of(spec, slots, 1), spec.dtype) for spec in self._row_inputs}
         self._states = tuple(
             {spec.name: np.zeros(shape_of(spec, slots, 1), spec.dtype) for spec in signature.state} for _ in range(2)
         )
         self._answers = {spec.name: np.zeros(shape_of(spec, slots, 1), spec.dtype) for spec in self._row_outputs}
-        # The steps of a segment lie one after the other for whatever number of rows, so these are cut to size flat.
-        self._steps = {
-            spec.name: _Flat(spec, slots, longest_segment) for spec in (*self._step_inputs, *self._step_outputs)
+        self._step_inputs = {
+            spec.name: _Steps(spec, slots, longest_segment) for spec in signature.inputs if spec.is_per_step
+        }
+        self._step_outputs = {
+            spec.name: _Steps(spec, slots, longest_segment) for spec in signature.outputs if spec.is_per_step
         }
         self._now = 0
         self._bound: dict[tuple[int, int, int, int], Bound] = {}
@@ -75,33 +76,29 @@ class Slots:
         self._answer(running, first, steps)
 
     def _show(self, running: list[Sequence], steps: int) -> None:
-        for spec in self._step_inputs:
-            view = self._steps[spec.name].view(len(running), steps)
-            for row, sequence in enumerate(running):
-                given = sequence.request.inputs[spec.name][
-                    sequence.steps_done : sequence.steps_done + steps, sequence.row
-                ]
-                view[: len(given), row] = given
-                if len(given) < steps:
+        for name, buffer in self._step_inputs.items():
+            for slot, sequence in zip(buffer.cut(len(running), steps).rows, running, strict=True):
+                given = sequence.shown[name][sequence.steps_done : sequence.steps_done + steps]
+                if len(given) == steps:
+                    slot[:] = given
+                else:
                     # Padding repeats the sequence's own last step. What an earlier segment left there is another
                     # request's, and may be what made it fail.
-                    view[len(given) :, row] = given[-1]
+                    slot[: len(given)] = given
+                    slot[len(given) :] = given[-1]
 
     def _answer(self, running: list[Sequence], first: int, steps: int) -> None:
-        for row, sequence in enumerate(running):
-            request = sequence.request
-            if request.is_settled:
-                continue
-            begin = sequence.steps_done
-            end = min(begin + steps, request.steps)
-            for spec in self._step_outputs:
-                if (kept := request.outputs.get(spec.name)) is not None:
-                    view = self._steps[spec.name].view(len(running), steps)
-                    kept[begin:end, sequence.row] = view[: end - begin, row]
-            if end == request.steps:
-                for spec in self._row_outputs:
-                    if (kept := request.outputs.get(spec.name)) is not None:
-                        kept[sequence.row] = self._answers[spec.name][first + row]
+        for name, buffer in self._step_outputs.items():
+            for slot, sequence in zip(buffer.cut(len(running), steps).rows, running, strict=True):
+                kept = sequence.kept.get(name)
+                if kept is not None and not sequence.request.is_settled:
+                    here = kept[sequence.steps_done : sequence.steps_done + steps]
+                    here[:] = slot[: len(here)]
+        for spec in self._row_outputs:
+            for answer, sequence in zip(self._answers[spec.name][first:], running, strict=False):
+                kept = sequence.request.outputs.get(spec.name)
+                if kept is not None and sequence.steps_left <= steps and not sequence.request.is_settled:
+                    kept[sequence.row] = answer
 
     def _bind(self, rows: int, first: int, steps: int) -> Bound:
         key = (rows, first, steps, self._now)
@@ -112,8 +109,8 @@ class Slots:
             inputs = {name: array[first:last] for name, array in (self._rows | before).items()}
             outputs = {name: array[first:last] for name, array in self._answers.items()}
             outputs |= {f"next_{name}": array[first:last] for name, array in after.items()}
-            inputs |= {spec.name: self._steps[spec.name].view(rows, steps) for spec in self._step_inputs}
-            outputs |= {spec.name: self._steps[spec.name].view(rows, steps) for spec in self._step_outputs}
+            inputs |= {name: buffer.cut(rows, steps).whole for name, buffer in self._step_inputs.items()}
+            outputs |= {name: buffer.cut(rows, steps).whole for name, buffer in self._step_outputs.items()}
             bound = self._bound[key] = self._runtime.bind(inputs, outputs)
         return bound
 
@@ -126,21 +123,36 @@ class Slots:
         state = self._states[self._now]
         for name in self._state_names:
             state[name][slot] = self._initial[name]
+        request, row = sequence.request, sequence.row
         for spec in self._row_inputs:
-            self._rows[spec.name][slot] = sequence.request.inputs[spec.name][sequence.row]
+            self._rows[spec.name][slot] = request.inputs[spec.name][row]
+        # Cut out once: cutting costs as much as copying a few steps does.
+        sequence.shown = {name: request.inputs[name][:, row] for name in self._step_inputs}
+        sequence.kept = {name: request.outputs[name][:, row] for name in self._step_outputs if name in request.outputs}
 
 
-class _Flat:
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A segment's part of a buffer."""
+
+    whole: Array
+    """[T, B, ...], contiguous."""
+    rows: list[Array]
+    """[T, ...] for each row."""
+
+
+class _Steps:
     """A buffer for up to `steps` x `rows` values, cut to contiguous arrays of any smaller segment."""
 
     def __init__(self, spec: TensorSpec, rows: int, steps: int) -> None:
         self._spec = spec
         self._buffer = np.zeros(int(np.prod(shape_of(spec, rows, steps))), spec.dtype)
-        self._views: dict[tuple[int, int], Array] = {}
+        self._cuts: dict[tuple[int, int], _Cut] = {}
 
-    def view(self, rows: int, steps: int) -> Array:
-        view = self._views.get((rows, steps))
-        if view is None:
+    def cut(self, rows: int, steps: int) -> _Cut:
+        found = self._cuts.get((rows, steps))
+        if found is None:
             shape = shape_of(self._spec, rows, steps)
-            view = self._views[rows, steps] = self._buffer[: int(np.prod(shape))].reshape(shape)
-        return view
+            whole = self._buffer[: int(np.prod(shape))].reshape(shape)
+            found = self._cuts[rows, steps] = _Cut(whole, [whole[:, row] for row in range(rows)])
+        return found
