@@ -53,6 +53,13 @@ def serve(
     runtime: Annotated[str | None, typer.Option(help="onnxruntime or torchscript; GLIMPSE_RUNTIME.")] = None,
 ) -> None:
     """Serve the models over HTTP."""
+    import signal
+    import sys
+
+    # Until the server takes over, and again once it has shut down cleanly (it raises the signal anew), SIGTERM means
+    # success; without a handler, the first process of a container would not hear it at all.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
     from service import server
 
     given: dict[str, Any] = {
@@ -260,6 +267,24 @@ def models(
         size = sum(file.bytes for file in manifest.files.values()) / 1e6
         score = manifest.metrics.get("score", float("nan"))
         print(f"{manifest.name:24} {manifest.version:3}  {size:6.2f} MB  score {score:.4g}")
+
+
+@app.command()
+def bench(
+    scenario: Annotated[
+        str, typer.Argument(help="stn, draw, ntm or mixed; overload; baselines, without HTTP; or all of it.")
+    ] = "all",
+    url: Annotated[str | None, typer.Option(help="A service that runs; one is started when absent.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the service that is started.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of every measurement.")] = 10.0,
+    connections: Annotated[int, typer.Option(min=1, help="Of a workload; at most, with --rate.")] = 64,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Requests a second, answered or not.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for benchmarks.md and its picture.")] = None,
+) -> None:
+    """Measure throughput and latency, with what they are to be compared with."""
+    from benchmarks import suite
+
+    suite.bench(scenario, url=url, workers=workers, seconds=seconds, connections=connections, rate=rate, out=out)
 
 
 def _train(

@@ -7,6 +7,7 @@ answered. It finds the throughput; its latency is flattered, because a slow serv
 are waiting, the next free one takes it, and its latency counts from when it was due.
 """
 
+import math
 from typing import Protocol, Self
 
 import numpy as np
@@ -30,7 +31,11 @@ class Arrivals(Protocol):
         ...
 
     def is_over(self, now: float) -> bool:
-        """Whether nothing will be due from now on."""
+        """Whether nothing is to be sent from now on."""
+        ...
+
+    def left(self) -> list[float]:
+        """When those requests were due that were never sent."""
         ...
 
 
@@ -42,8 +47,8 @@ class ClosedLoop:
         self._left = count
 
     def take(self, now: float) -> float | None:
-        """`now`, from the begin to the end."""
-        if now < 0 or self.is_over(now):
+        """`now`, until the end."""
+        if self.is_over(now):
             return None
         if self._left is not None:
             self._left -= 1
@@ -57,21 +62,26 @@ class ClosedLoop:
         """Whether the time or the number is used up."""
         return now >= self.seconds or self._left == 0
 
+    def left(self) -> list[float]:
+        """None: nothing is due without a connection."""
+        return []
+
 
 class OpenLoop:
-    """Requests are due at given times."""
+    """Requests are due at given times; what could not be sent before `until` never is."""
 
-    def __init__(self, times: NDArray[np.float64], seconds: float) -> None:
+    def __init__(self, times: NDArray[np.float64], seconds: float, until: float = math.inf) -> None:
         self.seconds = seconds
+        self._until = until
         self._times: list[float] = times.tolist()
         self._next = 0
 
     @classmethod
-    def poisson(cls, rate: float, seconds: float, *, seed: int = 1) -> Self:
+    def poisson(cls, rate: float, seconds: float, *, until: float = math.inf, seed: int = 1) -> Self:
         """Independent arrivals, `rate` a second."""
         generator = np.random.default_rng(seed)
         # Given their number, the arrivals of a Poisson process are uniform.
-        return cls(np.sort(generator.uniform(0, seconds, generator.poisson(rate * seconds))), seconds)
+        return cls(np.sort(generator.uniform(0, seconds, generator.poisson(rate * seconds))), seconds, until)
 
     @classmethod
     def constant(cls, rate: float, seconds: float) -> Self:
@@ -81,7 +91,7 @@ class OpenLoop:
     def take(self, now: float) -> float | None:
         """The oldest that is due."""
         due = self.wake_at()
-        if due is None or due > now:
+        if due is None or due > now or now >= self._until:
             return None
         self._next += 1
         return due
@@ -90,6 +100,10 @@ class OpenLoop:
         """When the next is due."""
         return None if self._next == len(self._times) else self._times[self._next]
 
-    def is_over(self, now: float) -> bool:  # noqa: ARG002
-        """Whether all have been taken."""
-        return self._next == len(self._times)
+    def is_over(self, now: float) -> bool:
+        """Whether all have been taken, or it is too late."""
+        return self._next == len(self._times) or now >= self._until
+
+    def left(self) -> list[float]:
+        """Those that were due and not taken."""
+        return self._times[self._next :]

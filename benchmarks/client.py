@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from itertools import cycle
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -88,6 +88,7 @@ class _Run:
         self._is_over = asyncio.Event()
         self._is_closing = False
         self._reconnecting: set[asyncio.Task[None]] = set()
+        self._wake_at = math.inf
         self._alarm = Alarm(asyncio.get_running_loop(), self._on_alarm)
 
     @contextlib.asynccontextmanager
@@ -105,8 +106,7 @@ class _Run:
             await asyncio.gather(*self._reconnecting, return_exceptions=True)
             for connection in self._open:
                 connection.abort()
-            while self._open:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     async def timeline(self, patience_seconds: float) -> Timeline:
         """Send what arrives until all is answered, or patience ends."""
@@ -120,9 +120,8 @@ class _Run:
             if connection.pending is not None:
                 intended, sent, tag = connection.pending
                 self._records.append((intended, sent, now, UNANSWERED, tag))
-        while (due := self._arrivals.take(now)) is not None:
-            self._records.append((due, now, now, UNSENT, next(self._calls)[0]))
-        return Timeline.of(self._records, self._arrivals.seconds, time.process_time() - cpu_began)
+        self._records += [(due, now, now, UNSENT, next(self._calls)[0]) for due in self._arrivals.left()]
+        return Timeline.of(self._records, self._arrivals.seconds, self._began, time.process_time() - cpu_began)
 
     def now(self) -> float:
         """Seconds from the begin; negative before it."""
@@ -131,7 +130,11 @@ class _Run:
     def on_open(self, connection: "_Connection") -> None:
         """Take a new connection into use."""
         self._open.add(connection)
-        self._use(connection, self.now())
+        now = self.now()
+        if now < 0:
+            self._free.append(connection)
+        else:
+            self._use(connection, now)
 
     def on_answer(self, connection: "_Connection", pending: "_Pending", status: int) -> None:
         """Record an answer, and use the connection for the next request if it still stands."""
@@ -157,6 +160,7 @@ class _Run:
         due = self._arrivals.take(now)
         if due is None:
             self._free.append(connection)
+            self._set_alarm()
             return False
         tag, data = next(self._calls)
         self._in_flight += 1
@@ -167,10 +171,15 @@ class _Run:
         now = self.now()
         while self._free and self._use(self._free.popleft(), now):
             pass
-        wake_at = self._arrivals.wake_at()
-        if wake_at is not None and wake_at > now:
-            self._alarm.set(self._began + wake_at)
+        self._set_alarm()
         self._end_if_over(now)
+
+    def _set_alarm(self) -> None:
+        """Ring when the next is due, or nothing any more."""
+        wake_at = self._arrivals.wake_at()
+        if wake_at is not None and wake_at != self._wake_at:
+            self._wake_at = wake_at
+            self._alarm.set(self._began + wake_at)
 
     def _end_if_over(self, now: float) -> None:
         if not self._in_flight and self._arrivals.is_over(now):
@@ -217,8 +226,8 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport), "this is a bug: TCP can be written to"
-        self._transport = transport
+        # uvloop's transports have asyncio's methods but not its classes.
+        self._transport = cast("asyncio.WriteTransport", transport)
         self._run.on_open(self)
 
     def data_received(self, data: bytes) -> None:

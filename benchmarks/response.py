@@ -35,14 +35,14 @@ class ResponseReader:
         Raises:
             ValueError: this is not HTTP/1.1, or more than one response.
         """
+        data, self._rest = self._rest + data, b""
         if self._part is _Part.HEAD:
-            data = self._rest + data
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 self._rest = data
                 return False
             self._read_head(data[: end + 2].lower())
-            self._rest, data = b"", data[end + 4 :]
+            data = data[end + 4 :]
         if self._part is _Part.UNTIL_CLOSE:
             return False
         if not (self._read_chunks(data) if self._part is _Part.CHUNKS else self._read_body(data)):
@@ -76,7 +76,6 @@ class ResponseReader:
         return not self._left
 
     def _read_chunks(self, data: bytes) -> bool:
-        data = self._rest + data
         while self._left <= len(data):
             data = data[self._left :]
             self._left = 0
@@ -90,5 +89,4 @@ class ResponseReader:
             self._is_last_chunk = self._left == 2
             data = after
         self._left -= len(data)
-        self._rest = b""
         return False

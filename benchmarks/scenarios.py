@@ -5,6 +5,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from benchmarks import server
 from benchmarks.arrivals import ClosedLoop, OpenLoop
 from benchmarks.client import Call, load, loop_factory
@@ -21,6 +23,7 @@ OVERLOAD_POOL = 2048
 OVERLOAD = 10
 """Times the capacity."""
 PROBE_SECONDS = 5.0
+REFUSALS = (429, 503)
 NORMAL = 2.0
 """A request is as quick as normally up to so many times the longest of an idle server."""
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
@@ -69,12 +72,10 @@ class Overload:
     @property
     def refused(self) -> Timeline:
         """The requests that were answered, but with a refusal."""
-        return self.flood.where((self.flood.status == 429) | (self.flood.status == 503))
+        return self.flood.where(np.isin(self.flood.status, REFUSALS))
 
 
-def closed(
-    name: str, url: str, calls: list[Call], *, connections: int, seconds: float, is_glimpse: bool = True
-) -> Run:
+def closed(name: str, url: str, calls: list[Call], *, connections: int, seconds: float, is_glimpse: bool = True) -> Run:
     """Throughput and latency at a number of connections, after a warm-up."""
     warm_up = min(LONGEST_WARM_UP_SECONDS, WARM_UP_SHARE * seconds)
     run(load(url, calls, ClosedLoop(warm_up), connections=connections))
@@ -83,7 +84,7 @@ def closed(
     return Run(name, connections, timeline, _server_side(before, server.metrics(url)) if is_glimpse else None)
 
 
-def opened(name: str, url: str, calls: list[Call], *, rate: float, seconds: float, connections: int = POOL) -> Run:
+def opened(name: str, url: str, calls: list[Call], *, rate: float, seconds: float, connections: int) -> Run:
     """Latency at a rate of independent arrivals."""
     before = server.metrics(url)
     timeline = run(load(url, calls, OpenLoop.poisson(rate, seconds), connections=connections))
@@ -92,17 +93,18 @@ def opened(name: str, url: str, calls: list[Call], *, rate: float, seconds: floa
 
 def sweep(name: str, url: str, calls: list[Call], *, peak_rate: float, seconds: float) -> list[Run]:
     """Latency against load, up to the throughput."""
-    return [opened(name, url, calls, rate=share * peak_rate, seconds=seconds) for share in LOADS]
+    return [opened(name, url, calls, rate=share * peak_rate, seconds=seconds, connections=POOL) for share in LOADS]
 
 
 def overload(url: str, calls: list[Call], *, peak_rate: float, rate: float | None, seconds: float) -> Overload:
     """Ten times the throughput, and how long it is felt."""
 
     async def flood_then_probe() -> tuple[Timeline, Timeline]:
-        flood = load(url, calls, OpenLoop.poisson(rate or OVERLOAD * peak_rate, seconds), connections=OVERLOAD_POOL)
+        arrivals = OpenLoop.poisson(rate or OVERLOAD * peak_rate, seconds, until=seconds)
+        flood = load(url, calls, arrivals, connections=OVERLOAD_POOL)
         async with asyncio.TaskGroup() as group:
             flooding = group.create_task(flood)
-            # The probe begins when the last request of the flood is sent, not when it is answered.
+            # The probe begins as the flood ends, not when the last of it is answered.
             probing = group.create_task(_later(seconds, load(url, calls, ClosedLoop(PROBE_SECONDS), connections=1)))
         return flooding.result(), probing.result()
 
@@ -110,10 +112,11 @@ def overload(url: str, calls: list[Call], *, peak_rate: float, rate: float | Non
     before = server.metrics(url)
     flood, probe = run(flood_then_probe())
     memory = "glimpse_process_resident_memory_bytes"
+    normal_at = probe.began + probe.recovered_after(NORMAL * float(quiet.latency.max(initial=0.0)))
     return Overload(
         peak_rate,
         flood,
-        probe.recovered_after(NORMAL * float(quiet.latency.max(initial=0.0))),
+        max(0.0, normal_at - (flood.began + flood.seconds)),
         before[memory],
         server.metrics(url)[memory],
     )

@@ -13,14 +13,20 @@ from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.errors import GlimpseError
+
 READY_SECONDS = 60.0
+READY_ANSWERS = 20
+"""So many in a row: of several workers behind one port, any may answer."""
 STOP_SECONDS = 40.0
 """Longer than the service's own longest drain."""
 POLL_SECONDS = 0.05
 
 
-class ServerFailed(Exception):
-    """A server did not start, or is not there."""
+class BenchmarkError(GlimpseError):
+    """A measurement cannot be made as it was asked for."""
+
+    code = "benchmark-error"
 
 
 @contextlib.contextmanager
@@ -32,12 +38,16 @@ def started(command: Sequence[str], ready_path: str) -> Iterator[str]:
         ready_path: answers 200 once it is ready.
 
     Raises:
-        ServerFailed: it ended or was not ready in time.
+        BenchmarkError: it ended or was not ready in time.
     """
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     # A session of its own: Ctrl-C is for us, and what it leaves behind can be ended as a group.
-    process = subprocess.Popen([part.format(port=port) for part in command], start_new_session=True)  # noqa: S603
+    process = subprocess.Popen(  # noqa: S603
+        [part.format(port=port) for part in command],
+        env={"GLIMPSE_LOG_LEVEL": "warning", **os.environ},
+        start_new_session=True,
+    )
     try:
         _await_ready(process, url, ready_path)
         yield url
@@ -82,11 +92,11 @@ def metrics(url: str) -> dict[str, float]:
     """Every metric of the service by its name alone, summed over its labels.
 
     Raises:
-        ServerFailed: there are none.
+        BenchmarkError: there are none.
     """
     status, text = get(url, "/metrics")
     if status != 200:
-        raise ServerFailed(f"{url}/metrics answers {status or text}")
+        raise BenchmarkError(f"{url}/metrics answers {status or text}")
     totals: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -102,12 +112,14 @@ def _free_port() -> int:
 
 def _await_ready(process: "subprocess.Popen[bytes]", url: str, path: str) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    answer = ""
+    answer, ready = "", 0
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise ServerFailed(f"the server ended with {process.returncode} before it was ready")
+            raise BenchmarkError(f"the server ended with {process.returncode} before it was ready")
         status, answer = get(url, path)
-        if status == 200:
+        ready = ready + 1 if status == 200 else 0
+        if ready == READY_ANSWERS:
             return
-        time.sleep(POLL_SECONDS)
-    raise ServerFailed(f"the server was not ready within {READY_SECONDS:g} s: {answer}")
+        if not ready:
+            time.sleep(POLL_SECONDS)
+    raise BenchmarkError(f"the server was not ready within {READY_SECONDS:g} s: {answer}")

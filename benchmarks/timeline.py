@@ -4,7 +4,8 @@ Percentiles are over *all* requests. One that was refused, lost or never answere
 infinite, so that a server cannot improve its percentiles by dropping requests.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ LOST, UNANSWERED, UNSENT = 0, 1, 2
 NAMES = {LOST: "lost", UNANSWERED: "unanswered", UNSENT: "unsent"}
 OK = 200
 
+COLUMNS = ("intended", "sent", "done", "status", "tag")
 Record = tuple[float, float, float, int, str]
 """(intended, sent, done, status, tag) of one request."""
 
@@ -33,11 +35,15 @@ class Timeline:
     tag: NDArray[np.str_]
     seconds: float
     """How long requests were meant to be sent."""
+    began: float = 0.0
+    """The run's begin on the monotonic clock."""
     client_cpu_seconds: float = 0.0
     """Processor time that the load generator itself has used."""
 
     @classmethod
-    def of(cls, records: list[Record], seconds: float, client_cpu_seconds: float = 0.0) -> "Timeline":
+    def of(
+        cls, records: list[Record], seconds: float, began: float = 0.0, client_cpu_seconds: float = 0.0
+    ) -> "Timeline":
         """Records as a timeline, in the order in which they were due."""
         intended, sent, done, status, tag = zip(*sorted(records), strict=True) if records else ((),) * 5
         return cls(
@@ -47,17 +53,22 @@ class Timeline:
             np.array(status, np.int64),
             np.array(tag, np.str_),
             seconds,
+            began,
             client_cpu_seconds,
         )
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Timeline]") -> "Timeline":
+        """Several runs of the same load as one that took as long as all of them."""
+        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+        return cls(**columns, seconds=sum(part.seconds for part in parts), began=parts[0].began)
 
     def __len__(self) -> int:
         return len(self.status)
 
     def where(self, mask: NDArray[np.bool_]) -> "Timeline":
         """Some of the requests."""
-        columns: dict[str, Any] = {
-            name: getattr(self, name)[mask] for name in ("intended", "sent", "done", "status", "tag")
-        }
+        columns: dict[str, Any] = {name: getattr(self, name)[mask] for name in COLUMNS}
         return replace(self, **columns)
 
     def by_tag(self) -> dict[str, "Timeline"]:
@@ -67,7 +78,7 @@ class Timeline:
     @property
     def ok(self) -> NDArray[np.bool_]:
         """Which requests got a good answer."""
-        return self.status == OK
+        return np.equal(self.status, OK)
 
     @property
     def latency(self) -> NDArray[np.float64]:
@@ -94,8 +105,9 @@ class Timeline:
         return {NAMES.get(s, str(s)): n for s, n in zip(statuses.tolist(), counts.tolist(), strict=True)}
 
     def recovered_after(self, normal_seconds: float) -> float:
-        """When the last request was done that failed or took longer than what is normal; 0 if none did."""
-        return float(self.done[~self.ok | (self.latency > normal_seconds)].max(initial=0.0))
+        """When the last request was done that failed or took longer than is normal; infinite if that was the last."""
+        abnormal = ~self.ok | (self.latency > normal_seconds)
+        return math.inf if abnormal[-1:].any() else float(self.done[abnormal].max(initial=0.0))
 
 
 def percentile(values: NDArray[np.floating], q: float) -> float:

@@ -16,7 +16,7 @@ from service.media.picture import Pixels
 LENGTHS = (8, 16, 32, 64)
 BITS = 8
 REPEATED_AFTER = 4096
-"""Requests that differ. The service remembers the last 1024 query strings that it has parsed, and must not gain by it."""
+"""So many requests differ: the service remembers the last 1024 queries that it parsed, and must not gain by it."""
 SIDE = 28
 SEGMENTS = {
     "a": ((0, 0), (1, 0)), "b": ((1, 0), (1, 1)), "c": ((1, 1), (1, 2)), "d": ((1, 2), (0, 2)),

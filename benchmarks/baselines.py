@@ -1,0 +1,110 @@
+"""What the STN is compared with: the same graph and codecs without HTTP, in a process a core that does nothing else."""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks import workloads
+from service.errors import ArtifactRejected
+from service.media.decoding import decode
+from service.media.encoding import encode
+from service.runtime.base import RuntimeOptions, allocate_outputs, shape_of
+from service.runtime.repository import LoadedModel, artifacts, load
+from service.settings import Settings, granted_cpus
+from service.tasks import stn
+
+BATCH = 64
+START_SECONDS = 120.0
+"""Longest time that processes may take until all are ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class StnLimit:
+    """What cores can do that do nothing else."""
+
+    rate: float
+    """Pictures a second of all processes together."""
+    processes: int
+    decode_seconds: float
+    """Of one picture, as the two below."""
+    model_seconds: float
+    encode_seconds: float
+
+
+def stn_limit(repository: Path, seconds: float, processes: int) -> StnLimit:
+    """Decode, model in batches, encode; the processes begin together."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    with context.Pool(processes, _join_in, (barrier,)) as pool:
+        found = pool.starmap(_rectify, [(repository, seconds)] * processes, chunksize=1)
+    pictures = np.array([rate for rate, _ in found])
+    stages = np.mean([stages for _, stages in found], axis=0)
+    return StnLimit(float(pictures.sum()), processes, *stages.tolist())
+
+
+_barrier: Barrier
+
+
+def _join_in(barrier: Barrier) -> None:
+    global _barrier  # noqa: PLW0603 - how a pool's processes are given what cannot be sent to them
+    _barrier = barrier
+
+
+def _rectify(repository: Path, seconds: float) -> tuple[float, list[float]]:
+    """Pictures a second, and the seconds that a picture spends in each stage."""
+    cv2.setNumThreads(1)
+    model = loaded(repository, "stn-affine")
+    runtime = model.graphs["rectify"].runtime
+    files = [call.body for call in workloads.stn(BATCH)]
+    inputs = np.empty(shape_of(runtime.signature.inputs[0], BATCH, 1), np.uint8)
+    outputs = allocate_outputs(runtime.signature, BATCH, 1)
+    bound = runtime.bind({"picture": inputs}, outputs)
+    stages = np.zeros(3)
+
+    def batch() -> None:
+        times = [time.perf_counter()]
+        for row, file in enumerate(files):
+            inputs[row] = stn.network_input(decode(file, "image/png"), model.manifest)
+        times.append(time.perf_counter())
+        bound()
+        times.append(time.perf_counter())
+        for picture in outputs["rectified"]:
+            encode(picture)
+        times.append(time.perf_counter())
+        stages[:] += np.diff(times)
+
+    batch()
+    stages[:] = 0
+    _barrier.wait(START_SECONDS)
+    batches, took = repeat(batch, seconds)
+    return batches * BATCH / took, (stages / (batches * BATCH)).tolist()
+
+
+def newest(repository: Path, name: str) -> Path:
+    """The folder of a model's latest version."""
+    versions = [folder for folder in artifacts(repository) if folder.parent.name == name]
+    if not versions:
+        raise ArtifactRejected(f"{repository} holds no {name}")
+    return max(versions, key=lambda folder: int(folder.name))
+
+
+def loaded(repository: Path, name: str) -> LoadedModel:
+    """A model's latest version, as the service runs it on a CPU."""
+    threads = Settings().threads or max(1, granted_cpus() // 2)
+    return load(newest(repository, name), "onnxruntime", RuntimeOptions("cpu", threads))
+
+
+def repeat(work: Callable[[], object], seconds: float) -> tuple[int, float]:
+    """Do something for so long, at least once; answers how often, and how long it took."""
+    began = time.perf_counter()
+    times = 0
+    while not times or time.perf_counter() - began < seconds:
+        work()
+        times += 1
+    return times, time.perf_counter() - began

@@ -1,0 +1,39 @@
+"""What most people write: FastAPI, with ONNX Runtime in the handler. The same graph and codecs as the service's.
+
+`uvicorn --factory benchmarks.plain:create`, with the model repository in GLIMPSE_MODELS.
+"""
+
+import cv2
+import onnxruntime as ort
+from fastapi import FastAPI, Request, Response
+
+from benchmarks.baselines import newest
+from service.media.decoding import decode
+from service.media.encoding import encode
+from service.runtime.repository import read_manifest
+from service.settings import Settings
+from service.tasks import stn
+
+
+def create() -> FastAPI:
+    """The application."""
+    cv2.setNumThreads(1)
+    folder = newest(Settings().models, "stn-affine")
+    manifest = read_manifest(folder)
+    session = ort.InferenceSession(str(folder / str(manifest.graphs["rectify"].onnx)))
+    app = FastAPI()
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        return {"status": "ready"}
+
+    @app.post("/stn/rectify")
+    async def rectify(request: Request) -> Response:
+        picture = decode(await request.body(), request.headers.get("content-type"))
+        square = stn.network_input(picture, manifest)
+        rectified, probabilities = session.run(["rectified", "probabilities"], {"picture": square[None]})
+        label = int(probabilities[0].argmax())
+        headers = {"x-label": str(label), "x-confidence": f"{probabilities[0, label]:.4f}"}
+        return Response(encode(rectified[0]), media_type="image/png", headers=headers)
+
+    return app

@@ -1,0 +1,207 @@
+"""What the engine is compared with: the same graphs without a scheduler.
+
+- *The engine-free loop*: a full batch of equally long sequences, one segment after the other. No scheduler that batches
+  can be faster.
+- *Whole-request batching*: a full batch of mixed lengths runs until its longest is done; then the next. It is given its
+  requests for nothing: no queue, no tasks, no threads.
+- *The engine*, with as many requests under way as a full batch has.
+
+The three take turns in one process on one runtime, so that whatever disturbs one disturbs all.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import workloads
+from benchmarks.baselines import BATCH, loaded, repeat
+from benchmarks.client import loop_factory
+from benchmarks.timeline import OK, Record, Timeline
+from export.manifest import Array
+from service.engine.batcher import BatchingPolicy
+from service.engine.engine import Engine
+from service.engine.request import Request
+from service.metrics import Metrics
+from service.runtime.base import Bound, Runtime, shape_of
+from service.settings import Settings
+from service.tasks import draw, ntm
+
+TURNS = 5
+SEGMENT = 16
+"""Steps at once where nobody has to be let in; longer ones are not faster."""
+FILL_SECONDS = 0.2
+"""From the first request to the engine until its slots are filled as they will be."""
+DEADLINE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrent:
+    """Three ways to run the same mix of sequences; a rate is sequences a second."""
+
+    engine_free_rate: float
+    whole_request: Timeline
+    engine: Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A graph, and what it is asked for."""
+
+    name: str
+    runtime: Runtime
+    initial: Mapping[str, Array]
+    policy: BatchingPolicy
+    examples: Mapping[int, list[Request]]
+    """`BATCH` requests of every length."""
+
+    def requests(self) -> Iterator[tuple[str, Request]]:
+        """Requests without end, mixed evenly, with their lengths."""
+        for index, length in enumerate(cycle(workloads.mixed_lengths(workloads.REPEATED_AFTER))):
+            example = self.examples[length][index % BATCH]
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            yield str(length), Request(example.inputs, 1, example.steps, deadline, example.wanted)
+
+
+def subject(name: str, repository: Path) -> Subject:
+    """DRAW's or the NTM's graph with its requests, batched as the service is set to."""
+    generator = np.random.default_rng(1)
+    settings = Settings()
+    if name == "draw":
+        model = loaded(repository, "draw")
+        graph = model.graphs["generate"]
+
+        def example(length: int) -> Request:
+            seed = int(generator.integers(draw.LARGEST_SEED))
+            return draw.generation(
+                model.manifest, seed=seed, count=1, steps=length, digit=None, temperature=1.0, deadline=0.0
+            )
+
+        batching = settings.draw
+    else:
+        graph = loaded(repository, "ntm-copy").graphs["step"]
+
+        def example(length: int) -> Request:
+            vectors = generator.integers(2, size=(workloads.copied_vectors(length), ntm.BITS), dtype=np.uint8)
+            return ntm.copy(vectors).request(0.0, with_trace=False)
+
+        batching = settings.ntm
+    examples = {length: [example(length) for _ in range(BATCH)] for length in workloads.LENGTHS}
+    return Subject(name, graph.runtime, graph.initial, batching.policy(is_recurrent=True), examples)
+
+
+class FixedBatch:
+    """Sequences that begin together and end with the longest; nothing is bound or laid out while it runs."""
+
+    def __init__(self, subject: Subject, requests: Sequence[Request]) -> None:
+        signature = subject.runtime.signature
+        rows, self.steps = len(requests), max(request.steps for request in requests)
+        self._segment = min(self.steps, SEGMENT)
+        self._subject = subject
+        self._given = {s.name: np.zeros(shape_of(s, rows, self.steps), s.dtype) for s in signature.inputs}
+        for row, request in enumerate(requests):
+            for name, array in request.inputs.items():
+                self._given[name][: request.steps, row] = array[:, 0]
+        wanted = requests[0].wanted
+        self.outputs = {
+            s.name: np.empty(shape_of(s, rows, self.steps), s.dtype)
+            for s in signature.outputs
+            if wanted is None or s.name in wanted
+        }
+        self._states = [{s.name: np.empty(shape_of(s, rows, 1), s.dtype) for s in signature.state} for _ in range(2)]
+        # The last segment may be shorter than the others.
+        self._bound = {steps: self._bind(rows, steps) for steps in {self._segment, self.steps % self._segment} - {0}}
+
+    def run(self) -> None:
+        """Run all of them to the end of the longest."""
+        for name, array in self._states[0].items():
+            array[:] = self._subject.initial[name]
+        for index, begin in enumerate(range(0, self.steps, self._segment)):
+            end = min(begin + self._segment, self.steps)
+            inputs, outputs, bound = self._bound[end - begin]
+            for name, array in inputs.items():
+                array[:] = self._given[name][begin:end]
+            bound[index % 2]()
+            for name, kept in self.outputs.items():
+                kept[begin:end] = outputs[name]
+
+    def _bind(self, rows: int, steps: int) -> tuple[dict[str, Array], dict[str, Array], list[Bound]]:
+        """Buffers of a segment, and its two calls: from the first states to the second, and back."""
+        signature = self._subject.runtime.signature
+        inputs = {s.name: np.empty(shape_of(s, rows, steps), s.dtype) for s in signature.inputs}
+        outputs = {s.name: np.empty(shape_of(s, rows, steps), s.dtype) for s in signature.outputs}
+        calls = [
+            self._subject.runtime.bind(
+                inputs | before, outputs | {f"next_{name}": array for name, array in after.items()}
+            )
+            for before, after in (self._states, self._states[::-1])
+        ]
+        return inputs, outputs, calls
+
+
+def recurrent(subject: Subject, seconds: float) -> Recurrent:
+    """Measure the three, `seconds` each, in turns; the first turn only warms up."""
+    examples = subject.examples
+    equal = [FixedBatch(subject, examples[length]) for length in workloads.LENGTHS]
+    lengths = workloads.mixed_lengths(BATCH)
+    mixed = FixedBatch(subject, [examples[length][row] for row, length in enumerate(lengths)])
+    engine = Engine(subject.name, subject.runtime, subject.initial, subject.policy, Metrics().listener(subject.name))
+
+    def every_length() -> None:
+        for batch in equal:
+            batch.run()
+
+    free, took, whole, engine_parts = 0, 0.0, [], []
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_start(engine))
+        for turn in range(TURNS + 1):
+            rounds, elapsed = repeat(every_length, seconds / TURNS)
+            together = _whole_requests(mixed, lengths, seconds / TURNS)
+            apart = runner.run(_through(engine, subject.requests(), seconds / TURNS))
+            if turn:
+                free, took = free + rounds * len(equal) * BATCH, took + elapsed
+                whole.append(together)
+                engine_parts.append(apart)
+        runner.run(engine.stop())
+    return Recurrent(free / took, Timeline.joined(whole), Timeline.joined(engine_parts))
+
+
+def _whole_requests(batch: FixedBatch, lengths: Sequence[int], seconds: float) -> Timeline:
+    records: list[Record] = []
+    began = time.perf_counter()
+
+    def run() -> None:
+        intended = time.perf_counter() - began
+        batch.run()
+        done = time.perf_counter() - began
+        records.extend((intended, intended, done, OK, str(length)) for length in lengths)
+
+    _, took = repeat(run, seconds)
+    return Timeline.of(records, took)
+
+
+async def _start(engine: Engine) -> None:
+    engine.start()
+
+
+async def _through(engine: Engine, requests: Iterator[tuple[str, Request]], seconds: float) -> Timeline:
+    """Keep `BATCH` requests under way; what counts is what is done after the slots have filled and before the end."""
+    records: list[Record] = []
+    began = time.perf_counter() + FILL_SECONDS
+
+    async def client() -> None:
+        while (sent := time.perf_counter() - began) < seconds:
+            tag, request = next(requests)
+            await engine.submit(request)
+            done = time.perf_counter() - began
+            if 0 <= done <= seconds:
+                records.append((sent, sent, done, OK, tag))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(BATCH):
+            group.create_task(client())
+    return Timeline.of(records, seconds)

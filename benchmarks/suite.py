@@ -1,0 +1,124 @@
+"""`glimpse bench`: which measurements make up which scenario, and where the report goes."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import report, scenarios, server, workloads
+from benchmarks.baselines import BATCH, stn_limit
+from benchmarks.chart import latency_chart
+from benchmarks.sequences import recurrent, subject
+from service.settings import Settings, granted_cpus
+
+ALL = "all"
+BASELINES = "baselines"
+OVERLOAD = "overload"
+SCENARIOS = (*workloads.WORKLOADS, OVERLOAD, BASELINES, ALL)
+SWEPT = ("stn", "draw", "ntm")
+OVERLOADED = "draw"
+"""Asked ten times too often in overload."""
+
+
+def bench(
+    scenario: str,
+    *,
+    url: str | None,
+    workers: int,
+    seconds: float,
+    connections: int,
+    rate: float | None,
+    out: Path | None,
+) -> None:
+    """Measure, print the report, and write it to a folder.
+
+    Args:
+        scenario: one of `SCENARIOS`.
+        url: of a service that runs; one is started and stopped when None.
+        workers: processes of the service that is started.
+        seconds: of every single measurement.
+        connections: of a workload; in an open loop, the most.
+        rate: makes a workload an open loop; requests a second.
+        out: where `benchmarks.md` and its picture go; nowhere when None.
+
+    Raises:
+        BenchmarkError: there is no such scenario, or no service.
+    """
+    if scenario not in SCENARIOS:
+        raise server.BenchmarkError(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+    # Ends like any other error, so that what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    results = report.Results(report.environment())
+    if scenario != BASELINES:
+        with _service(url, workers) as service_url:
+            _over_http(results, scenario, service_url, seconds, connections, rate)
+    if scenario in {BASELINES, ALL}:
+        _baselines(results, seconds)
+    text = report.markdown(results)
+    print(text)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "benchmarks.md").write_text(text, encoding="utf-8")
+        if results.sweeps:
+            lines = {name: report.points(runs) for name, runs in results.sweeps.items()}
+            (out / report.CHART).write_text(latency_chart(lines), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _service(url: str | None, workers: int) -> Iterator[str]:
+    if url is None:
+        with server.glimpse(workers) as started:
+            yield started
+    else:
+        status, text = server.get(url, "/readyz")
+        if status != 200:
+            raise server.BenchmarkError(f"{url} is not ready: {text}")
+        yield url
+
+
+def _over_http(
+    results: report.Results, scenario: str, url: str, seconds: float, connections: int, rate: float | None
+) -> None:
+    for name, make in workloads.WORKLOADS.items():
+        if scenario not in {name, ALL}:
+            continue
+        calls = make()
+        _say(f"{name}: closed loop" if rate is None else f"{name}: open loop")
+        if scenario == ALL:
+            counts = (1, BATCH)
+            results.runs += [scenarios.closed(name, url, calls, connections=n, seconds=seconds) for n in counts]
+        elif rate is None:
+            results.runs.append(scenarios.closed(name, url, calls, connections=connections, seconds=seconds))
+        else:
+            results.runs.append(scenarios.opened(name, url, calls, rate=rate, seconds=seconds, connections=connections))
+        if scenario == ALL and name in SWEPT:
+            _say(f"{name}: latency against load")
+            peak = results.runs[-1].timeline.rate
+            results.sweeps[name] = scenarios.sweep(name, url, calls, peak_rate=peak, seconds=seconds)
+    if scenario in {OVERLOAD, ALL}:
+        calls = workloads.WORKLOADS[OVERLOADED]()
+        _say(f"{OVERLOADED}: overload")
+        peak_run = results.run(OVERLOADED, BATCH) or scenarios.closed(
+            OVERLOADED, url, calls, connections=BATCH, seconds=seconds
+        )
+        results.overload = scenarios.overload(url, calls, peak_rate=peak_run.timeline.rate, rate=rate, seconds=seconds)
+
+
+def _baselines(results: report.Results, seconds: float) -> None:
+    repository = Settings().models
+    _say("stn: without HTTP")
+    results.stn_limit = stn_limit(repository, seconds, granted_cpus())
+    _say("stn: plain FastAPI")
+    with server.plain() as url:
+        results.plain = scenarios.closed(
+            "plain FastAPI", url, workloads.stn(), connections=1, seconds=seconds, is_glimpse=False
+        )
+    results.runs.append(results.plain)
+    for name in ("draw", "ntm"):
+        _say(f"{name}: without HTTP")
+        results.recurrent[name] = recurrent(subject(name, repository), seconds)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,90 @@
+"""The report says what was measured."""
+
+import math
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks import report
+from benchmarks.baselines import StnLimit
+from benchmarks.chart import Point, latency_chart
+from benchmarks.report import Results
+from benchmarks.scenarios import Overload, Run, ServerSide
+from benchmarks.sequences import Recurrent
+from benchmarks.timeline import Record, Timeline
+
+
+def timeline(milliseconds: float, number: int = 100, tag: str = "8", refused: int = 0) -> Timeline:
+    answers: list[Record] = [(0.0, 0.0, milliseconds / 1e3, 200, tag)] * number
+    return Timeline.of([*answers, *[(0.0, 0.0, 0.004, 429, tag)] * refused], seconds=1.0)
+
+
+def rows(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+
+
+def test_requests_are_shown_in_all_and_by_kind() -> None:
+    """Rates, percentiles, and what went wrong."""
+    both = Timeline.joined([timeline(5.0), timeline(20.0, tag="64", refused=100)])
+
+    found = rows(report.requests_table([Run("draw", 64, both)]))[2:]
+
+    assert found == [
+        ["draw", "64", "150", "100", "20.00", "never", "never", "never", "429: 100"],
+        ["- 8", "", "50", "50", "5.00", "5.00", "5.00", "5.00", "none"],
+        ["- 64", "", "100", "50", "20.00", "never", "never", "never", "429: 100"],
+    ]
+
+
+def test_promises_are_ratios_of_what_was_measured() -> None:
+    """Each beside its aim."""
+    whole = Timeline.joined([timeline(60.0, 50), timeline(60.0, 50, "64")])
+    engine = Timeline.joined([timeline(15.0, 100), timeline(80.0, 100, "64")])
+    results = Results(
+        {},
+        runs=[Run("stn", 1, timeline(1.0)), Run("stn", 64, timeline(9.0, 800)), Run("draw", 64, timeline(9.0, 90))],
+        plain=Run("plain FastAPI", 1, timeline(1.5)),
+        stn_limit=StnLimit(1000.0, 2, 1e-5, 2e-5, 3e-5),
+        recurrent={"draw": Recurrent(125.0, whole, engine)},
+        overload=Overload(200.0, timeline(9.0, 190, refused=50), 0.25, 1e8, 2e8),
+    )
+
+    promises = report.markdown(results).partition("## The promises")[2].partition("##")[0]
+    measured = [row[1] for row in rows(promises)[2:]]
+    assert measured == ["1.50", "80%", "2.00", "1.80", "80%", "0.25", "4.00 ms", "95%", "250.00 ms"]
+
+
+def test_report_of_nothing_is_its_environment() -> None:
+    """What was not measured is not mentioned."""
+    text = report.markdown(Results(report.environment()))
+
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Benchmarks"]
+    assert {row[0] for row in rows(text)} >= {"Date", "Command", "Glimpse", "Machine", "Packages", "System"}
+    assert "Python 3." in text
+    assert "unknown" not in text.split("Packages")[1]
+
+
+def test_service_counts_are_shown_beside_the_clients() -> None:
+    """So that a difference is seen."""
+    side = ServerSide(0.001, 0.002, 0.003, 0.004, 8.0, 0.25, 99)
+
+    found = rows(report.server_table([Run("stn", 64, timeline(1.0), side)]))[2]
+
+    assert found == ["stn", "1.000", "2.000", "3.000", "4.000", "8.0", "25.0%", "99 / 100", "0"]
+
+
+def test_load_of_a_point_is_a_share_of_the_sweeps_largest() -> None:
+    """Latencies are kept in seconds."""
+    runs = [Run("stn", 512, timeline(1.0, 50)), Run("stn", 512, timeline(3.0, 200))]
+
+    assert report.points(runs) == [Point(0.25, 0.001, 0.001), Point(1.0, 0.003, 0.003)]
+
+
+@pytest.mark.parametrize("lines", [{}, {"draw": [Point(0.1, 0.002, 0.004), Point(1.0, 0.02, math.inf)]}])
+def test_chart_is_a_picture_with_two_lines_a_workload(lines: dict[str, list[Point]]) -> None:
+    """Well-formed, also where a request was never answered."""
+    root = ET.fromstring(latency_chart(lines))
+
+    curves = [path.get("d", "") for path in root.iter() if path.get("clip-path")]
+    assert len(curves) == 2 * len(lines)
+    assert not any("inf" in curve or "nan" in curve for curve in curves)
