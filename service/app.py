@@ -1,6 +1,7 @@
 """The composition root: settings, runtimes, engines, endpoints, start and shutdown. The one module that knows all."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -37,6 +38,8 @@ logger = logging.getLogger("glimpse")
 
 SUPERVISION_SECONDS = 0.5
 LINGER_SECONDS = 0.2
+YOUNG_OBJECTS = 10_000
+"""Allocations between two looks of the garbage collector at what is new: some hundred requests'."""
 START_FAILURE_EXIT_CODE = 3
 """What uvicorn's own supervisor takes for "would fail again": it gives up, rather than starting us anew."""
 STALLED_EXIT_CODE = 70
@@ -62,7 +65,7 @@ class Glimpse:
             self._fastapi(endpoints),
             {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints},
             self.metrics,
-            longest_seconds=settings.limits.timeout_seconds,
+            limits=settings.limits,
             api_keys=settings.api_keys,
         )
 
@@ -163,6 +166,10 @@ class Glimpse:
             self._serve(loaded)
         for engine in self.catalogue.engines():
             engine.start()
+        # What was loaded stays: the garbage collector need not look at it again with every few hundred requests.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS)
         self.catalogue.not_ready_because = None
         self.metrics.ready.set(1)
         names = ", ".join(f"{m.manifest.name}/{m.manifest.version}" for m in self.catalogue)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import uvicorn
 
+from service.corked import CorkedHttpProtocol
 from service.metrics import MULTIPROCESS_VARIABLE
 from service.settings import Settings
 
@@ -37,7 +38,7 @@ def serve(given: Mapping[str, object]) -> int:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=CorkedHttpProtocol,
         ws="none",
         lifespan="on",
         log_level=settings.log_level,

@@ -54,6 +54,9 @@ class Limits(_Group):
     """Largest request body. A larger one is refused with 413."""
     pixels: int = Field(16_000_000, ge=784)
     """Largest picture, in pixels, by its header. A larger one is refused with 413 before it is decoded."""
+    concurrent_requests: int = Field(512, ge=1, le=100_000)
+    """Most requests in hand in one process, from their first byte to their last; one more is refused with 429 at once,
+    before anything is spent on it."""
     files: int = Field(64, ge=1, le=1024)
     """Most files in one multipart upload."""
     timeout_seconds: float = Field(30.0, gt=0, le=3600)

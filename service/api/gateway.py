@@ -17,8 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import problems
 from service.api.answer import Answer
 from service.api.exchange import EXCHANGE_KEY, Exchange
-from service.errors import GlimpseError, Unauthorized
+from service.engine.batcher import RETRY_AFTER_SECONDS
+from service.errors import GlimpseError, Overloaded, Unauthorized
 from service.metrics import Metrics
+from service.settings import Limits
 
 logger = logging.getLogger("glimpse.api")
 
@@ -35,13 +37,14 @@ class Gateway:
         plain: Mapping[tuple[str, str], ASGIApp],
         metrics: Metrics,
         *,
-        longest_seconds: float,
+        limits: Limits,
         api_keys: Sequence[str],
     ) -> None:
         self._app = app
         self._plain = plain
         self._metrics = metrics
-        self._longest_seconds = longest_seconds
+        self._limits = limits
+        self._in_hand = 0
         self._api_keys = [key.encode() for key in api_keys]
         self.is_draining = False
         """Answers then ask the client to close its connection, before the server does."""
@@ -53,7 +56,7 @@ class Gateway:
             return
         if scope["method"] == "HEAD":  # the server leaves the body out
             scope = {**scope, "method": "GET"}
-        exchange = scope[EXCHANGE_KEY] = Exchange(scope, receive, self._longest_seconds)
+        exchange = scope[EXCHANGE_KEY] = Exchange(scope, receive, self._limits.timeout_seconds)
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -61,19 +64,33 @@ class Gateway:
                 message["headers"] = [*message["headers"], *self._marks(exchange)]
             await send(message)
 
-        endpoint = self._plain.get((scope["method"], scope["path"]), self._app)
+        endpoint = self._plain.get((scope["method"], scope["path"]))
+        self._in_hand += 1
         try:
             if self._api_keys and scope["path"] not in OPEN_PATHS:
                 self._authorise(exchange)
-            await endpoint(scope, receive, send_marked)
+            if endpoint is None:
+                await self._app(scope, receive, send_marked)
+            else:
+                self._check_room()
+                await endpoint(scope, receive, send_marked)
         except Exception as error:
             if exchange.status:  # the head is gone: all that is left is to break the answer off
                 raise
             await self._answer_for(error, exchange).send(send_marked)
         finally:
+            self._in_hand -= 1
             seconds = time.monotonic() - exchange.began_at
             self._metrics.observe_exchange(
                 exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds
+            )
+
+    def _check_room(self) -> None:
+        """Refuse what is more than this process may have in hand; asking how it fares is always allowed."""
+        if self._in_hand > self._limits.concurrent_requests:
+            raise Overloaded(
+                f"{self._in_hand} requests are in hand; at most {self._limits.concurrent_requests} are taken",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
             )
 
     def _marks(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:

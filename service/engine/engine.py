@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from export.manifest import Array
 from service.engine.batcher import Batcher, BatchingPolicy
 from service.engine.report import Listener
-from service.engine.request import Request
+from service.engine.request import Layout, Request
 from service.engine.slots import Slots
 from service.engine.worker import Worker
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady, Overloaded
@@ -45,6 +45,7 @@ class Engine:
         self.name = name
         self.runtime = runtime
         self.policy = policy
+        self._layout = Layout(runtime.signature)
         self._initial = initial
         self._listener = listener
         self._stall_seconds = stall_seconds
@@ -102,7 +103,7 @@ class Engine:
         """
         self.check_room(request.rows)
         assert self._loop is not None, "this is a bug: the engine was not started"
-        request.allocate(self.runtime.signature)
+        request.allocate(self._layout)
         request.future = self._loop.create_future()
         with self._flight():
             self._worker.add(request)

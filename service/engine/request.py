@@ -9,14 +9,28 @@ where they are, and a slow one holds up nobody.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from export.manifest import Array, Signature
+from export.manifest import Array, Signature, TensorSpec
 from service.errors import GlimpseError
-from service.runtime.base import shape_of
+
+Part = tuple[bool, tuple[int, ...], np.dtype[Any]]
+"""Of a tensor: whether it has a value a step, a row's shape, the type."""
+
+
+class Layout:
+    """What a signature says of a request's arrays, looked up once."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.inputs = self._parts(signature.inputs)
+        self.outputs = self._parts(signature.outputs)
+
+    def _parts(self, specs: Iterable[TensorSpec]) -> dict[str, Part]:
+        return {spec.name: (spec.is_per_step, spec.row_shape, np.dtype(spec.dtype)) for spec in specs}
 
 
 @dataclass(slots=True, eq=False)
@@ -74,18 +88,21 @@ class Request:
         self.sequences = [Sequence(self, row) for row in range(self.rows)]
         self.rows_left = self.rows
 
-    def allocate(self, signature: Signature) -> None:
+    def allocate(self, layout: "Layout") -> None:
         """Make room for the outputs that are wanted.
 
         Inputs that do not fit are a bug of the caller, found here: later they would take the worker down, and with it
         everybody else's requests.
         """
-        for spec in signature.inputs:
-            given, fitting = self.inputs[spec.name].shape, shape_of(spec, self.rows, self.steps)
-            assert given == fitting, f"this is a bug: {spec.name} has the shape {given}, not {fitting}"
-        for spec in signature.outputs:
-            if self.wanted is None or spec.name in self.wanted:
-                self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.steps), spec.dtype)
+        for name, (is_per_step, row_shape, _) in layout.inputs.items():
+            given, fitting = self.inputs[name].shape, self._shape(is_per_step, row_shape)
+            assert given == fitting, f"this is a bug: {name} has the shape {given}, not {fitting}"
+        for name, (is_per_step, row_shape, dtype) in layout.outputs.items():
+            if self.wanted is None or name in self.wanted:
+                self.outputs[name] = np.empty(self._shape(is_per_step, row_shape), dtype)
+
+    def _shape(self, is_per_step: bool, row_shape: tuple[int, ...]) -> tuple[int, ...]:  # noqa: FBT001
+        return (self.steps, self.rows, *row_shape) if is_per_step else (self.rows, *row_shape)
 
     @property
     def is_stream(self) -> bool:

@@ -381,6 +381,25 @@ def test_reconstruction_of_two_files_is_a_422(client: httpx.Client, problem: Pro
 # --- 429, 503 and 504: not now ---
 
 
+def test_more_requests_than_a_process_takes_are_a_429(serve: Serve, problem: Problem) -> None:
+    """What is over the limit is refused before anything is spent on it; whoever asks how it fares is answered."""
+
+    async def crowd() -> tuple[list[httpx.Response], httpx.Response]:
+        async with serve(limits={"concurrent_requests": 2}) as (_, client):
+            asked = [client.get("/draw/generate", params={"steps": 64, "count": 64}) for _ in range(8)]
+            *answers, ready = await asyncio.gather(*asked, client.get("/readyz"))
+            return answers, ready
+
+    answers, ready = asyncio.run(crowd())
+
+    assert [answer.status_code for answer in answers].count(200) == 2
+    for answer in answers:
+        if answer.status_code != 200:
+            assert problem(answer, 429, "overloaded")["detail"].endswith("at most 2 are taken")
+            assert int(answer.headers["retry-after"]) >= 1
+    assert ready.status_code == 200
+
+
 def test_full_queue_is_a_429_with_retry_after(serve: Serve, problem: Problem) -> None:
     """The queue has room for 64 samples, and one is computed at a time: some of four requests for 64 are refused."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.engine.batcher import Batcher, BatchingPolicy, CloseReason
-from service.engine.request import Request
+from service.engine.request import Layout, Request
 from service.engine.slots import Slots
 from service.engine.worker import Worker
 from service.errors import DeadlineExceeded, InferenceFailed, Overloaded
@@ -53,7 +53,7 @@ class Bench:
             self._settled.put(request)
 
     def add(self, request: Request) -> Request:
-        request.allocate(self.runtime.signature)
+        request.allocate(Layout(self.runtime.signature))
         self.worker.add(request)
         return request
 

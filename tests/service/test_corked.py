@@ -1,0 +1,91 @@
+"""One write a response."""
+
+import asyncio
+from collections.abc import Callable
+
+from service.corked import CorkedTransport
+
+
+class Loop:
+    """Remembers what is to be called at the end of its turn."""
+
+    def __init__(self) -> None:
+        self.later: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.later.append(callback)
+
+    def end_of_turn(self) -> None:
+        for callback in self.later:
+            callback()
+
+
+class Transport:
+    """Remembers what was written, and that it was closed."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.is_closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+
+def corked() -> tuple[CorkedTransport, Transport, Loop]:
+    transport, loop = Transport(), Loop()
+    made: asyncio.Transport = transport  # type: ignore[assignment]
+    return CorkedTransport(made, loop), transport, loop  # type: ignore[arg-type]
+
+
+def test_head_and_body_leave_in_one_write() -> None:
+    """The head waits for the body."""
+    subject, transport, loop = corked()
+
+    subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    subject.write(b"body")
+    loop.end_of_turn()
+
+    assert transport.written == [b"HTTP/1.1 200 OK\r\n\r\nbody"]
+
+
+def test_head_without_a_body_leaves_at_the_end_of_the_turn() -> None:
+    """A stream's head does not wait for its first event."""
+    subject, transport, loop = corked()
+
+    subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert transport.written == []
+    loop.end_of_turn()
+
+    assert transport.written == [b"HTTP/1.1 200 OK\r\n\r\n"]
+
+
+def test_what_follows_is_not_held_back() -> None:
+    """Later parts of a body are written as they come, and in order."""
+    subject, transport, loop = corked()
+
+    subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    subject.write(b"one")
+    subject.write(b"two")
+    subject.write(b"HTTP/1.1 404 Not Found\r\n\r\n")
+    subject.write(b"three")
+    loop.end_of_turn()
+
+    assert transport.written == [b"HTTP/1.1 200 OK\r\n\r\none", b"two", b"HTTP/1.1 404 Not Found\r\n\r\nthree"]
+
+
+def test_closing_loses_nothing() -> None:
+    """What was held back is written before the transport is closed."""
+    subject, transport, _ = corked()
+
+    subject.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+    subject.close()
+
+    assert transport.written == [b"HTTP/1.1 204 No Content\r\n\r\n"]
+    assert transport.is_closed
+    assert subject.is_closing()
