@@ -99,6 +99,10 @@ Runs = Annotated[Path, typer.Option(help="Folder of all runs; this one gets a fo
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
+Start = Annotated[
+    Path | None,
+    typer.Option(help="Begin with these weights (a run, a checkpoint, a model's folder) rather than random ones."),
+]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first; needs a C++ compiler on a CPU.")]
 
 
@@ -112,12 +116,21 @@ def train_stn(
     device: Device = "cpu",
     threads: Threads = 1,
     precision: Forward = Precision.BFLOAT16,
+    start: Start = None,
 ) -> None:
     """Train a spatial transformer on all distortions of MNIST."""
     from models.stn.experiment import SCHEDULE, StnExperiment
 
     _train(
-        lambda where: StnExperiment(kind.value, data, where), SCHEDULE, updates, seed, runs, device, threads, precision
+        lambda where: StnExperiment(kind.value, data, where),
+        SCHEDULE,
+        updates,
+        seed,
+        runs,
+        device,
+        threads,
+        precision,
+        start,
     )
 
 
@@ -130,13 +143,22 @@ def train_draw(
     device: Device = "cpu",
     threads: Threads = 1,
     precision: Forward = Precision.BFLOAT16,
+    start: Start = None,
 ) -> None:
     """Train DRAW on MNIST, for 8 to 64 steps, with and without the class."""
     from models.draw.experiment import SCHEDULE, DrawExperiment
     from models.draw.network import Config
 
     _train(
-        lambda where: DrawExperiment(Config(), data, where), SCHEDULE, updates, seed, runs, device, threads, precision
+        lambda where: DrawExperiment(Config(), data, where),
+        SCHEDULE,
+        updates,
+        seed,
+        runs,
+        device,
+        threads,
+        precision,
+        start,
     )
 
 
@@ -149,6 +171,7 @@ def train_ntm(
     device: Device = "cpu",
     threads: Threads = 1,
     compiled: Compile = False,  # noqa: FBT002
+    start: Start = None,
 ) -> None:
     """Train a neural Turing machine for one task."""
     from models.ntm.experiment import NtmExperiment, default_config, default_schedule
@@ -161,7 +184,7 @@ def train_ntm(
         return made
 
     schedule = default_schedule(TASKS[task.value])
-    _train(experiment, schedule, updates, seed, runs, device, threads, Precision.FLOAT32)
+    _train(experiment, schedule, updates, seed, runs, device, threads, Precision.FLOAT32, start)
 
 
 Run = Annotated[Path, typer.Argument(help="A run's folder, or a checkpoint, or a model's folder.", exists=True)]
@@ -296,17 +319,21 @@ def _train(
     device: str,
     threads: int,
     precision: Precision,
+    start: Path | None,
 ) -> None:
     from dataclasses import replace
 
     import torch
 
+    from models.checkpoint import load_weights
     from models.training import train
 
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
     experiment = make(torch.device(device))
+    if start is not None:
+        load_weights(experiment.network, _checkpoint(start), start)
     schedule = replace(schedule, updates=updates or schedule.updates, bfloat16=precision is Precision.BFLOAT16)
     folder = runs / str(experiment.description["name"])
     for name, value in train(experiment, schedule, folder, seed=seed).items():
