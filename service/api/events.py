@@ -25,7 +25,7 @@ async def send_events(send: Send, events: AsyncIterator[list[Event]], headers: M
     nothing at all for `LONGEST_STALL_SECONDS` is sent an error, and given up.
 
     Raises:
-        GlimpseError: the request failed before its first event.
+        GlimpseError: the request failed before its first event; or not even its last one was taken.
     """
     first = await anext(events, None)
     head = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]
@@ -39,11 +39,11 @@ async def send_events(send: Send, events: AsyncIterator[list[Event]], headers: M
         last: list[Event] = []
     except GlimpseError as error:
         last = [("error", document(status_of(error), error.code, str(error)))]
-    await send({"type": "http.response.body", "body": _encode(last)})
+    await _send(send, last, is_last=True)
 
 
-async def _send(send: Send, group: list[Event]) -> None:
-    message = {"type": "http.response.body", "body": _encode(group), "more_body": True}
+async def _send(send: Send, group: list[Event], *, is_last: bool = False) -> None:
+    message = {"type": "http.response.body", "body": _encode(group), "more_body": not is_last}
     try:
         await asyncio.wait_for(send(message), LONGEST_STALL_SECONDS)
     except TimeoutError as error:

@@ -76,6 +76,7 @@ class Gateway:
                 await endpoint(scope, receive, send_marked)
         except Exception as error:
             if exchange.status:  # the head is gone: all that is left is to break the answer off
+                logger.warning("request %s was broken off: %s", exchange.request_id, error)
                 raise
             await self._answer_for(error, exchange).send(send_marked)
         finally:
