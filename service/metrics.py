@@ -16,11 +16,15 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.engine.report import BatchReport
+
+# A time of creation beside every counter would double what is scraped, and nobody asks for it.
+disable_created_metrics()
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
