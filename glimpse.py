@@ -1,5 +1,6 @@
 """The `glimpse` command. One function a verb; each does nothing but call the module that does the work."""
 
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,13 +125,7 @@ def train_stn(
     _train(
         lambda where: StnExperiment(kind.value, data, where),
         SCHEDULE,
-        updates,
-        seed,
-        runs,
-        device,
-        threads,
-        precision,
-        start,
+        Training(updates, seed, runs, device, threads, precision, start),
     )
 
 
@@ -152,13 +147,7 @@ def train_draw(
     _train(
         lambda where: DrawExperiment(Config(), data, where),
         SCHEDULE,
-        updates,
-        seed,
-        runs,
-        device,
-        threads,
-        precision,
-        start,
+        Training(updates, seed, runs, device, threads, precision, start),
     )
 
 
@@ -184,7 +173,7 @@ def train_ntm(
         return made
 
     schedule = default_schedule(TASKS[task.value])
-    _train(experiment, schedule, updates, seed, runs, device, threads, Precision.FLOAT32, start)
+    _train(experiment, schedule, Training(updates, seed, runs, device, threads, Precision.FLOAT32, start))
 
 
 Run = Annotated[Path, typer.Argument(help="A run's folder, or a checkpoint, or a model's folder.", exists=True)]
@@ -310,33 +299,35 @@ def bench(
     suite.bench(scenario, url=url, workers=workers, seconds=seconds, connections=connections, rate=rate, out=out)
 
 
-def _train(
-    make: "Callable[[torch.device], Experiment]",
-    schedule: "Schedule",
-    updates: int | None,
-    seed: int,
-    runs: Path,
-    device: str,
-    threads: int,
-    precision: Precision,
-    start: Path | None,
-) -> None:
-    from dataclasses import replace
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What the options of `train` say, whatever is trained."""
 
+    updates: int | None
+    seed: int
+    runs: Path
+    device: str
+    threads: int
+    precision: Precision
+    start: Path | None
+
+
+def _train(make: "Callable[[torch.device], Experiment]", schedule: "Schedule", options: Training) -> None:
     import torch
 
     from models.checkpoint import load_weights
     from models.training import train
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    torch.manual_seed(seed)
-    experiment = make(torch.device(device))
-    if start is not None:
-        load_weights(experiment.network, _checkpoint(start), start)
-    schedule = replace(schedule, updates=updates or schedule.updates, bfloat16=precision is Precision.BFLOAT16)
-    folder = runs / str(experiment.description["name"])
-    for name, value in train(experiment, schedule, folder, seed=seed).items():
+    torch.manual_seed(options.seed)
+    experiment = make(torch.device(options.device))
+    if options.start is not None:
+        load_weights(experiment.network, _checkpoint(options.start), options.start)
+    is_half = options.precision is Precision.BFLOAT16
+    schedule = replace(schedule, updates=options.updates or schedule.updates, bfloat16=is_half)
+    folder = options.runs / str(experiment.description["name"])
+    for name, value in train(experiment, schedule, folder, seed=options.seed).items():
         print(f"{name:24} {value:.6g}")
     print(f"the best weights are in {folder}; `glimpse export {folder}` makes them servable")
 

@@ -58,7 +58,7 @@ def reference(graph: ExportGraph, inputs: Mapping[str, Tensor]) -> dict[str, Arr
 
 
 def compare(expected: Mapping[str, Array], found: Mapping[str, Array], where: str) -> Worst:
-    """The largest difference, in units of what is tolerated for its type times `TOLERANCE['float32']`.
+    """The largest difference between floats; relative to the largest value where that is beyond 1.
 
     Raises:
         ParityError: a difference is not tolerated; says where it is and how large.

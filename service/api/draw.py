@@ -3,9 +3,6 @@
 import base64
 import io
 import math
-import secrets
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -18,7 +15,7 @@ from service.api.catalogue import ServedModel
 from service.api.context import Context, json_answer
 from service.api.endpoint import Documentation, Endpoint
 from service.api.events import MEDIA_TYPE as EVENTS
-from service.api.events import Event, send_events
+from service.api.events import Event, stream
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
 from service.api.uploads import REQUEST_BODY, pictures
@@ -31,6 +28,7 @@ from service.media.montage import film_strip, grid
 from service.media.picture import Pixels
 from service.schemas.draw import DrawingQuery, GenerateQuery, ReconstructQuery
 from service.tasks import draw, stn
+from service.tasks.seed import seed_or_random
 
 MODEL = "draw"
 RECTIFIER = "stn-affine"
@@ -50,7 +48,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
         _check_size(query, answer_format, query.count)
         model.engine("generate").check_room(query.count)
-        seed = _seed(query)
+        seed = seed_or_random(query.seed)
         generation = partial(
             draw.generation,
             model.manifest,
@@ -79,7 +77,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
         rectification = stn.request([stn.network_input(uploads[0], rectifier.manifest)], deadline)
         await exchange.compute(rectifier.engine("rectify"), rectification)
-        seed = _seed(query)
+        seed = seed_or_random(query.seed)
         request = draw.reconstruction(
             model.manifest,
             picture=rectification.outputs["rectified"][0],
@@ -102,27 +100,22 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         headers = {"x-seed": str(seed)}
         engine = model.engine(graph)
         if answer_format == "sse":
-            events = _events(exchange, query, model, graph, request, seed)
-            async with aclosing(events):
-                await exchange.unless_client_leaves(send_events(send, events, headers))
+            await stream(
+                context,
+                exchange,
+                send,
+                engine,
+                request,
+                told=partial(_step_events, query, model, request),
+                done=lambda: {**_head(model, query, request, seed), **_bound(request)},
+                headers=headers,
+            )
             return None
         await exchange.compute(engine, request)
         with exchange.timed("encode"):
             if answer_format == "final" and request.rows * query.scale**2 <= 4:
                 return _encoded(query, model, request, seed, answer_format, headers)
             return await context.off_loop(_encoded, query, model, request, seed, answer_format, headers)
-
-    async def _events(
-        exchange: Exchange, query: DrawingQuery, model: ServedModel, graph: str, request: Request, seed: int
-    ) -> AsyncGenerator[list[Event], None]:
-        try:
-            async with aclosing(model.engine(graph).stream(request)) as stream:
-                async for news in stream:
-                    yield await context.off_loop(_step_events, query, model, request, news)
-        finally:
-            exchange.seconds["queue"] += request.queue_seconds
-            exchange.seconds["compute"] += request.compute_seconds
-        yield [("done", {**_head(model, query, request, seed), **_bound(request)})]
 
     return [
         Endpoint(
@@ -152,10 +145,6 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             ),
         ),
     ]
-
-
-def _seed(query: DrawingQuery) -> int:
-    return secrets.randbelow(draw.LARGEST_SEED + 1) if query.seed is None else query.seed
 
 
 def _check_size(query: DrawingQuery, answer_format: str, count: int) -> None:

@@ -132,8 +132,12 @@ class Exchange:
         try:
             await self.unless_client_leaves(engine.submit(request))
         finally:
-            self.seconds["queue"] += request.queue_seconds
-            self.seconds["compute"] += request.compute_seconds
+            self.count(request)
+
+    def count(self, request: Request) -> None:
+        """Count what a request waited and computed towards `Server-Timing`."""
+        self.seconds["queue"] += request.queue_seconds
+        self.seconds["compute"] += request.compute_seconds
 
     async def unless_client_leaves(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work, and cancel it when the client leaves.

@@ -1,8 +1,6 @@
 """`/ntm/{task}`: memory tasks, with episodes of the client's or random ones."""
 
-import secrets
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,16 +13,17 @@ from service.api.catalogue import ServedModel
 from service.api.context import Context, json_answer
 from service.api.endpoint import Documentation, Endpoint, invalid
 from service.api.events import MEDIA_TYPE as EVENTS
-from service.api.events import Event, send_events
+from service.api.events import Event, stream
 from service.api.exchange import Exchange
 from service.api.negotiation import chosen
+from service.engine.engine import Progress
 from service.engine.request import Request
 from service.errors import InvalidParameter, UndecodableInput, UnsupportedType
 from service.media.encoding import PictureFormat, encode
 from service.media.figures import memory_figure
 from service.schemas.ntm import TASKS, EpisodeBody, NtmQuery, RandomQuery
 from service.tasks import ntm
-from service.tasks.draw import LARGEST_SEED
+from service.tasks.seed import seed_or_random
 
 GRAPH = "step"
 JSON = "application/json"
@@ -71,7 +70,7 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
 def _random(context: Context, task: str, random_query: type[RandomQuery]) -> Endpoint[RandomQuery]:
     async def run(exchange: Exchange, query: RandomQuery, send: Send) -> Answer | None:
         model = _model(context, exchange, task, query)
-        seed = secrets.randbelow(LARGEST_SEED + 1) if query.seed is None else query.seed
+        seed = seed_or_random(query.seed)
         with exchange.timed("decode"):
             episode = query.body(np.random.Generator(np.random.Philox(key=seed))).episode()
         extra = {"seed": seed, "episode": episode.given}
@@ -131,9 +130,16 @@ async def _answer(
     request = episode.request(exchange.deadline, with_trace=query.trace or answer_format == "png")
     headers = {"x-seed": str(extra["seed"])} if "seed" in extra else {}
     if answer_format == "sse":
-        events = _events(context, exchange, query, model, episode, request, extra)
-        async with aclosing(events):
-            await exchange.unless_client_leaves(send_events(send, events, headers))
+        await stream(
+            context,
+            exchange,
+            send,
+            model.engine(GRAPH),
+            request,
+            told=partial(_step_events, query, episode, request),
+            done=partial(_document, query, model, episode, request, extra),
+            headers=headers,
+        )
         return None
     await exchange.compute(model.engine(GRAPH), request)
     with exchange.timed("encode"):
@@ -144,27 +150,12 @@ async def _answer(
         return await context.off_loop(lambda: json_answer(_document(query, model, episode, request, extra), headers))
 
 
-async def _events(
-    context: Context,
-    exchange: Exchange,
-    query: NtmQuery,
-    model: ServedModel,
-    episode: ntm.Episode,
-    request: Request,
-    extra: dict[str, Any],
-) -> AsyncGenerator[list[Event], None]:
-    try:
-        async with aclosing(model.engine(GRAPH).stream(request)) as stream:
-            async for news in stream:
-                yield [
-                    ("step", _step(episode, request, step, with_trace=query.trace))
-                    for progress in news
-                    for step in range(progress.begin, progress.end)
-                ]
-    finally:
-        exchange.seconds["queue"] += request.queue_seconds
-        exchange.seconds["compute"] += request.compute_seconds
-    yield [("done", await context.off_loop(_document, query, model, episode, request, extra))]
+def _step_events(query: NtmQuery, episode: ntm.Episode, request: Request, news: list[Progress]) -> list[Event]:
+    return [
+        ("step", _step(episode, request, step, with_trace=query.trace))
+        for progress in news
+        for step in range(progress.begin, progress.end)
+    ]
 
 
 def _step(episode: ntm.Episode, request: Request, step: int, *, with_trace: bool) -> dict[str, Any]:

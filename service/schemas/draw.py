@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.tasks.draw import LARGEST_SEED
+from service.tasks.seed import LARGEST_SEED
 
 DrawFormat = Literal["gif", "apng", "webp", "png", "final", "json", "npz", "sse"]
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import InvalidParameter
 from service.tasks import ntm
-from service.tasks.draw import LARGEST_SEED
+from service.tasks.seed import LARGEST_SEED
 
 Bit = Literal[0, 1]
 Vector = Annotated[list[Bit], Field(min_length=ntm.BITS, max_length=ntm.BITS)]

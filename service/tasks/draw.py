@@ -19,8 +19,6 @@ NOISE_STREAM, DIGIT_STREAM = 0, 1
 """Of the random numbers that belong to a sample: parts of the counter's space that never meet."""
 SHORTEST_DRAWING = 8
 """The pace that the network was trained to call 1."""
-LARGEST_SEED = 2**53 - 1
-"""The largest whole number that every JSON reader keeps exactly."""
 PARAMETERS = ("gx", "gy", "delta", "sigma", "gamma")
 """Of an attention window, in the order of the graph's outputs; lengths in pixels of the canvas."""
 

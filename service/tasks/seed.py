@@ -1,0 +1,11 @@
+"""Seeds: what a client names, or a random one that it is told."""
+
+import secrets
+
+LARGEST_SEED = 2**53 - 1
+"""The largest whole number that every JSON reader keeps exactly."""
+
+
+def seed_or_random(seed: int | None) -> int:
+    """The seed that was asked for; any at all if none was."""
+    return secrets.randbelow(LARGEST_SEED + 1) if seed is None else seed
