@@ -102,7 +102,9 @@ Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
 Start = Annotated[
     Path | None,
-    typer.Option(help="Begin with these weights (a run, a checkpoint, a model's folder) rather than random ones."),
+    typer.Option(
+        help="Begin with what fits of these weights (a run, a checkpoint, a model's folder), not with random ones."
+    ),
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first; needs a C++ compiler on a CPU.")]
 
@@ -120,10 +122,15 @@ def train_stn(
     start: Start = None,
 ) -> None:
     """Train a spatial transformer on all distortions of MNIST."""
+    from models.classifier import train_classifier
     from models.stn.experiment import SCHEDULE, StnExperiment
 
+    def experiment(where: "torch.device") -> StnExperiment:
+        # Another reader than the one that `evaluate` judges with.
+        return StnExperiment(kind.value, data, train_classifier(data, runs / "reader.safetensors", seed=1), where)
+
     _train(
-        lambda where: StnExperiment(kind.value, data, where),
+        experiment,
         SCHEDULE,
         Training(updates, seed, runs, device, threads, precision, start),
     )
@@ -315,7 +322,7 @@ class Training:
 def _train(make: "Callable[[torch.device], Experiment]", schedule: "Schedule", options: Training) -> None:
     import torch
 
-    from models.checkpoint import load_weights
+    from models.checkpoint import adopt_weights
     from models.training import train
 
     torch.set_num_threads(options.threads)
@@ -323,7 +330,8 @@ def _train(make: "Callable[[torch.device], Experiment]", schedule: "Schedule", o
     torch.manual_seed(options.seed)
     experiment = make(torch.device(options.device))
     if options.start is not None:
-        load_weights(experiment.network, _checkpoint(options.start), options.start)
+        fresh = adopt_weights(experiment.network, _checkpoint(options.start), options.start)
+        print(f"{len(fresh)} tensors do not come from {options.start}" + "".join(f"\n  {name}" for name in fresh))
     is_half = options.precision is Precision.BFLOAT16
     schedule = replace(schedule, updates=options.updates or schedule.updates, bfloat16=is_half)
     folder = options.runs / str(experiment.description["name"])

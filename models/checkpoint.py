@@ -5,7 +5,7 @@ The description (JSON in the file's header) and the tensors cannot part ways, si
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,3 +69,17 @@ def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path)
         network.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:
         raise CheckpointError(f"{source} does not fit the network: {error}") from error
+
+
+def adopt_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path) -> Sequence[str]:
+    """Put those of a checkpoint's tensors into `network` whose name and shape it has, and name what it lacks.
+
+    Raises:
+        CheckpointError: not one fits.
+    """
+    own = network.state_dict()
+    fitting = {name: t for name, t in checkpoint.tensors.items() if name in own and own[name].shape == t.shape}
+    if not fitting:
+        raise CheckpointError(f"{source} has no tensor that fits the network")
+    network.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]

@@ -26,10 +26,13 @@ KINDS: tuple[Kind, ...] = ("affine", "projective", "tps")
 
 
 def tiny_stn(kind: Kind) -> StnNetwork:
-    """A spatial transformer that, untrained as it is, finds something else in every picture."""
-    widths = {"localisation_width": 4, "localisation_features": 16, "classifier_width": 4, "classifier_features": 16}
-    network = StnNetwork(StnConfig(kind=kind, **widths))
-    nn.init.normal_(network.localisation.theta.weight, std=0.1)
+    """A spatial transformer that, untrained as it is, finds something else in every picture, away from its edges."""
+    widths = {"localisation_width": 4, "refinement_width": 4, "classifier_width": 4}
+    features = {"localisation_features": 16, "refinement_features": 16, "classifier_features": 16}
+    network = StnNetwork(StnConfig(kind=kind, **widths, **features))
+    nn.init.normal_(network.localisation.theta.weight, std=0.05)
+    network.localisation.theta.bias.data.mul_(0.8)
+    nn.init.normal_(network.refinement.theta.weight, std=0.02)
     return network
 
 

@@ -53,8 +53,8 @@ class Score:
     error_percent: float
     pixel_error: float
     """Mean squared difference between the rectified picture and the clean digit."""
-    reader_error_percent: float | None
-    """Error of a classifier of clean digits on the rectified pictures; None without a reader."""
+    reader_error_percent: float
+    """Error of a classifier of clean digits on the rectified pictures."""
 
 
 def challenge(distortion: Distortion, digits: Digits, *, side: int, seed: int) -> Challenge:
@@ -69,23 +69,22 @@ def challenge(distortion: Distortion, digits: Digits, *, side: int, seed: int) -
 
 
 @torch.no_grad()
-def score(network: nn.Module, challenge: Challenge, reader: CleanClassifier | None = None) -> Score:
+def score(network: nn.Module, challenge: Challenge, reader: CleanClassifier) -> Score:
     """Put the challenge to a network in evaluation mode, on the device where the network is."""
     wrong, misread, squared = 0, 0, 0.0
     for pictures, digits, labels in _batches(challenge, next(network.parameters()).device):
         answer: Rectification = network(pictures)
         wrong += int((answer.logits.argmax(1) != labels).sum())
         squared += float((answer.rectified - digits).square().mean((1, 2, 3)).sum())
-        if reader is not None:
-            misread += int((reader(answer.rectified).argmax(1) != labels).sum())
+        misread += int((reader(answer.rectified).argmax(1) != labels).sum())
     size = len(challenge.labels)
-    return Score(100 * wrong / size, squared / size, None if reader is None else 100 * misread / size)
+    return Score(100 * wrong / size, squared / size, 100 * misread / size)
 
 
 def table(
     network: nn.Module,
     digits: Digits,
-    reader: CleanClassifier | None = None,
+    reader: CleanClassifier,
     *,
     side: int = 64,
     seed: int = 0,

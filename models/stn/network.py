@@ -1,9 +1,14 @@
-"""The served network: one spatial transformer in front of a small CNN.
+"""The served network: two spatial transformers in series, in front of a small CNN.
 
 M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer Networks", 2015,
-https://arxiv.org/abs/1506.02025, section 4.1 and appendix A.
+https://arxiv.org/abs/1506.02025, sections 3.4 and 4.1, and appendix A.
 
-Departures: the localisation network also predicts the *tone*, by which the sampled greys become white ink on
+The first transformer, always affine, finds the digit in the whole picture. The second, of the model's family,
+takes a closer look at what the first one found and corrects it. Their composition belongs to the same family:
+the picture is sampled once, through one theta. (C.-H. Lin and S. Lucey, "Inverse Compositional Spatial
+Transformer Networks", 2017, https://arxiv.org/abs/1612.03897, compose in the same way.)
+
+Departures: the localisation networks also predict the *tone*, by which the sampled greys become white ink on
 black paper (photographs are mostly the other way round). The classifier reads nothing but the rectified 28x28
 picture, so that what it says can be checked by eye. Channels are few: a client waits.
 
@@ -17,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.stn.transformer import Kind, Warp, grid_generator, identity_head
+from models.stn.transformer import AffineGrid, Kind, Warp, grid_generator, identity_head
 
 RECTIFIED_SIDE = 28
 LEAST_RANGE = 1 / 32
@@ -34,6 +39,12 @@ class Config:
     localisation_width: int = 16
     """Channels of the localisation network's first layer; later ones have 2, 3, 4 and 4 times as many."""
     localisation_features: int = 128
+    glimpse_side: int = 32
+    """Side in pixels of the closer look."""
+    glimpse_reach: float = 1.25
+    """Side of what it shows, as a multiple of the side of what was found."""
+    refinement_width: int = 12
+    refinement_features: int = 64
     classifier_width: int = 16
     """Channels of the classifier's first layer; later ones have 2 and 4 times as many."""
     classifier_features: int = 128
@@ -49,6 +60,8 @@ class Rectification(NamedTuple):
     """Target-to-source transformation, normalised coordinates."""
     tone: Float[Tensor, "B 2"]
     """(gain, bias): rectified = clip(gain * sample + bias, 0, 1)."""
+    coarse: Float[Tensor, "B 6"]
+    """What the first of the two transformers took theta to be."""
 
 
 class Pose(NamedTuple):
@@ -61,46 +74,42 @@ class Pose(NamedTuple):
 class Localisation(nn.Module):
     """f_loc: strided convolutions over the whole picture, then a regression that starts at the identity."""
 
-    def __init__(self, config: Config, identity: Float[Tensor, "P"]) -> None:
+    def __init__(self, side: int, width: int, features: int, identity: Float[Tensor, "P"]) -> None:
+        """`side`: of the picture, 32 or 64 pixels; `width`: channels of the first layer."""
         super().__init__()
-        c, side = config.localisation_width, config.side // 16
+        c, last_side = width, 4
+        halvings = (side // last_side).bit_length() - 1
+        strides = [2] * (halvings - 1) + [1] * (5 - halvings) + [2]
+        channels = [1, c, 2 * c, 3 * c, 4 * c, 4 * c]
         self.features = nn.Sequential(
-            _convolution(1, c, stride=2),
-            _convolution(c, 2 * c, stride=2),
-            _convolution(2 * c, 3 * c, stride=2),
-            _convolution(3 * c, 4 * c),
-            _convolution(4 * c, 4 * c, stride=2),
+            *(_convolution(*layer) for layer in zip(channels, channels[1:], strides, strict=False)),
             nn.Flatten(),
-            nn.Linear(4 * c * side * side, config.localisation_features),
+            nn.Linear(4 * c * last_side**2, features),
             nn.ReLU(),
         )
-        self.theta = identity_head(config.localisation_features, identity)
-        self.tone = identity_head(config.localisation_features, torch.tensor([1.0, 0.0]))
+        self.theta = identity_head(features, identity)
+        self.tone = identity_head(features, torch.tensor([1.0, 0.0]))
 
     def forward(self, picture: Float[Tensor, "B 1 S S"]) -> Pose:
-        """The convolutions see greys stretched to 0..1; the tone is predicted for those and taken back.
-
-        gain x' + bias with x' = (x - darkest) / range is (gain / range) x + (bias - gain darkest / range).
-        """
-        darkest = picture.amin((1, 2, 3), keepdim=True)
-        span = (picture.amax((1, 2, 3), keepdim=True) - darkest).clamp(min=LEAST_RANGE)
-        stretched = (picture - darkest) / span
-        features = self.features(stretched - stretched.mean((1, 2, 3), keepdim=True))
+        """Where the digit lies in a picture whose greys are about 0..1, and the tone that develops those."""
+        features = self.features(picture - picture.mean((1, 2, 3), keepdim=True))
         with _exactly(picture):
-            theta, tone = self.theta(features.float()), self.tone(features.float())
-            gain, bias = tone.split(1, dim=1)
-            gain = gain / span.flatten(1)
-            return Pose(theta, torch.cat((gain, bias - gain * darkest.flatten(1)), 1))
+            return Pose(self.theta(features.float()), self.tone(features.float()))
 
 
 class StnNetwork(nn.Module):
-    """Localise, sample, develop, classify."""
+    """Localise, look closer, correct, sample, develop, classify."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        grid = grid_generator(config.kind)
-        self.localisation = Localisation(config, grid.identity)
+        grid, affine = grid_generator(config.kind), AffineGrid()
+        self.localisation = Localisation(
+            config.side, config.localisation_width, config.localisation_features, affine.identity
+        )
+        closer = config.glimpse_side
+        self.glimpse = Warp(affine, closer, closer, padding="border", reach=config.glimpse_reach)
+        self.refinement = Localisation(closer, config.refinement_width, config.refinement_features, grid.identity)
         self.warp = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE, padding="border")
         c = config.classifier_width
         self.classifier = nn.Sequential(
@@ -118,11 +127,37 @@ class StnNetwork(nn.Module):
 
     def forward(self, picture: Float[Tensor, "B 1 S S"]) -> Rectification:
         """Rectify and read square grey pictures in 0..1."""
-        theta, tone = self.localisation(picture)
-        gain, bias = tone.view(-1, 2, 1, 1).split(1, dim=1)
+        stretching = _stretching(picture)
+        coarse = self.localisation(_developed(picture, stretching))
         with _exactly(picture):
-            rectified = (gain * self.warp(picture, theta) + bias).clamp(0, 1)
-        return Rectification(rectified, self.classifier(rectified), theta, tone)
+            first_tone = _after(coarse.tone, stretching)
+            found = _developed(self.glimpse(picture, coarse.theta), first_tone)
+        correction = self.refinement(found)
+        with _exactly(picture):
+            theta = self.warp.grid.within(coarse.theta, correction.theta)
+            tone = _after(correction.tone, first_tone)
+            rectified = _developed(self.warp(picture, theta), tone).clamp(0, 1)
+        return Rectification(rectified, self.classifier(rectified), theta, tone, coarse.theta)
+
+
+def _stretching(picture: Float[Tensor, "B 1 S S"]) -> Float[Tensor, "B 2"]:
+    """The tone that stretches the greys to 0..1."""
+    greys = picture.flatten(1)
+    darkest = greys.amin(1, keepdim=True)
+    gain = 1 / (greys.amax(1, keepdim=True) - darkest).clamp(min=LEAST_RANGE)
+    return torch.cat((gain, -gain * darkest), 1)
+
+
+def _developed(sample: Float[Tensor, "B 1 h w"], tone: Float[Tensor, "B 2"]) -> Float[Tensor, "B 1 h w"]:
+    gain, bias = tone.view(-1, 2, 1, 1).unbind(1)
+    return gain.unsqueeze(1) * sample + bias.unsqueeze(1)
+
+
+def _after(tone: Float[Tensor, "B 2"], first: Float[Tensor, "B 2"]) -> Float[Tensor, "B 2"]:
+    """The tone that develops like `first` and then like `tone`."""
+    gain, bias = tone.unbind(1)
+    first_gain, first_bias = first.unbind(1)
+    return torch.stack((gain * first_gain, gain * first_bias + bias), 1)
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

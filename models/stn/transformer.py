@@ -51,6 +51,10 @@ class GridGenerator(nn.Module):
         """Source points of target points: [N 2] for the whole batch, or [B N 2]."""
         raise NotImplementedError
 
+    def within(self, affine: Float[Tensor, "B 6"], theta: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
+        """The theta that maps like `theta` and then like `affine`: every family is closed under that."""
+        raise NotImplementedError
+
 
 class AffineGrid(GridGenerator):
     """(x_s, y_s) = [[t11, t12, t13], [t21, t22, t23]] (x_t, y_t, 1): equation 1."""
@@ -62,6 +66,11 @@ class AffineGrid(GridGenerator):
     def forward(self, theta: Float[Tensor, "B 6"], target: Float[Tensor, "*any N 2"]) -> Float[Tensor, "B N 2"]:
         """Equation 1."""
         return _homogeneous(target) @ theta.view(-1, 2, 3).transpose(1, 2)
+
+    def within(self, affine: Float[Tensor, "B 6"], theta: Float[Tensor, "B 6"]) -> Float[Tensor, "B 6"]:
+        """The product of the two matrices, were the row (0, 0, 1) below each."""
+        linear, shift = affine.view(-1, 2, 3).split_with_sizes((2, 1), 2)
+        return (linear @ theta.view(-1, 2, 3) + F.pad(shift, (2, 0))).flatten(1)
 
 
 class ProjectiveGrid(GridGenerator):
@@ -75,6 +84,11 @@ class ProjectiveGrid(GridGenerator):
         """Project."""
         points = _homogeneous(target) @ F.pad(theta, (0, 1), value=1.0).view(-1, 3, 3).transpose(1, 2)
         return points[..., :2] / points[..., 2:].clamp(min=NEAREST_HORIZON)
+
+    def within(self, affine: Float[Tensor, "B 6"], theta: Float[Tensor, "B 8"]) -> Float[Tensor, "B 8"]:
+        """The product of the two matrices: an affine map in front leaves the denominator as it is."""
+        matrix = F.pad(theta, (0, 1), value=1.0).view(-1, 3, 3)
+        return torch.cat(((affine.view(-1, 2, 3) @ matrix).flatten(1), theta[:, 6:]), 1)
 
 
 class ThinPlateSplineGrid(GridGenerator):
@@ -104,6 +118,10 @@ class ThinPlateSplineGrid(GridGenerator):
         basis = torch.cat((_radial(target, self.control), _homogeneous(target)), -1) @ self.solution
         return basis @ theta.view(-1, 16, 2)
 
+    def within(self, affine: Float[Tensor, "B 6"], theta: Float[Tensor, "B 32"]) -> Float[Tensor, "B 32"]:
+        """Move the sources that theta names: f is linear in them, and reproduces affine maps."""
+        return (_homogeneous(theta.view(-1, 16, 2)) @ affine.view(-1, 2, 3).transpose(1, 2)).flatten(1)
+
 
 def grid_generator(kind: Kind) -> GridGenerator:
     """The grid generator of a family."""
@@ -119,13 +137,18 @@ class Warp(nn.Module):
 
     target: Tensor
 
-    def __init__(self, grid: GridGenerator, height: int, width: int, padding: Padding = "zeros") -> None:
-        """`padding`: what lies outside the picture, `zeros` (equation 5) or more of its edge (`border`)."""
+    def __init__(
+        self, grid: GridGenerator, height: int, width: int, padding: Padding = "zeros", reach: float = 1.0
+    ) -> None:
+        """`padding`: what lies outside the picture, `zeros` (equation 5) or more of its edge (`border`).
+
+        `reach`: the outer edges of V in target coordinates; beyond 1, V shows what surrounds the target too.
+        """
         super().__init__()
         self.grid = grid
         self.size = (height, width)
         self.padding = padding
-        self.register_buffer("target", pixel_centres(height, width), persistent=False)
+        self.register_buffer("target", reach * pixel_centres(height, width), persistent=False)
 
     def forward(self, U: Float[Tensor, "B C H W"], theta: Float[Tensor, "B P"]) -> Float[Tensor, "B C h w"]:
         """Sample U wherever theta puts the pixels of V."""

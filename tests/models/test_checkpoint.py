@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models import checkpoint as checkpoints
-from models.checkpoint import Checkpoint, CheckpointError, load, load_weights, save
+from models.checkpoint import Checkpoint, CheckpointError, adopt_weights, load, load_weights, save
 
 
 def linear(size: int = 3) -> nn.Linear:
@@ -93,3 +93,18 @@ def test_weights_are_put_into_the_network_they_fit(tmp_path: Path) -> None:
     for other in (linear(4), nn.Bilinear(1, 1, 1)):
         with pytest.raises(CheckpointError, match=r"(?s)does not fit the network: .*weight"):
             load_weights(other, checkpoint, tmp_path)
+
+
+def test_what_fits_of_a_checkpoint_is_adopted_and_the_rest_is_named(tmp_path: Path) -> None:
+    """A network begins with the tensors that it shares with another, and keeps its own where it has none."""
+    trained, first, second = nn.Sequential(linear(), linear(4)).state_dict(), linear(), linear(5)
+    own = second.weight.clone()
+
+    missing = adopt_weights(nn.Sequential(first, second), Checkpoint(trained, {}), tmp_path)
+
+    assert missing == ["1.weight"]
+    assert torch.equal(first.weight, trained["0.weight"])
+    assert torch.equal(second.weight, own)
+    assert torch.equal(second.bias, trained["1.bias"])
+    with pytest.raises(CheckpointError, match="no tensor that fits"):
+        adopt_weights(nn.Bilinear(1, 1, 1), Checkpoint({}, {}), tmp_path)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import models.stn.experiment
+from models.classifier import CleanClassifier
 from models.stn.evaluate import DISTORTIONS
 from models.stn.experiment import SHARES, StnExperiment
 from models.stn.network import Config
@@ -19,7 +20,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> StnExperiment:
     if folder is None:
         pytest.skip("needs MNIST; set GLIMPSE_DATA to its folder")
     monkeypatch.setattr(models.stn.experiment, "EVALUATION_DIGITS", 10)
-    return StnExperiment("affine", Path(folder), torch.device("cpu"), batch_size=64)
+    return StnExperiment("affine", Path(folder), CleanClassifier().eval(), torch.device("cpu"), batch_size=64)
 
 
 def test_batch_is_shared_among_all_distortions(experiment: StnExperiment) -> None:
@@ -55,13 +56,26 @@ def test_loss_falls_within_a_few_updates(experiment: StnExperiment) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_reader_is_asked_but_not_taught(experiment: StnExperiment) -> None:
+    """Its reading is part of the loss, and its weights get no gradient."""
+    loss = experiment.loss(torch.Generator().manual_seed(3))
+    loss.backward()  # type: ignore[no-untyped-call]
+    reader = experiment.reader
+    with torch.no_grad():
+        for parameter in reader.parameters():
+            parameter.zero_()
+
+    assert experiment.loss(torch.Generator().manual_seed(3)).item() != loss.item()
+    assert all(parameter.grad is None for parameter in reader.parameters())
+
+
 def test_evaluation_names_every_distortion(experiment: StnExperiment) -> None:
-    """The metrics are an error for each distortion and the score that weighs them."""
+    """The metrics are the network's and the reader's error for each distortion, and the score that adds their means."""
     metrics = experiment.evaluate(experiment.network.eval())
 
-    assert set(metrics) == {"score", "pixel", *DISTORTIONS}
-    errors = [metrics[name] for name in DISTORTIONS]
-    assert metrics["score"] == pytest.approx(sum(errors) / len(errors) + metrics["pixel"])
+    assert set(metrics) == {"score", *DISTORTIONS, *(f"read_{name}" for name in DISTORTIONS)}
+    errors = [metrics[name] + metrics[f"read_{name}"] for name in DISTORTIONS]
+    assert metrics["score"] == pytest.approx(sum(errors) / len(errors))
 
 
 def test_description_rebuilds_the_config(experiment: StnExperiment) -> None:

@@ -147,6 +147,22 @@ def test_targets_of_their_own_equal_shared_targets(kind: Kind) -> None:
     torch.testing.assert_close(grid(theta, target.expand(3, -1, -1)), grid(theta, target))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_is_closed_under_an_affine_map_on_the_outside(kind: Kind) -> None:
+    """`within` names the theta of the composed map, and an identity on either side changes nothing."""
+    grid, outer = grid_generator(kind), AffineGrid()
+    affine = outer.identity + 0.2 * noise(6, 3, 6)
+    theta = grid.identity + 0.05 * noise(7, 3, len(grid.identity))
+    target = pixel_centres(5, 4)
+
+    composed = grid(grid.within(affine, theta), target)
+
+    torch.testing.assert_close(composed, outer(affine, grid(theta, target)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(grid.within(outer.identity.expand(3, -1), theta), theta)
+    unmoved = grid(grid.within(affine, grid.identity.expand(3, -1)), target)
+    torch.testing.assert_close(unmoved, outer(affine, target), atol=1e-5, rtol=1e-5)
+
+
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32), height=st.integers(1, 6), width=st.integers(1, 6))
 def test_sampler_equals_the_double_sum(seed: int, height: int, width: int) -> None:
