@@ -3,7 +3,8 @@
 Theory of operation. There are `slots` places in the running batch. Sequences wait first in, first out, and enter free
 slots whenever a batch is formed; a batch is one *segment*: a number of steps, computed for all occupied slots at once.
 A sequence leaves at the end of its own last step. Slots stay packed, so that a segment computes a prefix of the state
-arrays: when a sequence leaves, the last one moves into its slot, and the batch says so.
+arrays: those who enter take the slots of those who left; where nobody waits, the last sequence moves into the gap, and
+the batch says so.
 
 Dynamic batching of models without state is the same thing with sequences of one step: everybody who waits enters, up to
 the number of slots, and leaves after one segment.
@@ -62,7 +63,7 @@ class Batch:
     """One segment: what to do to the slots, then how many steps to compute."""
 
     moves: list[tuple[int, int]]
-    """Slots to copy, (from, to), in this order, to close the gaps of those who left."""
+    """Slots to copy, (from, to), to close the gaps of those who left."""
     entered: list[tuple[int, Sequence]]
     """Sequences that begin in this segment, with their slots."""
     expired: list[Request]
@@ -125,19 +126,25 @@ class Batcher:
 
     def next_batch(self, now: float) -> Batch | None:
         """The next segment, or None while there is nothing to do yet (see `wake_at`)."""
-        moves = self._vacate()
+        running = self._running
+        gaps = [slot for slot, sequence in enumerate(running) if not sequence.is_live]
+        if len(gaps) == len(running):
+            running.clear()
+            gaps.clear()
         waits_until = self.wake_at(now)
         if waits_until is None or waits_until > now:
             return None
-        delayed = not self._running and self.policy.max_queue_delay_seconds > 0
-        entered, expired = self._enter(now)
-        if len(self._running) == self.policy.slots:
+        delayed = not running and self.policy.max_queue_delay_seconds > 0
+        entered, expired = self._enter(now, gaps)
+        moves = self._close(gaps[len(entered) :])
+        if len(running) == self.policy.slots:
             reason = CloseReason.FULL
         else:
             reason = CloseReason.DELAY if delayed else CloseReason.IDLE
-        steps = self._segment_steps() if self._running else 0
-        padding = sum(max(steps - sequence.steps_left, 0) for sequence in self._running)
-        return Batch(moves, entered, expired, list(self._running), steps, reason, padding)
+        left = [sequence.request.steps - sequence.steps_done for sequence in running]
+        steps = self._segment_steps(left) if running else 0
+        padding = sum(steps - few for few in left if few < steps)
+        return Batch(moves, entered, expired, list(running), steps, reason, padding)
 
     def wake_at(self, now: float) -> float | None:
         """When `next_batch` is to be asked again: `now` if at once, None if only after `add`."""
@@ -178,26 +185,12 @@ class Batcher:
         self.queued_rows = 0
         return live
 
-    def _vacate(self) -> list[tuple[int, int]]:
-        """Free the slots of sequences that are done or given up; the last slot's sequence closes each gap."""
-        moves = []
-        slot = 0
-        running = self._running
-        while slot < len(running):
-            sequence = running[slot]
-            if sequence.steps_left and not sequence.request.is_settled:
-                slot += 1
-                continue
-            last = running.pop()
-            if slot < len(running):
-                running[slot] = last
-                moves.append((len(running), slot))
-        return moves
-
-    def _enter(self, now: float) -> tuple[list[tuple[int, Sequence]], list[Request]]:
-        entered = []
+    def _enter(self, now: float, gaps: list[int]) -> tuple[list[tuple[int, Sequence]], list[Request]]:
+        """Let in who waits: into the gaps first, from the lowest on, then behind the last slot."""
+        entered: list[tuple[int, Sequence]] = []
         expired = []
-        while self._waiting and len(self._running) < self.policy.slots:
+        running = self._running
+        while self._waiting and (len(entered) < len(gaps) or len(running) < self.policy.slots):
             request = next(iter(self._waiting))
             if request.deadline <= now:
                 self.discard(request)
@@ -210,17 +203,34 @@ class Batcher:
             self.queued_rows -= 1
             if request.rows_entered == request.rows:
                 del self._waiting[request]
-            entered.append((len(self._running), sequence))
-            self._running.append(sequence)
+            if len(entered) < len(gaps):
+                slot = gaps[len(entered)]
+                running[slot] = sequence
+            else:
+                slot = len(running)
+                running.append(sequence)
+            entered.append((slot, sequence))
         return entered, expired
 
-    def _segment_steps(self) -> int:
+    def _close(self, gaps: list[int]) -> list[tuple[int, int]]:
+        """Close the gaps, in rising order, that nobody entered; the last slot's sequence moves into each."""
+        moves = []
+        running = self._running
+        while gaps:
+            last = running.pop()
+            if gaps[-1] == len(running):
+                gaps.pop()
+                continue
+            running[gaps[0]] = last
+            moves.append((len(running), gaps.pop(0)))
+        return moves
+
+    def _segment_steps(self, left: list[int]) -> int:
         policy = self.policy
         longest = policy.longest_segment
-        if any(sequence.request.is_stream for sequence in self._running):
+        if any(sequence.request.on_progress for sequence in self._running):
             longest = min(longest, policy.stream_segment)
-        most = max(sequence.steps_left for sequence in self._running)
+        most = max(left)
         if self.queued_rows:
-            soonest = min(sequence.steps_left for sequence in self._running)
-            most = min(most, max(soonest, policy.shortest_segment))
+            most = min(most, max(min(left), policy.shortest_segment))
         return min(most, longest)

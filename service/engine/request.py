@@ -40,15 +40,20 @@ class Sequence:
     request: "Request"
     row: int
     steps_done: int = 0
-    shown: Mapping[str, Array] = field(default_factory=dict)
-    """Its own inputs a step, [T ...] by name; cut out when it enters a slot."""
-    kept: Mapping[str, Array] = field(default_factory=dict)
-    """Where its outputs a step go, likewise."""
+    shown: tuple[Array, ...] = ()
+    """Its own inputs a step, [T 1 ...] each, in the signature's order; cut out when it enters a slot."""
+    kept: tuple[Array | None, ...] = ()
+    """Where its outputs a step go, [T ...] each; None for those that nobody wants."""
 
     @property
     def steps_left(self) -> int:
         """Steps until this sequence has finished."""
         return self.request.steps - self.steps_done
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it still has steps to go that somebody waits for."""
+        return self.steps_done < self.request.steps and not self.request.is_settled
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ A slot's row is written afresh when a sequence enters it, from the graph's initi
 left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,32 +28,32 @@ class Slots:
         signature = runtime.signature
         self._runtime = runtime
         self._initial = initial
-        self._row_inputs = [spec for spec in signature.inputs if not spec.is_per_step]
-        self._row_outputs = [spec for spec in signature.outputs if not spec.is_per_step]
-        self._state_names = [spec.name for spec in signature.state]
-        self._rows = {spec.name: np.zeros(shape_of(spec, slots, 1), spec.dtype) for spec in self._row_inputs}
-        self._states = tuple(
-            {spec.name: np.zeros(shape_of(spec, slots, 1), spec.dtype) for spec in signature.state} for _ in range(2)
-        )
-        self._answers = {spec.name: np.zeros(shape_of(spec, slots, 1), spec.dtype) for spec in self._row_outputs}
-        self._step_inputs = {
-            spec.name: _Steps(spec, slots, longest_segment) for spec in signature.inputs if spec.is_per_step
-        }
-        self._step_outputs = {
-            spec.name: _Steps(spec, slots, longest_segment) for spec in signature.outputs if spec.is_per_step
-        }
+
+        def rows(specs: Iterable[TensorSpec]) -> dict[str, Array]:
+            return {spec.name: np.zeros(shape_of(spec, slots, 1), spec.dtype) for spec in specs if not spec.is_per_step}
+
+        def steps(specs: Iterable[TensorSpec]) -> dict[str, _Steps]:
+            return {spec.name: _Steps(spec, slots, longest_segment) for spec in specs if spec.is_per_step}
+
+        self._rows, self._step_inputs = rows(signature.inputs), steps(signature.inputs)
+        self._answers, self._step_outputs = rows(signature.outputs), steps(signature.outputs)
+        self._states = (rows(signature.state), rows(signature.state))
         self._now = 0
         self._bound: dict[tuple[int, int, int, int], Bound] = {}
 
+    def load(self, batch: Batch) -> None:
+        """Bring the slots and the inputs to where the segment begins."""
+        for source, target in batch.moves:
+            self._move(source, target)
+        if batch.entered:
+            self._enter(batch.entered)
+        self._show(batch.running, batch.steps)
+
     def compute(self, batch: Batch) -> dict[int, Exception]:
-        """Compute a segment; answers what failed, by slot.
+        """Compute the segment that was loaded; answers what failed, by slot.
 
         If the batch fails as a whole, its rows are computed one by one, so that only those fail that fail alone.
         """
-        for source, target in batch.moves:
-            self._move(source, target)
-        for slot, sequence in batch.entered:
-            self._enter(slot, sequence)
         failures: dict[int, Exception] = {}
         try:
             self._segment(batch.running, 0, batch.steps)
@@ -63,6 +63,7 @@ class Slots:
             else:
                 for slot, sequence in enumerate(batch.running):
                     try:
+                        self._show([sequence], batch.steps)
                         self._segment([sequence], slot, batch.steps)
                     except Exception as alone:  # noqa: BLE001
                         failures[slot] = alone
@@ -71,33 +72,30 @@ class Slots:
 
     def _segment(self, running: list[Sequence], first: int, steps: int) -> None:
         """Compute `steps` for the rows in slots `first` and after, and hand each its outputs."""
-        self._show(running, steps)
         self._bind(len(running), first, steps)()
         self._answer(running, first, steps)
 
     def _show(self, running: list[Sequence], steps: int) -> None:
-        for name, buffer in self._step_inputs.items():
-            for slot, sequence in zip(buffer.cut(len(running), steps).rows, running, strict=True):
-                given = sequence.shown[name][sequence.steps_done : sequence.steps_done + steps]
-                if len(given) == steps:
-                    slot[:] = given
-                else:
+        for index, buffer in enumerate(self._step_inputs.values()):
+            given = [s.shown[index][s.steps_done : s.steps_done + steps] for s in running]
+            for slot, part in enumerate(given):
+                if len(part) < steps:
                     # Padding repeats the sequence's own last step. What an earlier segment left there is another
                     # request's, and may be what made it fail.
-                    slot[: len(given)] = given
-                    slot[len(given) :] = given[-1]
+                    given[slot] = part[np.minimum(np.arange(steps), len(part) - 1)]
+            np.concatenate(given, axis=1, out=buffer.cut(len(running), steps).whole)
 
     def _answer(self, running: list[Sequence], first: int, steps: int) -> None:
-        for name, buffer in self._step_outputs.items():
+        for index, buffer in enumerate(self._step_outputs.values()):
             for slot, sequence in zip(buffer.cut(len(running), steps).rows, running, strict=True):
-                kept = sequence.kept.get(name)
-                if kept is not None and not sequence.request.is_settled:
+                kept = sequence.kept[index]
+                if kept is not None:
                     here = kept[sequence.steps_done : sequence.steps_done + steps]
-                    here[:] = slot[: len(here)]
-        for spec in self._row_outputs:
-            for answer, sequence in zip(self._answers[spec.name][first:], running, strict=False):
-                kept = sequence.request.outputs.get(spec.name)
-                if kept is not None and sequence.steps_left <= steps and not sequence.request.is_settled:
+                    here[:] = slot if len(here) == steps else slot[: len(here)]
+        for name, answers in self._answers.items():
+            for answer, sequence in zip(answers[first:], running, strict=False):
+                kept = sequence.request.outputs.get(name)
+                if kept is not None and sequence.steps_left <= steps:
                     kept[sequence.row] = answer
 
     def _bind(self, rows: int, first: int, steps: int) -> Bound:
@@ -119,16 +117,20 @@ class Slots:
             for array in arrays.values():
                 array[target] = array[source]
 
-    def _enter(self, slot: int, sequence: Sequence) -> None:
-        state = self._states[self._now]
-        for name in self._state_names:
-            state[name][slot] = self._initial[name]
-        request, row = sequence.request, sequence.row
-        for spec in self._row_inputs:
-            self._rows[spec.name][slot] = request.inputs[spec.name][row]
-        # Cut out once: cutting costs as much as copying a few steps does.
-        sequence.shown = {name: request.inputs[name][:, row] for name in self._step_inputs}
-        sequence.kept = {name: request.outputs[name][:, row] for name in self._step_outputs if name in request.outputs}
+    def _enter(self, entered: list[tuple[int, Sequence]]) -> None:
+        if self._states[self._now]:
+            slots = np.array([slot for slot, _ in entered])
+            for name, array in self._states[self._now].items():
+                array[slots] = self._initial[name]
+        for slot, sequence in entered:
+            request, row = sequence.request, sequence.row
+            for name, array in self._rows.items():
+                array[slot] = request.inputs[name][row]
+            # Cut out once: cutting costs as much as copying a few steps does.
+            sequence.shown = tuple(request.inputs[name][:, row : row + 1] for name in self._step_inputs)
+            sequence.kept = tuple(
+                request.outputs[name][:, row] if name in request.outputs else None for name in self._step_outputs
+            )
 
 
 @dataclass(frozen=True, slots=True)

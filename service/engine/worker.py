@@ -1,7 +1,9 @@
 """The worker: the thread that owns a runtime, and alternates between deciding and computing.
 
 It takes what waits whenever the runtime is free, without going through the event loop. What it has to say to the loop,
-it says once a segment: who is finished, who failed, whose stream has grown.
+it says once a segment: who is finished, who failed, whose stream has grown. It says so when the next segment is about
+to be computed, or there is none: two threads that both need the interpreter slow each other down, and while the runtime
+computes, the loop has it to itself.
 """
 
 import logging
@@ -42,6 +44,8 @@ class Worker:
         self._is_waiting = False
         self._is_stopping = False
         self._busy_since: float | None = None
+        self._settled: list[Request] = []
+        self._streams: list[Request] = []
         self._thread = threading.Thread(target=self._run, name=f"glimpse-{name}", daemon=True)
 
     def start(self) -> None:
@@ -122,6 +126,8 @@ class Worker:
         except Exception:
             # The engine notices that the thread is gone, fails what was left and starts another.
             logger.exception("%s died", self._thread.name)
+        finally:
+            self._tell()
 
     def _next_batch(self) -> Batch | None:
         with self._wake:
@@ -133,6 +139,7 @@ class Worker:
                 if batch is not None:
                     self._busy_since = now
                     return batch
+                self._tell()
                 wake_at = self._batcher.wake_at(now)
                 self._is_waiting = True
                 self._wake.wait(None if wake_at is None else max(wake_at - now, 0.0))
@@ -140,6 +147,9 @@ class Worker:
         return None
 
     def _compute(self, slots: Slots, batch: Batch) -> None:
+        if batch.running:
+            slots.load(batch)
+        self._tell()
         failures = slots.compute(batch) if batch.running else {}
         with self._wake:
             for request in batch.expired:
@@ -148,10 +158,9 @@ class Worker:
             now = self._clock()
             finished = self._batcher.advance(batch, now)
             started, self._busy_since = self._busy_since, None
-        streams = {id(s.request): s.request for s in batch.running if s.request.is_stream}
-        settled = [*batch.expired, *failed, *finished]
-        if settled or streams:
-            self._deliver(settled, list(streams.values()))
+        self._settled += [*batch.expired, *failed, *finished]
+        streams = {id(s.request): s.request for s in batch.running if s.request.on_progress is not None}
+        self._streams += streams.values()
         for request in batch.expired:
             self._listener.on_deadline_missed(request.rows)
         if batch.running:
@@ -165,6 +174,13 @@ class Worker:
                     failed_rows=len(failures),
                 )
             )
+
+    def _tell(self) -> None:
+        """Deliver what has not been told yet."""
+        if self._settled or self._streams:
+            settled, self._settled = self._settled, []
+            streams, self._streams = self._streams, []
+            self._deliver(settled, streams)
 
     def _fail(self, batch: Batch, failures: dict[int, Exception]) -> list[Request]:
         failed = []

@@ -323,17 +323,24 @@ def test_request_that_expires_in_part_is_given_up_whole() -> None:
 
 
 def test_discarded_request_leaves_before_the_next_batch() -> None:
-    """Its slot goes to whoever waits, and its neighbour closes the gap."""
-    leaver, stayer, newcomer = ask(9), ask(9), ask(9)
-    made = batcher(leaver, stayer, newcomer, slots=2, longest=1)
+    """Its slot goes to whoever waits; where nobody does, the last sequence closes the gap."""
+    leaver, stayer, last, newcomer = ask(9), ask(9), ask(9), ask(9)
+    made = batcher(leaver, stayer, last, newcomer, slots=3, longest=1)
     made.advance(formed(made), 0.0)
 
     made.discard(leaver)
     batch = formed(made)
 
-    assert batch.moves == [(1, 0)]
-    assert batch.entered == [(1, newcomer.sequences[0])]
-    assert [sequence.request for sequence in batch.running] == [stayer, newcomer]
+    assert batch.moves == []
+    assert batch.entered == [(0, newcomer.sequences[0])]
+    assert [sequence.request for sequence in batch.running] == [newcomer, stayer, last]
+
+    made.advance(batch, 0.0)
+    made.discard(newcomer)
+    batch = formed(made)
+
+    assert batch.moves == [(2, 0)]
+    assert [sequence.request for sequence in batch.running] == [last, stayer]
 
 
 def test_nothing_of_a_discarded_request_is_kept() -> None:

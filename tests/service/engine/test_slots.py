@@ -35,6 +35,7 @@ class Bench:
         batch = self.batcher.next_batch(0.0)
         if batch is None:
             return None
+        self.slots.load(batch)
         for slot in self.slots.compute(batch):
             request = batch.running[slot].request
             self.failed.add(request)
@@ -139,6 +140,7 @@ def test_runtime_error_is_answered_with_its_slot() -> None:
     batch = made.batcher.next_batch(0.0)
     assert batch is not None
 
+    made.slots.load(batch)
     failures = made.slots.compute(batch)
 
     assert list(failures) == [1]

@@ -179,6 +179,35 @@ def test_streams_are_told_once_a_segment() -> None:
     assert bench.grown == [stream] * 3
 
 
+def test_what_is_finished_is_told_before_the_next_segment_is_computed() -> None:
+    """Whoever is done does not wait for those who are not."""
+    with working(slots=2, longest=2) as bench:
+        bench.add(recurrent_request(100))
+        bench.gate.await_arrival()
+        short = bench.add(recurrent_request(2))
+        bench.gate.let_through()
+        bench.gate.await_arrival()
+        bench.gate.let_through()
+        bench.gate.await_arrival()  # the third segment is in the runtime and goes nowhere
+
+        assert bench.settled() == [short]
+
+
+def test_what_was_finished_is_told_even_if_the_worker_dies_then(caplog: pytest.LogCaptureFixture) -> None:
+    """The answer is there; a bug met afterwards does not take it back."""
+    with working() as bench, caplog.at_level(logging.ERROR, logger="glimpse.engine"):
+        finished = bench.add(recurrent_request(1))
+        bench.gate.await_arrival()
+        bench.add(recurrent_request(1))
+        bench.listener.raises_on_slots = True
+        bench.gate.let_through()
+
+        assert bench.settled() == [finished]
+        assert bench.worker.join(PATIENCE_SECONDS)
+
+    assert finished.error is None
+
+
 def test_refused_request_leaves_no_trace() -> None:
     """A full queue refuses at once and goes on with what it holds."""
     with working(slots=1, queue_rows=2) as bench:
