@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 
 from export.manifest import Array
@@ -52,6 +52,7 @@ class Engine:
         self._clock = clock
         self._in_flight = 0
         self._is_draining = False
+        self._gathered_rows = 0
         self._drained = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = self._new_worker()
@@ -105,17 +106,21 @@ class Engine:
         assert self._loop is not None, "this is a bug: the engine was not started"
         request.allocate(self._layout)
         request.future = self._loop.create_future()
-        with self._flight():
+        self._in_flight += 1
+        timer = self._loop.call_later(request.deadline - self._clock(), self._expire, request)
+        try:
             self._worker.add(request)
-            timer = self._loop.call_later(request.deadline - self._clock(), self._expire, request)
-            try:
-                await request.future
-            except asyncio.CancelledError:
-                if self._worker.discard(request):
-                    self._listener.on_cancelled(request.rows)
-                raise
-            finally:
-                timer.cancel()
+            self._gather(request.rows)
+            await request.future
+        except asyncio.CancelledError:
+            if self._worker.discard(request):
+                self._listener.on_cancelled(request.rows)
+            raise
+        finally:
+            timer.cancel()
+            self._in_flight -= 1
+            if self._is_draining and not self._in_flight:
+                self._drained.set()
 
     async def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
         """Have a request computed, and answer its steps as they are: what is new, a `Progress` for each row.
@@ -185,15 +190,21 @@ class Engine:
         self._worker.start()
         return True
 
-    @contextlib.contextmanager
-    def _flight(self) -> Iterator[None]:
-        self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            if self._is_draining and not self._in_flight:
-                self._drained.set()
+    def _gather(self, rows: int) -> None:
+        """Whoever comes in the same turn of the event loop is computed together, up to a worthwhile batch.
+
+        This delays nobody: the thread that was woken could not run before the loop lets go of the interpreter.
+        """
+        assert self._loop is not None, "this is a bug: the engine was not started"
+        if not self._gathered_rows:
+            self._loop.call_soon(self._wake_worker)
+        self._gathered_rows += rows
+        if self._gathered_rows >= self.policy.slots // 4:
+            self._wake_worker()
+
+    def _wake_worker(self) -> None:
+        self._gathered_rows = 0
+        self._worker.wake()
 
     def _expire(self, request: Request) -> None:
         if self._worker.discard(request):

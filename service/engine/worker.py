@@ -65,13 +65,17 @@ class Worker:
         return not self._thread.is_alive()
 
     def add(self, request: Request) -> None:
-        """Queue a request; from any thread.
+        """Queue a request; from any thread. It is taken up by `wake`, or after the segment in hand.
 
         Raises:
             Overloaded: the queue is full.
         """
         with self._wake:
             self._batcher.add(request, self._clock())
+
+    def wake(self) -> None:
+        """Have what was queued taken up, if the runtime is free; from any thread."""
+        with self._wake:
             self._listener.on_queue(self._batcher.queued_rows)
             if self._is_waiting:
                 self._is_waiting = False

@@ -43,7 +43,7 @@ class Reading:
     @property
     def confidence(self) -> float:
         """The likeliest class's probability."""
-        return float(self.probabilities.max())
+        return float(self.probabilities[self.label])
 
     def theta_in_picture(self) -> Floats:
         """Theta in the paper's form: from targets to sources, normalised to the picture as it was uploaded."""

@@ -175,6 +175,31 @@ async def test_timings_of_a_request_are_known() -> None:
 
 
 @in_virtual_time
+async def test_requests_of_one_turn_of_the_event_loop_are_computed_together() -> None:
+    """A free runtime takes up all that came in the same turn, and waits for nothing else."""
+    async with serving(slots=16) as bench:
+        crowd = [asyncio.create_task(bench.engine.submit(recurrent_request(2, seed=seed))) for seed in range(3)]
+        bench.gate.open()
+        await asyncio.gather(*crowd)
+    assert bench.runtime.shapes == [(3, 2)]
+
+
+@in_virtual_time
+async def test_large_crowd_is_not_kept_until_the_turn_is_over() -> None:
+    """Once there is a worthwhile batch, the runtime starts on it."""
+    async with serving(slots=8) as bench:
+        requests = [recurrent_request(2, seed=seed) for seed in range(8)]
+        crowd = [asyncio.create_task(bench.engine.submit(request)) for request in requests]
+        await asyncio.sleep(0)  # all are submitted, and the turn is not over
+        bench.gate.await_arrival()
+
+        bench.gate.open()
+        await asyncio.gather(*crowd)
+    for request in requests:
+        assert_right(request)
+
+
+@in_virtual_time
 async def test_requests_join_and_leave_between_segments() -> None:
     """A short request that comes later joins the running batch, and is answered before the long one."""
     async with serving(segment=2) as bench:

@@ -55,6 +55,7 @@ class Bench:
     def add(self, request: Request) -> Request:
         request.allocate(Layout(self.runtime.signature))
         self.worker.add(request)
+        self.worker.wake()
         return request
 
     def settled(self, count: int = 1) -> list[Request]:
