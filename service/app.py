@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,6 +134,9 @@ class Glimpse:
             server = getattr(handler, "__self__", None)
             if isinstance(server, uvicorn.Server):
                 for listener in server.servers:
+                    _let_nobody_queue_up(listener)
+                await asyncio.sleep(LINGER_SECONDS)
+                for listener in server.servers:
                     listener.close()
                 await asyncio.sleep(LINGER_SECONDS)
             if callable(handler):
@@ -250,6 +254,16 @@ def _load_and_verify(folder: Path, runtime: str, options: RuntimeOptions) -> Loa
     for graph in loaded.graphs.values():
         graph.verify()
     return loaded
+
+
+def _let_nobody_queue_up(listener: asyncio.Server) -> None:
+    """Have the kernel complete no more connections than we accept: those in its queue are reset when the port closes.
+
+    Newcomers are left unanswered, and refused once the port is closed, so that no client believes to be connected.
+    """
+    for bound in listener.sockets:
+        with socket.socket(fileno=os.dup(bound.fileno())) as same:
+            same.listen(0)
 
 
 async def _unknown_task(request: Request) -> Response:

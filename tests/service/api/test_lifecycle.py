@@ -5,6 +5,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import httpx
 import onnxruntime
 import pytest
 
-from service.app import Glimpse
+from service.app import Glimpse, _let_nobody_queue_up
 from service.settings import Settings
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
@@ -119,6 +120,22 @@ def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem
         assert text.count("event: step\n") == 64 * 64
         assert text.count("event: done\n") == 1
         assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a full queue does with newcomers is the kernel's affair")
+def test_nobody_is_connected_whom_we_would_not_accept() -> None:
+    """Before the port closes, connections stop being completed behind our back: those would be reset."""
+
+    async def connect_twice() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as bound:
+            listener = await asyncio.start_server(lambda *_: None, sock=bound, start_serving=False)
+            _let_nobody_queue_up(listener)
+            # The kernel lets in one more than it is told.
+            with socket.create_connection(bound.getsockname(), timeout=5), pytest.raises(TimeoutError):
+                socket.create_connection(bound.getsockname(), timeout=0.1)
+            listener.close()
+
+    asyncio.run(connect_twice())
 
 
 def test_several_processes_share_a_port_and_their_metrics(launch: Launch) -> None:
