@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from benchmarks.quality import Table
     from models.checkpoint import Checkpoint
     from models.training import Experiment, Schedule
 
@@ -184,79 +185,82 @@ def train_ntm(
 
 
 Run = Annotated[Path, typer.Argument(help="A run's folder, or a checkpoint, or a model's folder.", exists=True)]
+Model = Annotated[
+    Path, typer.Argument(help="A model's folder NAME/VERSION; a run or a checkpoint is exported first.", exists=True)
+]
+Judge = Annotated[Path, typer.Option(help="Folder of all runs; the classifier that judges is kept there.")]
+Trial = Annotated[int, typer.Option(min=0, help="Of what is distorted, drawn or run.")]
+Sheets = Annotated[Path | None, typer.Option(help="Folder for the papers' pictures: film strips, the memory at work.")]
 
 
 @evaluate_app.command("stn")
-def evaluate_stn(run: Run, data: Data = DEFAULT_DATA, runs: Runs = Path("runs"), seed: Seed = 0) -> None:
-    """Error on every distortion of the 10,000 test digits, and a clean classifier's on what was rectified."""
+def evaluate_stn(model: Model, data: Data = DEFAULT_DATA, runs: Judge = Path("runs"), seed: Trial = 0) -> None:
+    """Error on every distortion of the test digits, uploaded as pictures, beside the paper's networks."""
+    from benchmarks import quality
     from models import mnist
-    from models.classifier import train_classifier
-    from models.stn.evaluate import table
 
-    network = _network(run)
-    reader = train_classifier(data, runs / "classifier.safetensors", seed=0)
-    print(f"{'distortion':12} {'error %':>8} {'clean reader %':>15} {'pixel error':>12}")
-    for name, score in table(network, mnist.load(data, mnist.Split.TEST), reader, seed=seed).items():
-        print(f"{name:12} {score.error_percent:8.2f} {score.reader_error_percent:15.2f} {score.pixel_error:12.4f}")
+    found, digits = quality.served(model, "stn"), mnist.load(data, mnist.Split.TEST)
+    _print_table("error %", quality.stn_table(found, digits, quality.judge(data, runs), seed=seed))
 
 
 @evaluate_app.command("draw")
 def evaluate_draw(
-    run: Run,
+    model: Model,
     data: Data = DEFAULT_DATA,
-    runs: Runs = Path("runs"),
-    seed: Seed = 0,
-    samples: Annotated[int, typer.Option(min=10, help="Samples for each row of the table.")] = 1000,
+    runs: Judge = Path("runs"),
+    seed: Trial = 0,
+    samples: Annotated[int, typer.Option(min=10, help="Samples for each number of the table.")] = 1000,
+    out: Sheets = None,
 ) -> None:
-    """The bound on binarised test digits, and how a clean classifier reads samples."""
-    from models import mnist
-    from models.classifier import train_classifier
-    from models.draw.evaluate import BOUND_STEPS, STEPS, recognition, test_bound
+    """How a clean classifier reads samples, and the bound on binarised test digits, by the number of steps.
 
-    network = _network(run)
-    reader = train_classifier(data, runs / "classifier.safetensors", seed=0)
-    print(f"{'steps':>5} {'certain %':>10} {'with digit %':>13} {'right digit %':>14}")
-    for steps in STEPS:
-        row = recognition(network, reader, steps, samples=samples, seed=seed)
-        shares = (row.certain_share, row.conditional_certain_share, row.conditional_accuracy)
-        print(f"{steps:5} {100 * shares[0]:10.1f} {100 * shares[1]:13.1f} {100 * shares[2]:14.1f}")
-    digits = mnist.load(data, mnist.Split.TEST)
-    for steps in BOUND_STEPS:
-        print(f"bound at {steps} steps: {test_bound(network, digits, steps, seed=seed):.2f} nats")
+    As served, the network is told a digit that the service draws if none is asked for; withheld, it is told none.
+    """
+    from benchmarks import quality
+    from models import mnist
+
+    found, digits, judge = quality.served(model, "draw"), mnist.load(data, mnist.Split.TEST), quality.judge(data, runs)
+    _print_table("steps", quality.draw_table(found, digits, judge, samples=samples, seed=seed, out=out))
 
 
 @evaluate_app.command("ntm")
-def evaluate_ntm(run: Run, sequences: Annotated[int, typer.Option(min=1, help="Episodes at each size.")] = 256) -> None:
+def evaluate_ntm(
+    model: Model,
+    sequences: Annotated[int, typer.Option(min=1, help="Episodes at each size.")] = 256,
+    seed: Trial = 0,
+    out: Sheets = None,
+) -> None:
     """Errors inside and far outside the lengths of training."""
+    import torch
+
+    from benchmarks import quality
+    from export.package import network_of
     from models.ntm.evaluate import evaluate
     from models.ntm.tasks import TASKS
 
-    task = TASKS[str(_checkpoint(run).description["task"])]
-    for name, value in evaluate(_network(run), task, sequences=sequences).items():
+    task = TASKS[str(_checkpoint(model).description["task"])]
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    network: Any = network_of(_checkpoint(model), model)
+    for name, value in evaluate(network, task, sequences=sequences).items():
         print(f"{name:32} {value:.4g}")
+    if out is not None:
+        for file in quality.ntm_figures(quality.served(model, "ntm"), out, seed=seed):
+            print(file)
+
+
+def _print_table(title: str, table: "Table") -> None:
+    columns = list(dict.fromkeys(column for row in table.values() for column in row))
+    width = max(len(name) for name in (title, *table))
+    print(f"{title:{width}}", *(f"{column:>10}" for column in columns))
+    for name, row in table.items():
+        print(f"{name:{width}}", *(f"{row[column]:10.2f}" if column in row else " " * 10 for column in columns))
 
 
 def _checkpoint(run: Path) -> "Checkpoint":
-    from models.checkpoint import load
+    from models.checkpoint import load, weights_file
 
-    return load(_checkpoint_file(run))
-
-
-def _checkpoint_file(run: Path) -> Path:
-    if run.is_file():
-        return run
-    shipped = run / "weights.safetensors"
-    return shipped if shipped.exists() else run / "best.safetensors"
-
-
-def _network(run: Path) -> Any:
-    import torch
-
-    from export.package import network_of
-
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    return network_of(_checkpoint(run), _checkpoint_file(run))
+    return load(weights_file(run))
 
 
 @app.command()
@@ -268,9 +272,10 @@ def export(
 ) -> None:
     """Export a trained model, after proving that it answers what the network does."""
     from export.package import export as export_checkpoint
+    from models.checkpoint import weights_file
 
     formats = ("onnxruntime", "torchscript") if torchscript else ("onnxruntime",)
-    print(export_checkpoint(_checkpoint_file(run), repository, version=version, formats=formats))
+    print(export_checkpoint(weights_file(run), repository, version=version, formats=formats))
 
 
 @app.command()

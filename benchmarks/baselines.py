@@ -96,8 +96,13 @@ def newest(repository: Path, name: str) -> Path:
 
 def loaded(repository: Path, name: str) -> LoadedModel:
     """A model's latest version, as the service runs it on a CPU."""
+    return opened(newest(repository, name))
+
+
+def opened(folder: Path) -> LoadedModel:
+    """The model in a folder `NAME/VERSION`, as the service runs it on a CPU."""
     threads = Settings().threads or max(1, granted_cpus() // 2)
-    return load(newest(repository, name), "onnxruntime", RuntimeOptions("cpu", threads))
+    return load(folder, "onnxruntime", RuntimeOptions("cpu", threads))
 
 
 def repeat(work: Callable[[], object], seconds: float) -> tuple[int, float]:

@@ -59,6 +59,14 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a Glimpse checkpoint: {error}") from error
 
 
+def weights_file(path: Path) -> Path:
+    """The checkpoint that a path means: itself if it is a file, a model's weights, or the best of a run."""
+    if path.is_file():
+        return path
+    shipped = path / "weights.safetensors"
+    return shipped if shipped.exists() else path / "best.safetensors"
+
+
 def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path) -> None:
     """Put a checkpoint's tensors into `network`.
 

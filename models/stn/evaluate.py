@@ -1,14 +1,18 @@
-"""What a network is worth: its error on every distortion, and whether others can read what it rectifies.
+"""What a rectifier is worth: its error on every distortion, and whether others can read what it rectifies.
 
-Axes: N pictures, S side of the network's input.
+M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer Networks", 2015,
+https://arxiv.org/abs/1506.02025, section 4.1.
+
+Axes: B pictures of one size, H W their height and width, S side of the network's input.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.classifier import CleanClassifier
 from models.mnist import Digits
@@ -34,21 +38,42 @@ DISTORTIONS: Mapping[str, Distortion] = {
     "scan": SCAN,
     "clean": Rotation(degrees=0.0),
 }
-BATCH = 250
+UPLOADS: Mapping[str, Distortion] = {**DISTORTIONS, "photograph": Photograph(shorter_side=(64, 480))}
+"""The same as clients would send them: photographs are of any size up to 640 x 480."""
+PAPER_ERRORS: Mapping[str, Mapping[str, float]] = {
+    "CNN": {"R": 1.2, "RTS": 0.8, "P": 1.5, "E": 1.4, "clutter": 3.5},
+    "ST-CNN affine": {"R": 0.7, "RTS": 0.5, "P": 0.8, "E": 1.2},
+    "ST-CNN projective": {"R": 0.8, "RTS": 0.6, "P": 0.8, "E": 1.3},
+    "ST-CNN TPS": {"R": 0.7, "RTS": 0.5, "P": 0.8, "E": 1.1},
+    "ST-CNN": {"clutter": 1.7},
+}
+"""Error % of the paper's networks, each trained for one distortion: table 1, and section 4.1 for the clutter."""
+BATCH, UPLOADED_BATCH = 250, 50
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
-    """Digits distorted once and for all, with 8-bit greys as in an upload."""
+class Batch(NamedTuple):
+    """Distorted digits of one size, with 8-bit greys as in an upload."""
 
-    pictures: UInt8[Tensor, "N 1 S S"]
-    digits: UInt8[Tensor, "N 1 28 28"]
-    labels: Int[Tensor, "N"]
+    pictures: UInt8[Tensor, "B 1 H W"]
+    digits: UInt8[Tensor, "B 1 28 28"]
+    labels: Int[Tensor, "B"]
+
+
+class Reading(NamedTuple):
+    """What is scored of an answer."""
+
+    rectified: Float[Tensor, "B 1 28 28"]
+    """0..1."""
+    logits: Float[Tensor, "B 10"]
+
+
+Rectifier = Callable[[Float[Tensor, "B 1 H W"]], Reading | Rectification]
+"""Takes pictures in 0..1: a network, or whatever serves one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How a network did on a challenge."""
+    """How a rectifier did."""
 
     error_percent: float
     pixel_error: float
@@ -57,52 +82,42 @@ class Score:
     """Error of a classifier of clean digits on the rectified pictures."""
 
 
-def challenge(distortion: Distortion, digits: Digits, *, side: int, seed: int) -> Challenge:
-    """Distort digits, the same way for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
-    clean = torch.tensor(digits.images).unsqueeze(1)
-    pictures = [
-        (framed(distortion(part / 255, generator).pictures, side) * 255).round().byte()
-        for part in torch.split(clean, BATCH)
+def challenge(distortion: Distortion, digits: Digits, *, side: int, seed: int) -> list[Batch]:
+    """Digits distorted once and for all, the same way for the same seed, and framed for the network."""
+    return [
+        Batch(_in_8_bits(framed(pictures, side)), clean, labels)
+        for pictures, clean, labels in _distorted(distortion, digits, BATCH, seed)
     ]
-    return Challenge(torch.cat(pictures), clean, torch.tensor(digits.labels).long())
+
+
+def uploads(distortion: Distortion, digits: Digits, *, seed: int) -> Iterator[Batch]:
+    """Distorted digits in the size and shape of the distortion's own frame, the same for the same seed."""
+    for pictures, clean, labels in _distorted(distortion, digits, UPLOADED_BATCH, seed):
+        yield Batch(_in_8_bits(pictures), clean, labels)
 
 
 @torch.no_grad()
-def score(network: nn.Module, challenge: Challenge, reader: CleanClassifier) -> Score:
-    """Put the challenge to a network in evaluation mode, on the device where the network is."""
-    wrong, misread, squared = 0, 0, 0.0
-    for pictures, digits, labels in _batches(challenge, next(network.parameters()).device):
-        answer: Rectification = network(pictures)
-        wrong += int((answer.logits.argmax(1) != labels).sum())
-        squared += float((answer.rectified - digits).square().mean((1, 2, 3)).sum())
-        misread += int((reader(answer.rectified).argmax(1) != labels).sum())
-    size = len(challenge.labels)
+def score(rectify: Rectifier, batches: Iterable[Batch], reader: CleanClassifier) -> Score:
+    """Put distorted digits to a rectifier, on the device where the reader is."""
+    device = next(reader.parameters()).device
+    size, wrong, misread, squared = 0, 0, 0, 0.0
+    for pictures, digits, labels in batches:
+        answer, truth = rectify(pictures.to(device) / 255), labels.to(device)
+        size += len(labels)
+        wrong += int((answer.logits.argmax(1) != truth).sum())
+        squared += float((answer.rectified - digits.to(device) / 255).square().mean((1, 2, 3)).sum())
+        misread += int((reader(answer.rectified).argmax(1) != truth).sum())
     return Score(100 * wrong / size, squared / size, 100 * misread / size)
 
 
-def table(
-    network: nn.Module,
-    digits: Digits,
-    reader: CleanClassifier,
-    *,
-    side: int = 64,
-    seed: int = 0,
-) -> Mapping[str, Score]:
-    """The score of every distortion, each applied to all of `digits`."""
-    return {
-        name: score(network, challenge(distortion, digits, side=side, seed=seed), reader)
-        for name, distortion in DISTORTIONS.items()
-    }
+def _distorted(
+    distortion: Distortion, digits: Digits, size: int, seed: int
+) -> Iterator[tuple[Float[Tensor, "B 1 H W"], UInt8[Tensor, "B 1 28 28"], Int[Tensor, "B"]]]:
+    generator = torch.Generator().manual_seed(seed)
+    clean, labels = torch.tensor(digits.images).unsqueeze(1), torch.tensor(digits.labels).long()
+    for some, their_labels in zip(torch.split(clean, size), torch.split(labels, size), strict=True):
+        yield distortion(some / 255, generator).pictures, some, their_labels
 
 
-def _batches(
-    challenge: Challenge, device: torch.device
-) -> Iterator[tuple[Float[Tensor, "N 1 S S"], Float[Tensor, "N 1 28 28"], Int[Tensor, "N"]]]:
-    for start in range(0, len(challenge.labels), BATCH):
-        part = slice(start, start + BATCH)
-        yield (
-            challenge.pictures[part].to(device) / 255,
-            challenge.digits[part].to(device) / 255,
-            challenge.labels[part].to(device),
-        )
+def _in_8_bits(pictures: Float[Tensor, "B 1 H W"]) -> UInt8[Tensor, "B 1 H W"]:
+    return (pictures * 255).round().byte()

@@ -1,6 +1,7 @@
-"""Scores: an oracle makes no error, a stubborn network is right by chance alone."""
+"""Scores: an oracle makes no error, a stubborn rectifier is right by chance alone."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,8 +9,7 @@ from torch.nn import functional as F
 from models.classifier import CleanClassifier
 from models.mnist import Digits
 from models.stn.distortion import Rotation
-from models.stn.evaluate import BATCH, challenge, score
-from models.stn.network import Rectification
+from models.stn.evaluate import BATCH, UPLOADS, Reading, challenge, score, uploads
 
 SIZE = BATCH + 50
 """More than a batch, so that the last one is short."""
@@ -21,18 +21,10 @@ def digits() -> Digits:
     return Digits(random.integers(0, 256, (SIZE, 28, 28), np.uint8), labels)
 
 
-class Stubborn(nn.Module):
-    """Sees every picture as a whole, and a three in it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
-
-    def forward(self, picture: Tensor) -> Rectification:
-        size = len(picture)
-        whole = F.interpolate(picture, (28, 28), mode="bilinear", align_corners=False)
-        three = F.one_hot(torch.full((size,), 3), 10).float()
-        return Rectification(whole, three, torch.zeros(size, 6), torch.zeros(size, 2), torch.zeros(size, 6))
+def stubborn(picture: Tensor) -> Reading:
+    """See every picture as a whole, and a three in it."""
+    whole = F.interpolate(picture, (28, 28), mode="bilinear", align_corners=False)
+    return Reading(whole, F.one_hot(torch.full((len(picture),), 3), 10).float())
 
 
 def test_challenge_is_the_same_for_the_same_seed() -> None:
@@ -41,13 +33,37 @@ def test_challenge_is_the_same_for_the_same_seed() -> None:
     again = challenge(Rotation(), digits(), side=64, seed=1)
     other = challenge(Rotation(), digits(), side=64, seed=2)
 
-    assert first.pictures.equal(again.pictures)
-    assert not first.pictures.equal(other.pictures)
+    assert [len(batch.labels) for batch in first] == [BATCH, 50]
+    assert all(one.pictures.equal(same.pictures) for one, same in zip(first, again, strict=True))
+    assert not first[0].pictures.equal(other[0].pictures)
 
 
-def test_stubborn_network_errs_on_all_other_digits() -> None:
+@pytest.mark.parametrize(("name", "side"), [("R", 28), ("RTS", 42), ("P", 28), ("E", 28), ("clutter", 60)])
+def test_uploads_have_the_size_of_their_own_frame(name: str, side: int) -> None:
+    """Nothing is framed yet, and every digit comes once, with its label."""
+    given = digits()
+
+    batches = list(uploads(UPLOADS[name], given, seed=1))
+
+    assert {batch.pictures.shape[1:] for batch in batches} == {(1, side, side)}
+    np.testing.assert_array_equal(torch.cat([batch.digits for batch in batches])[:, 0], given.images)
+    np.testing.assert_array_equal(torch.cat([batch.labels for batch in batches]), given.labels)
+
+
+def test_uploaded_photographs_are_of_many_sizes() -> None:
+    """None is larger than 640 x 480, and not all are square."""
+    few = Digits(digits().images[:4], digits().labels[:4])
+
+    shapes = [next(uploads(UPLOADS["photograph"], few, seed=seed)).pictures.shape[2:] for seed in range(8)]
+
+    assert all(max(shape) <= 640 and min(shape) <= 480 for shape in shapes)
+    assert len(set(shapes)) > 4
+    assert any(height != width for height, width in shapes)
+
+
+def test_stubborn_rectifier_errs_on_all_other_digits() -> None:
     """One label for everything is right for a tenth of evenly spread digits."""
-    result = score(Stubborn(), challenge(Rotation(), digits(), side=64, seed=1), CleanClassifier().eval())
+    result = score(stubborn, challenge(Rotation(), digits(), side=64, seed=1), CleanClassifier().eval())
 
     assert result.error_percent == 90.0
 
@@ -56,8 +72,8 @@ def test_pixel_error_is_that_of_the_pictures() -> None:
     """Undistorted digits seen as a whole are nearly themselves; turned ones are not."""
     smooth = Digits(np.full((SIZE, 28, 28), 200, np.uint8), digits().labels)
 
-    still = score(Stubborn(), challenge(Rotation(degrees=0.0), smooth, side=56, seed=1), CleanClassifier().eval())
-    turned = score(Stubborn(), challenge(Rotation(), digits(), side=56, seed=1), CleanClassifier().eval())
+    still = score(stubborn, challenge(Rotation(degrees=0.0), smooth, side=56, seed=1), CleanClassifier().eval())
+    turned = score(stubborn, challenge(Rotation(), digits(), side=56, seed=1), CleanClassifier().eval())
 
     assert still.pixel_error < 1e-5
     assert turned.pixel_error > 0.05
@@ -72,6 +88,6 @@ def test_reader_is_scored_on_the_rectified_pictures() -> None:
         last.weight.zero_()
         last.bias.copy_(F.one_hot(torch.tensor(7), 10))
 
-    result = score(Stubborn(), challenge(Rotation(), digits(), side=64, seed=1), reader)
+    result = score(stubborn, challenge(Rotation(), digits(), side=64, seed=1), reader)
 
     assert result.reader_error_percent == 90.0

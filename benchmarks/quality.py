@@ -1,0 +1,220 @@
+"""How good a model is as it is served: the papers' measures and figures, taken from an artifact's graphs.
+
+Everything goes through what a client's request goes through, but for HTTP and the engine: the service's own code
+decodes and frames files, makes noise and episodes and draws the figures, and its runtime computes the graph. The
+network itself is not needed: an artifact can be measured long after its architecture has changed.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.baselines import BATCH, opened
+from export.manifest import MANIFEST_FILE, Array
+from export.package import export
+from models.checkpoint import weights_file
+from models.classifier import CleanClassifier, train_classifier
+from models.draw.evaluate import BOUND_STEPS, PAPER_BOUND, STEPS, agreement, certain_share, read
+from models.draw.objective import binarise
+from models.mnist import Digits
+from models.stn.evaluate import PAPER_ERRORS, UPLOADS, Reading, Rectifier, score, uploads
+from service.engine.request import Request
+from service.errors import ArtifactRejected
+from service.media.decoding import decode
+from service.media.encoding import encode
+from service.media.figures import memory_figure
+from service.media.montage import film_strip
+from service.media.picture import Picture, Pixels
+from service.runtime.base import compute
+from service.runtime.repository import LoadedGraph, LoadedModel
+from service.schemas.ntm import TASKS
+from service.tasks import draw, ntm, stn
+
+Table: TypeAlias = Mapping[str, Mapping[str, float]]
+"""Rows by name, and their values by the names of the columns; a row need not have them all."""
+
+NO_DEADLINE = math.inf
+PNG, JPEG = "image/png", "image/jpeg"
+JPEG_QUALITY = 90
+
+DIGITS_TOLD: Mapping[str, Callable[[int, int], int | None]] = {
+    "as served": draw.drawn_digit,
+    "digit asked for": lambda _, sample: sample % draw.CLASSES,
+    "class withheld": lambda *_: None,
+}
+"""Seed and number of a sample -> what the network is told to draw.
+
+As served, where no digit was asked for, it is one that the service draws; or every digit is asked for in turn; or the
+network is told none, which the service never does.
+"""
+SHEET_ROWS, SHEET_SCALE = 10, 3
+
+FIGURE_SIZES: Mapping[str, Sequence[Mapping[str, int]]] = {
+    "copy": ({"length": 20}, {"length": 120}),
+    "repeat-copy": ({"length": 10, "repeats": 10}, {"length": 10, "repeats": 20}),
+    "associative-recall": ({"items": 6}, {"items": 20}),
+    "dynamic-ngrams": ({"length": 200}, {"length": 1000}),
+    "priority-sort": ({"length": 20}, {"length": 32}),
+}
+"""By task, sizes inside of the training's and far outside, in the words of `GET /ntm/{task}`."""
+
+
+def served(path: Path, family: str) -> LoadedModel:
+    """The model in a folder `NAME/VERSION`, opened as the service opens it.
+
+    A run or a checkpoint is exported for the occasion.
+
+    Raises:
+        ArtifactRejected: there is none that can be served, or it is of another family.
+    """
+    with TemporaryDirectory() as repository:
+        is_artifact = (path / MANIFEST_FILE).exists()
+        folder = path if is_artifact else export(weights_file(path), Path(repository), version=1)
+        model = opened(folder)
+    if model.manifest.family != family:
+        raise ArtifactRejected(f"{path} holds a model of the family {model.manifest.family}, not {family}")
+    return model
+
+
+def judge(data: Path, runs: Path) -> CleanClassifier:
+    """The reader of what is rectified and drawn; another one than takes part in training."""
+    torch.set_num_threads(1)
+    return train_classifier(data, runs / "classifier.safetensors", seed=0)
+
+
+def answered(graph: LoadedGraph, request: Request) -> Request:
+    """The same request with its outputs, computed at once in batches as large as the service's."""
+    signature = graph.runtime.signature
+    parts = []
+    for begin in range(0, request.rows, BATCH):
+        rows = slice(begin, min(begin + BATCH, request.rows))
+        given = {
+            spec.name: request.inputs[spec.name][:, rows] if spec.is_per_step else request.inputs[spec.name][rows]
+            for spec in signature.inputs
+        }
+        state = {name: np.repeat(row[None], rows.stop - rows.start, axis=0) for name, row in graph.initial.items()}
+        parts.append(compute(graph.runtime, given | state))
+    for spec in signature.outputs:
+        request.outputs[spec.name] = np.concatenate([part[spec.name] for part in parts], axis=int(spec.is_per_step))
+    return request
+
+
+def stn_table(model: LoadedModel, digits: Digits, reader: CleanClassifier, *, seed: int) -> Table:
+    """Errors in % by distortion, the paper's and this model's, and a reader's on what this model rectified."""
+    scores = {}
+    for name, distortion in tqdm(UPLOADS.items(), disable=None, leave=False):
+        rectify = rectifier(model, JPEG if name == "photograph" else PNG)
+        scores[name] = score(rectify, uploads(distortion, digits, seed=seed), reader)
+    return {
+        model.manifest.name: {name: found.error_percent for name, found in scores.items()},
+        "a reader of clean digits": {name: found.reader_error_percent for name, found in scores.items()},
+        "pixels, root mean square": {name: 100 * math.sqrt(found.pixel_error) for name, found in scores.items()},
+        **{f"the paper's {network}": errors for network, errors in PAPER_ERRORS.items()},
+    }
+
+
+def rectifier(model: LoadedModel, content_type: str) -> Rectifier:
+    """What a client gets who uploads pictures as files of a type, PNG or JPEG."""
+
+    def rectify(pictures: Float[Tensor, "B 1 H W"]) -> Reading:
+        greys = (pictures[:, 0] * 255).round().byte().numpy()
+        squares = [stn.network_input(_uploaded(grey, content_type), model.manifest) for grey in greys]
+        outputs = answered(model.graphs["rectify"], stn.request(squares, NO_DEADLINE)).outputs
+        rectified = torch.from_numpy(outputs["rectified"]).unsqueeze(1) / 255
+        return Reading(rectified, torch.from_numpy(outputs["probabilities"]).log())
+
+    return rectify
+
+
+def draw_table(
+    model: LoadedModel, digits: Digits, reader: CleanClassifier, *, samples: int, seed: int, out: Path | None
+) -> Table:
+    """How a reader of clean digits reads samples, in %, and the bound on `digits`, in nats; by the number of steps.
+
+    Film strips of the first samples go to the folder `out`, a row a sample; where digits are asked for, a row a digit.
+    """
+    table: dict[str, dict[str, float]] = {}
+    for steps in tqdm(STEPS, disable=None, leave=False):
+        for name, digit_told in DIGITS_TOLD.items():
+            told = [digit_told(seed, sample) for sample in range(samples)]
+            request = Request(drawing_inputs(model, told, steps, seed), samples, steps, NO_DEADLINE)
+            answered(model.graphs["generate"], request)
+            probabilities = read(torch.from_numpy(request.outputs["pictures"][-1]) / 255, reader)
+            table.setdefault(f"recognisable %, {name}", {})[str(steps)] = 100 * certain_share(probabilities)
+            labels = [digit for digit in told if digit is not None]
+            if labels:
+                right = 100 * agreement(probabilities, torch.tensor(labels))
+                table.setdefault(f"right digit %, {name}", {})[str(steps)] = right
+            if out is not None:
+                _write(out / f"draw-{name.replace(' ', '-')}-{steps}-steps.png", _film_strip(model, request))
+    bounds = {str(steps): bound_nats(model, digits, steps, seed=seed) for steps in BOUND_STEPS}
+    return {**table, "bound in nats, class withheld": bounds, "the paper's bound in nats": PAPER_BOUND}
+
+
+def drawing_inputs(model: LoadedModel, told: Sequence[int | None], steps: int, seed: int) -> dict[str, Array]:
+    """Noise and condition of samples, as `draw.generation` has them, but of a digit each; None is no digit at all."""
+    size = int(model.manifest.config["latent_size"])
+    return {
+        "noise": np.stack([draw.noise(seed, sample, steps, size) for sample in range(len(told))], axis=1),
+        "condition": np.stack([draw.condition(digit, steps) for digit in told], axis=1),
+    }
+
+
+def bound_nats(model: LoadedModel, digits: Digits, steps: int, *, seed: int) -> float:
+    """The mean bound on digits without their classes; the seed fixes binarisation and noise."""
+    grey = torch.tensor(digits.images) / 255
+    binary = binarise(grey, torch.Generator().manual_seed(seed)).numpy()
+    total = 0.0
+    for begin in tqdm(range(0, len(binary), BATCH), disable=None, leave=False):
+        pictures = binary[begin : begin + BATCH]
+        inputs = drawing_inputs(model, [None] * len(pictures), steps, seed + begin)
+        request = Request({**inputs, "picture": pictures}, len(pictures), steps, NO_DEADLINE)
+        pixels, latent = np.moveaxis(answered(model.graphs["reconstruct"], request).outputs["losses"], -1, 0)
+        total += float(pixels[-1].sum() + latent.sum())
+    return total / len(binary)
+
+
+def ntm_figures(model: LoadedModel, out: Path, *, seed: int) -> list[Path]:
+    """Draw what the machine's memory did in episodes inside and far outside of its training, into the folder `out`."""
+    task = str(model.manifest.training["task"])
+    _, random_query = TASKS[task]
+    files = []
+    for sizes in FIGURE_SIZES[task]:
+        body = random_query.model_validate(sizes).body(np.random.Generator(np.random.Philox(key=seed)))
+        episode = body.episode()
+        request = answered(model.graphs["step"], episode.request(NO_DEADLINE, with_trace=True))
+        outputs = request.outputs["probabilities"][:, 0]
+        figure = memory_figure(inputs=episode.inputs, outputs=outputs, **asdict(ntm.trace(request)))
+        size = "-".join(f"{name}-{value}" for name, value in sizes.items())
+        files.append(_write(out / f"ntm-{task}-{size}.png", figure))
+    return files
+
+
+def _uploaded(grey: Pixels, content_type: str) -> Picture:
+    """A picture [H W] as it comes out of a file."""
+    if content_type == PNG:
+        return decode(encode(grey), content_type)
+    _, data = cv2.imencode(".jpg", grey, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+    return decode(data.tobytes(), content_type)
+
+
+def _film_strip(model: LoadedModel, request: Request) -> Pixels:
+    rows = range(min(SHEET_ROWS, request.rows))
+    shown = [draw.drawing(request, row, model.manifest) for row in rows]
+    return film_strip(np.stack([each.enlarged(SHEET_SCALE, with_attention=True) for each in shown]))
+
+
+def _write(path: Path, image: Pixels) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(image))
+    return path

@@ -1,0 +1,208 @@
+"""What is measured of an artifact is what its network does, in the pictures and episodes that the service makes."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import glimpse
+from benchmarks import quality
+from benchmarks.baselines import BATCH
+from export.package import network_of
+from models.checkpoint import load
+from models.classifier import CleanClassifier
+from models.draw.evaluate import BOUND_STEPS, STEPS
+from models.draw.network import NO_CLASS, Draw, condition
+from models.draw.objective import binarise, bound
+from models.mnist import Digits
+from models.ntm.tasks import TASKS
+from models.stn.evaluate import UPLOADS
+from models.stn.network import StnNetwork
+from service.engine.request import Request
+from service.errors import ArtifactRejected
+from service.tasks import draw
+from tests.conftest import KINDS
+
+MORE_THAN_A_BATCH = BATCH + 6
+
+
+def digits(size: int) -> Digits:
+    """White boxes on black, with labels that say nothing of them."""
+    random = np.random.default_rng(0)
+    images = np.zeros((size, 28, 28), np.uint8)
+    images[:, 6:22, 8:20] = random.integers(100, 256, (size, 16, 12))
+    return Digits(images, (np.arange(size) % 10).astype(np.uint8))
+
+
+def reader() -> CleanClassifier:
+    torch.manual_seed(0)
+    return CleanClassifier().eval()
+
+
+def smooth_pictures(size: int, height: int, width: int) -> torch.Tensor:
+    """Blurred noise with 8-bit greys, in 0..1."""
+    noise = torch.rand(size, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    return (F.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1) * 255).round() / 255
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_served_graph_and_network_agree_where_framing_is_the_identity(
+    repository: Path, checkpoints: Path, kind: str
+) -> None:
+    """Pictures of the network's own size: equal probabilities, and the nearest whole grey levels."""
+    source = checkpoints / f"stn-{kind}.safetensors"
+    network = network_of(load(source), source)
+    assert isinstance(network, StnNetwork)
+    pictures = smooth_pictures(MORE_THAN_A_BATCH, network.config.side, network.config.side)
+
+    found = quality.rectifier(quality.served(repository / f"stn-{kind}" / "1", "stn"), quality.PNG)(pictures)
+
+    expected = network(pictures)
+    torch.testing.assert_close(found.logits.exp(), torch.softmax(expected.logits, dim=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.rectified, expected.rectified, atol=0.51 / 255, rtol=0)
+
+
+def test_photographs_are_seen_as_a_jpeg_leaves_them(repository: Path) -> None:
+    """In any shape, and nearly as a PNG would leave them."""
+    model = quality.served(repository / "stn-affine" / "1", "stn")
+    pictures = smooth_pictures(3, 120, 160)
+
+    exact, lossy = (quality.rectifier(model, file_type)(pictures) for file_type in (quality.PNG, quality.JPEG))
+
+    assert not exact.rectified.equal(lossy.rectified)
+    torch.testing.assert_close(exact.rectified, lossy.rectified, atol=0.1, rtol=0)
+
+
+def test_stn_table_has_every_distortion_beside_the_papers_errors(repository: Path) -> None:
+    """The same for the same seed; all of this model's values are shares in percent."""
+    model = quality.served(repository / "stn-affine" / "1", "stn")
+
+    table, again = (quality.stn_table(model, digits(8), reader(), seed=1) for _ in range(2))
+
+    assert table == again
+    for row in ("stn-affine", "a reader of clean digits", "pixels, root mean square"):
+        assert list(table[row]) == list(UPLOADS)
+        assert all(0 <= value <= 100 for value in table[row].values())
+    assert table["the paper's ST-CNN TPS"] == {"R": 0.7, "RTS": 0.5, "P": 0.8, "E": 1.1}
+    assert all(set(row) <= set(UPLOADS) for row in table.values())
+
+
+def test_model_of_another_family_is_refused(repository: Path) -> None:
+    """Before anything is computed, and by name."""
+    with pytest.raises(ArtifactRejected, match="of the family draw, not stn"):
+        quality.served(repository / "draw" / "1", "stn")
+
+
+def test_row_does_not_depend_on_the_batches_that_a_request_is_cut_into(repository: Path) -> None:
+    """The last row of a request of two batches is drawn as it is alone, from the sequence's own beginning."""
+    model = quality.served(repository / "draw" / "1", "draw")
+    inputs = quality.drawing_inputs(model, [3] * MORE_THAN_A_BATCH, 5, seed=1)
+    alone = {name: np.ascontiguousarray(array[:, -1:]) for name, array in inputs.items()}
+
+    def drawn(given: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        return quality.answered(model.graphs["generate"], Request(given, rows, 5, math.inf)).outputs
+
+    together, single = drawn(inputs, MORE_THAN_A_BATCH), drawn(alone, 1)
+    np.testing.assert_allclose(together["write_windows"][:, -1:], single["write_windows"], atol=1e-4)
+    np.testing.assert_allclose(together["pictures"][:, -1:].astype(int), single["pictures"], atol=1)
+
+
+def test_samples_as_served_are_the_services_own(repository: Path) -> None:
+    """The noise and the digits are those of a request that asks for no digit."""
+    model = quality.served(repository / "draw" / "1", "draw")
+    told = [quality.DIGITS_TOLD["as served"](7, sample) for sample in range(12)]
+
+    found = quality.drawing_inputs(model, told, 8, seed=7)
+
+    expected = draw.generation(
+        model.manifest, seed=7, count=12, steps=8, digit=None, temperature=1.0, deadline=math.inf
+    ).inputs
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+@torch.no_grad()
+def test_served_bound_is_the_networks(repository: Path, checkpoints: Path) -> None:
+    """The mean over all digits of equation 11, on the binarisation and the noise that the seed decides."""
+    source = checkpoints / "draw.safetensors"
+    network = network_of(load(source), source)
+    assert isinstance(network, Draw)
+    model = quality.served(repository / "draw" / "1", "draw")
+    given, steps, size = digits(MORE_THAN_A_BATCH), 3, network.config.latent_size
+
+    found = quality.bound_nats(model, given, steps, seed=5)
+
+    binary = binarise(torch.tensor(given.images) / 255, torch.Generator().manual_seed(5))
+    noises = [draw.noise(5 + row // BATCH * BATCH, row % BATCH, steps, size) for row in range(MORE_THAN_A_BATCH)]
+    told = condition(torch.full((MORE_THAN_A_BATCH,), NO_CLASS), steps)
+    seen = network.reconstruct(binary, told, torch.from_numpy(np.stack(noises, axis=1)))
+    assert found == pytest.approx(bound(binary, seen).nats.mean().item(), rel=1e-5)
+
+
+def test_draw_table_tells_what_is_served_from_what_is_not(repository: Path, tmp_path: Path) -> None:
+    """A row a condition, a column a number of steps, and a film strip for each: a row a sample, a column a step."""
+    model = quality.served(repository / "draw" / "1", "draw")
+
+    table = quality.draw_table(model, digits(3), reader(), samples=12, seed=1, out=tmp_path / "sheets")
+
+    assert set(table) == {
+        *(f"recognisable %, {name}" for name in quality.DIGITS_TOLD),
+        "right digit %, as served",
+        "right digit %, digit asked for",
+        "bound in nats, class withheld",
+        "the paper's bound in nats",
+    }
+    assert list(table["recognisable %, class withheld"]) == [str(steps) for steps in STEPS]
+    assert list(table["bound in nats, class withheld"]) == [str(steps) for steps in BOUND_STEPS]
+    assert len(list((tmp_path / "sheets").iterdir())) == len(STEPS) * len(quality.DIGITS_TOLD)
+    sheet = np.asarray(Image.open(tmp_path / "sheets" / "draw-digit-asked-for-8-steps.png"))
+    side = 28 * quality.SHEET_SCALE + 1
+    assert sheet.shape == (10 * side - 1, 8 * side - 1, 3)
+    assert (sheet == (255, 0, 0)).all(axis=2).any()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_memory_is_drawn_inside_and_outside_of_the_training(repository: Path, tmp_path: Path, task: str) -> None:
+    """One figure within the sizes that a machine is trained on, one beyond at least one of them."""
+    largest = [high for _, high in TASKS[task].training.values()]
+    inside, outside = (list(sizes.values()) for sizes in quality.FIGURE_SIZES[task])
+    model = quality.served(repository / f"ntm-{task}" / "1", "ntm")
+
+    files = quality.ntm_figures(model, tmp_path, seed=1)
+
+    assert all(size <= high for size, high in zip(inside, largest, strict=True))
+    assert any(size > high for size, high in zip(outside, largest, strict=True))
+    figures = [Image.open(io.BytesIO(file.read_bytes())) for file in files]
+    assert [figure.format for figure in figures] == ["PNG", "PNG"]
+    assert figures[0].tobytes() != figures[1].tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_checkpoint_is_exported_for_the_occasion(repository: Path, checkpoints: Path) -> None:
+    """What answers is the graph of those weights."""
+    pictures = smooth_pictures(2, 28, 28)
+
+    found, expected = (
+        quality.rectifier(quality.served(path, "stn"), quality.PNG)(pictures)
+        for path in (checkpoints / "stn-affine.safetensors", repository / "stn-affine" / "1")
+    )
+
+    torch.testing.assert_close(found.logits, expected.logits)
+
+
+def test_table_is_printed_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """A value that a row does not have leaves its place empty."""
+    glimpse._print_table("error %", {"ours": {"R": 0.5, "P": 12.5}, "the paper's": {"P": 0.8}})
+
+    assert capsys.readouterr().out.splitlines() == [
+        "error %              R          P",
+        "ours              0.50      12.50",
+        "the paper's                  0.80",
+    ]
