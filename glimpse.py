@@ -340,7 +340,8 @@ def _train(make: "Callable[[torch.device], Experiment]", schedule: "Schedule", o
     is_half = options.precision is Precision.BFLOAT16
     schedule = replace(schedule, updates=options.updates or schedule.updates, bfloat16=is_half)
     folder = options.runs / str(experiment.description["name"])
-    for name, value in train(experiment, schedule, folder, seed=options.seed).items():
+    start = None if options.start is None else str(options.start)
+    for name, value in train(experiment, schedule, folder, seed=options.seed, start=start).items():
         print(f"{name:24} {value:.6g}")
     print(f"the best weights are in {folder}; `glimpse export {folder}` makes them servable")
 

@@ -63,6 +63,8 @@ def model_card(manifest: Manifest) -> str:
     )
     updates = training.get("schedule", {}).get("updates")
     command = f"glimpse train {family.command.format(**words)} --updates {updates} --seed {training.get('seed')}"
+    if start := training.get("start"):
+        command += f" --start {start}"
     minutes = training.get("seconds", 0) / 60
     return f"""# {manifest.name}, version {manifest.version}
 

@@ -84,7 +84,9 @@ def export(source: Path, repository: Path, *, version: int, formats: Collection[
         graphs=graphs,
         metrics=description["metrics"],
         training={
-            key: description[key] for key in ("task", "update", "seconds", "seed", "schedule") if key in description
+            key: description[key]
+            for key in ("task", "update", "seconds", "seed", "start", "schedule")
+            if description.get(key) is not None
         },
         producer={
             "python": platform.python_version(),

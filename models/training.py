@@ -91,8 +91,17 @@ def update_generator(seed: int, update: int, device: torch.device) -> torch.Gene
     return torch.Generator(device).manual_seed(mixed >> 32)
 
 
-def train(experiment: Experiment, schedule: Schedule, directory: Path, *, seed: int) -> Mapping[str, float]:
+def train(
+    experiment: Experiment, schedule: Schedule, directory: Path, *, seed: int, start: str | None = None
+) -> Mapping[str, float]:
     """Train up to `schedule.updates`, resuming from `directory` if it holds a run of the same experiment.
+
+    Args:
+        experiment: what is trained.
+        schedule: how long and how fast.
+        directory: of the run.
+        seed: of the batches.
+        start: where the weights come from that the network begins with, if they are not random; for the record.
 
     Returns:
         The metrics of the best evaluation.
@@ -100,7 +109,7 @@ def train(experiment: Experiment, schedule: Schedule, directory: Path, *, seed: 
     Raises:
         TrainingError: `directory` holds a run of another experiment or seed, or the loss is not finite.
     """
-    run = _Run(experiment, schedule, directory, seed)
+    run = _Run(experiment, schedule, directory, seed, start)
     run.resume()
     device = next(experiment.network.parameters()).device
     with tqdm(total=schedule.updates, initial=run.update, unit="update", dynamic_ncols=True) as progress:
@@ -122,11 +131,14 @@ def train(experiment: Experiment, schedule: Schedule, directory: Path, *, seed: 
 class _Run:
     """The state of a training run: weights, their average, optimiser, counters."""
 
-    def __init__(self, experiment: Experiment, schedule: Schedule, directory: Path, seed: int) -> None:
+    def __init__(
+        self, experiment: Experiment, schedule: Schedule, directory: Path, seed: int, start: str | None
+    ) -> None:
         self.experiment = experiment
         self.schedule = schedule
         self.directory = directory
         self.seed = seed
+        self.start = start
         self.update = 0
         self.seconds = 0.0
         self.best_metrics: Mapping[str, float] = {}
@@ -224,6 +236,7 @@ class _Run:
         return {
             **self.experiment.description,
             "seed": self.seed,
+            "start": self.start,
             "schedule": asdict(self.schedule),
             "update": self.update,
             "seconds": round(self.seconds, 1),
