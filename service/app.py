@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from service.api import draw, ntm, problems, stn, system
+from service.api import draw, ntm, playground, problems, stn, system
 from service.api.answer import Answer
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
@@ -77,6 +78,7 @@ class Glimpse:
             redoc_url=None,
         )
         app.include_router(system.router(self._context, self.metrics))
+        app.include_router(playground.router())
         # The gateway answers these itself; as routes they answer whoever comes with another method (405).
         for path in dict.fromkeys(endpoint.path for endpoint in endpoints):
             methods = {endpoint.method: endpoint for endpoint in endpoints if endpoint.path == path}
@@ -84,6 +86,7 @@ class Glimpse:
         app.router.routes.append(Route("/ntm/{task}", _unknown_task, methods=["GET", "POST"]))
         generated = app.openapi
 
+        @cache
         def openapi() -> dict[str, Any]:
             document = generated()
             for endpoint in endpoints:

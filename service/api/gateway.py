@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api import problems
+from service.api import playground, problems
 from service.api.answer import Answer
 from service.api.exchange import EXCHANGE_KEY, Exchange
 from service.engine.batcher import RETRY_AFTER_SECONDS
@@ -24,8 +24,8 @@ from service.settings import Limits
 
 logger = logging.getLogger("glimpse.api")
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
-"""What probes and Prometheus ask for needs no key."""
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", *playground.FILES})
+"""What probes and Prometheus ask for needs no key, nor does the page on which a key can be given."""
 
 
 class Gateway:

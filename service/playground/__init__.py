@@ -1,0 +1,1 @@
+"""The web page: what a browser is sent. `service.api.playground` serves it."""

@@ -1,0 +1,77 @@
+// A sheet to draw on, which can also show a picture. What was found on it is outlined.
+
+const SIDE = 560;
+const PEN_WIDTH = 36;
+const PAPER = "#fff";
+const INK = "#1d2329";
+
+export class Sheet {
+  #canvas;
+  #overlay;
+  #hasPicture = false;
+
+  /** `onStroke` is told, without words, that a stroke has ended. */
+  constructor(element, onStroke) {
+    this.#canvas = element.querySelector("canvas");
+    this.#overlay = element.querySelector("svg");
+    this.#canvas.addEventListener("pointerdown", (event) => this.#begin(event));
+    this.#canvas.addEventListener("pointermove", (event) => this.#draw(event));
+    this.#canvas.addEventListener("lostpointercapture", onStroke);
+    this.clear();
+  }
+
+  clear() {
+    const pen = this.#resized(SIDE, SIDE);
+    this.#hasPicture = false;
+    pen.fillStyle = PAPER;
+    pen.fillRect(0, 0, SIDE, SIDE);
+    Object.assign(pen, { lineWidth: PEN_WIDTH, lineCap: "round", lineJoin: "round", strokeStyle: INK });
+  }
+
+  /** Show a picture file. One that the browser cannot read leaves the sheet without size: the service may know it. */
+  async show(file) {
+    const picture = await createImageBitmap(file).catch(() => ({ width: 0, height: 0 }));
+    const pen = this.#resized(picture.width, picture.height);
+    this.#hasPicture = true;
+    if (picture.width) pen.drawImage(picture, 0, 0);
+  }
+
+  /** Outline what lies between corners, [[x, y], ...] in pixels of the picture. */
+  outline(corners) {
+    this.#overlay.querySelector("polygon").setAttribute("points", corners.join(" "));
+  }
+
+  /** What is drawn, as a PNG. */
+  drawing() {
+    return new Promise((resolve) => this.#canvas.toBlob(resolve, "image/png"));
+  }
+
+  #resized(width, height) {
+    Object.assign(this.#canvas, { width, height });
+    this.#overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.outline([]);
+    return this.#canvas.getContext("2d");
+  }
+
+  #begin(event) {
+    if (!event.isPrimary || event.button !== 0) return;
+    if (this.#hasPicture) this.clear();
+    this.#canvas.setPointerCapture(event.pointerId);
+    this.#canvas.getContext("2d").beginPath();
+    this.#draw(event);
+  }
+
+  #draw(event) {
+    if (!this.#canvas.hasPointerCapture(event.pointerId)) return;
+    const pen = this.#canvas.getContext("2d");
+    const { x, y } = this.#place(event);
+    pen.lineTo(x, y);
+    pen.lineTo(x, y); // the first point alone is a dot
+    pen.stroke();
+  }
+
+  /** Where on the sheet the pointer is: the overlay knows how both were fitted into the page. */
+  #place({ clientX, clientY }) {
+    return new DOMPoint(clientX, clientY).matrixTransform(this.#overlay.getScreenCTM().inverse());
+  }
+}
