@@ -66,6 +66,7 @@ def model_card(manifest: Manifest) -> str:
     if start := training.get("start"):
         command += f" --start {start}"
     minutes = training.get("seconds", 0) / 60
+    note = f"- Note: {training['note']}\n" if "note" in training else ""
     return f"""# {manifest.name}, version {manifest.version}
 
 This is {family.what.format(**words)}.
@@ -77,7 +78,7 @@ This is {family.what.format(**words)}.
 - Data: {family.data}.
 - Command: `{command}`
 - Kept: the running average of the weights after {training.get("update")} updates, {minutes:.0f} minutes.
-
+{note}
 ## Metrics
 
 On held-out data, as the trainer measured them when it kept these weights:

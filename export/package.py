@@ -85,7 +85,7 @@ def export(source: Path, repository: Path, *, version: int, formats: Collection[
         metrics=description["metrics"],
         training={
             key: description[key]
-            for key in ("task", "update", "seconds", "seed", "start", "schedule")
+            for key in ("task", "update", "seconds", "seed", "start", "schedule", "note")
             if description.get(key) is not None
         },
         producer={

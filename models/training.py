@@ -44,8 +44,8 @@ class Experiment(Protocol):
         """What rebuilds the network, JSON-serialisable: at least `family`, `name` and `config`."""
         ...
 
-    def loss(self, generator: torch.Generator) -> Tensor:
-        """The scalar loss on a fresh batch; all randomness comes from `generator`."""
+    def loss(self, generator: torch.Generator, update: int, /) -> Tensor:
+        """The scalar loss on a fresh batch for an update, counted from 0; all randomness comes from `generator`."""
         ...
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
@@ -158,7 +158,7 @@ class _Run:
         self.network.train()
         device_type = self.parameters[0].device.type
         with torch.autocast(device_type, torch.bfloat16, enabled=self.schedule.bfloat16):
-            loss = self.experiment.loss(generator)
+            loss = self.experiment.loss(generator, self.update)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm)

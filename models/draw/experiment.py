@@ -54,7 +54,7 @@ class DrawExperiment:
             "batch_size": self.batch_size,
         }
 
-    def loss(self, generator: torch.Generator) -> Tensor:
+    def loss(self, generator: torch.Generator, _update: int = 0) -> Tensor:
         """The mean bound in nats over a batch, at a number of steps drawn log-uniformly from 8 to 64."""
         B, device = self.batch_size, self.device
         index = torch.randint(len(self.images), (B,), generator=generator, device=device)

@@ -21,6 +21,12 @@ from models.ntm.addressing import SHIFTS, Focus
 
 CLIP = 20.0
 """Largest absolute value of what the linear layer emits."""
+CONTENT_STRENGTH = 8.0
+"""Key strength at which, of 128 random slots, the few that match best take nearly all of the weight."""
+CONTENT_GATE = 3.0
+"""Logit of a gate that takes 95 % from the content."""
+CONTENT_STAY = 3.0
+"""Logit of no shift, the others being close to 0: about 91 % of the weight stays."""
 
 
 class Commands(NamedTuple):
@@ -47,6 +53,18 @@ class Heads(nn.Module):
         self.softmax = [heads * len(SHIFTS)]  # s
         self.groups = [sum(sizes) for sizes in (self.tanh, self.sigmoid, self.softplus, self.softmax)]
         self.linear = nn.Linear(controller_size, sum(self.groups))
+
+    @torch.no_grad()
+    def look_for_content(self) -> None:
+        """Set the biases so that a head begins by looking for its key: strongly, at once and without a shift.
+
+        Keys get no bias: their direction, and so the slots that they match, is all the controller's.
+        """
+        for_tanh, for_sigmoid, for_softplus, for_softmax = torch.split(self.linear.bias, self.groups)
+        torch.split(for_tanh, self.tanh)[0].zero_()
+        torch.split(for_sigmoid, self.sigmoid)[0].fill_(CONTENT_GATE)
+        torch.split(for_softplus, self.softplus)[0].fill_(CONTENT_STRENGTH)
+        for_softmax.view(-1, len(SHIFTS))[:, SHIFTS.index(0)] = CONTENT_STAY
 
     def forward(self, hidden: Float[Tensor, "B C"]) -> Commands:
         """Return what the heads are told by a controller whose output is `hidden`."""

@@ -11,10 +11,12 @@ Axes: T steps, B batch, I inputs, O outputs, C controller units, R read heads, W
 
 Where it fills in what the paper leaves open:
 
-- The memory starts at the constant 1e-6 (Collier, Beel, "Implementing Neural Turing Machines", 2018,
-  https://arxiv.org/abs/1807.08518).
 - The first weightings, the first reads and the controller's first state are learned. Weightings start close
   to slot 0: while all slots are alike, a uniform weighting has no gradient to become anything else.
+- The memory starts in one of two ways, `Config.addressing`. By location: at the constant 1e-6 (Collier, Beel,
+  "Implementing Neural Turing Machines", 2018, https://arxiv.org/abs/1807.08518), so that all slots are alike and
+  heads tell them apart by moving among them. By content: at random slots, which are learned, with heads that
+  begin by looking for what their keys name; each key then has slots of its own before anything was written.
 """
 
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from models.ntm.heads import Heads
 from models.ntm.memory import read, write
 
 INITIAL_MEMORY = 1e-6
+INITIAL_SLOT_DEVIATION = 0.5
+"""Standard deviation of the numbers in random slots: below what a write can add, well above nothing."""
 INITIAL_FOCUS = 8.0
 """Logit of slot 0 in the first weightings, the others being 0: of 128 slots it has 96 % of the weight."""
 
@@ -48,6 +52,8 @@ class Config:
     """M in the paper."""
     read_heads: int = 1
     write_heads: int = 1
+    addressing: Literal["location", "content"] = "location"
+    """How heads tell slots apart before training: by where they are, or by what is in them."""
 
 
 class State(NamedTuple):
@@ -74,6 +80,8 @@ class Step(NamedTuple):
 class NeuralTuringMachine(nn.Module):
     """A controller coupled to a memory by read and write heads."""
 
+    initial_memory: Tensor
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -86,12 +94,17 @@ class NeuralTuringMachine(nn.Module):
         focus[:, 0] = INITIAL_FOCUS
         self.initial_weights = nn.Parameter(focus)
         self.initial_reads = nn.Parameter(torch.zeros(reads))
+        slots = (config.memory_slots, config.slot_width)
+        if config.addressing == "content":
+            self.heads.look_for_content()
+            self.initial_memory = nn.Parameter(INITIAL_SLOT_DEVIATION * torch.randn(slots))
+        else:
+            self.register_buffer("initial_memory", torch.full(slots, INITIAL_MEMORY), persistent=False)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first step of `batch_size` episodes."""
-        shape = (batch_size, self.config.memory_slots, self.config.slot_width)
         return State(
-            memory=self.initial_reads.new_full(shape, INITIAL_MEMORY),
+            memory=self.initial_memory.expand(batch_size, -1, -1),
             weights=torch.softmax(self.initial_weights, dim=1).expand(batch_size, -1, -1),
             reads=torch.tanh(self.initial_reads).expand(batch_size, -1),
             controller=self.controller.initial_state(batch_size),

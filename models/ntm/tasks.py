@@ -30,7 +30,7 @@ Axes: T steps, B batch, I inputs, O outputs. All sequences of a batch have the s
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -69,9 +69,14 @@ class Task:
     evaluation: tuple[Mapping[str, int], ...]
     """Sizes to evaluate at, far outside of the training's too."""
 
-    def training_batch(self, generator: torch.Generator, batch_size: int) -> Episodes:
-        """Episodes whose sizes are drawn for the whole batch."""
-        sizes = {name: _draw(generator, low, high) for name, (low, high) in self.training.items()}
+    easy: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Ranges that replace those of `training` in the first `easy_updates`."""
+    easy_updates: int = 0
+
+    def training_batch(self, generator: torch.Generator, batch_size: int, update: int) -> Episodes:
+        """Episodes for an update, counted from 0, whose sizes are drawn for the whole batch."""
+        ranges = {**self.training, **self.easy} if update < self.easy_updates else self.training
+        sizes = {name: _draw(generator, low, high) for name, (low, high) in ranges.items()}
         return self.episodes(generator, batch_size, **sizes)
 
 
@@ -207,7 +212,7 @@ TASKS: Mapping[str, Task] = {
             inputs=1,
             outputs=1,
             episodes=dynamic_ngrams,
-            training={"bits": (200, 200)},
+            training={"bits": (50, 200)},
             evaluation=({"bits": 200},),
         ),
         Task(
@@ -215,8 +220,10 @@ TASKS: Mapping[str, Task] = {
             inputs=BITS + 2,
             outputs=BITS,
             episodes=priority_sort,
-            training={"vectors": (20, 20)},
+            training={"vectors": (2, 20)},
             evaluation=({"vectors": 20},),
+            easy={"vectors": (2, 10)},
+            easy_updates=5_000,
         ),
     )
 }

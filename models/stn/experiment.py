@@ -83,7 +83,7 @@ class StnExperiment:
         }
         self.control = ThinPlateSplineGrid().control.to(device)
 
-    def loss(self, generator: torch.Generator) -> Tensor:
+    def loss(self, generator: torch.Generator, _update: int = 0) -> Tensor:
         """Cross-entropy, and what the grid, the tone and the pixels should have been.
 
         L = -log p(label) - r log p_reader(label) + a |T_theta(control points) - points|^2

@@ -27,9 +27,11 @@ class Line:
         self.fails_at = fails_at
         self.nan = nan
         self.updates = 0
+        self.heard: list[int] = []
         self.scores: Iterator[float] = itertools.repeat(0.0)
 
-    def loss(self, generator: torch.Generator) -> Tensor:
+    def loss(self, generator: torch.Generator, update: int) -> Tensor:
+        self.heard.append(update)
         if self.updates == self.fails_at:
             if not self.nan:
                 raise KeyboardInterrupt
@@ -66,8 +68,10 @@ def test_resumed_run_ends_with_the_weights_of_one_that_was_not_stopped(tmp_path:
         train(experiment(fails_at=stopped_after), SCHEDULE, parts, seed=1)
     assert load(parts / "last.safetensors").description["update"] == stopped_after
     torch.manual_seed(99)
-    train(Line(), SCHEDULE, parts, seed=1)
+    resumed = Line()
+    train(resumed, SCHEDULE, parts, seed=1)
 
+    assert resumed.heard == list(range(stopped_after, SCHEDULE.updates))
     for name in ("last", "best"):
         expected, found = tensors(whole, name), tensors(parts, name)
         assert found.keys() == expected.keys()

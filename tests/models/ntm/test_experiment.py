@@ -1,13 +1,14 @@
 """Training: the objective, and that a small machine learns a small task."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from models.ntm.experiment import NtmExperiment, default_config, default_schedule
-from models.ntm.network import Config
+from models.ntm.experiment import RECIPES, NtmExperiment, default_config, default_schedule
+from models.ntm.network import Config, NeuralTuringMachine
 from models.ntm.tasks import TASKS, Task, copy
 from models.training import Schedule, train
 
@@ -21,11 +22,35 @@ def test_fresh_machine_loses_about_a_bit_per_bit(name: str) -> None:
     experiment = NtmExperiment(TASKS[name], default_config(TASKS[name]), CPU, batch_size=2)
 
     with torch.no_grad():
-        loss = experiment.loss(torch.Generator().manual_seed(0))
+        loss = experiment.loss(torch.Generator().manual_seed(0), 0)
 
     assert loss.item() == pytest.approx(math.log(2), rel=0.1)
     assert experiment.description["name"] == f"ntm-{name}"
     assert default_schedule(TASKS[name]).updates > 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_recipe_decides_sizes_schedule_and_batch(name: str) -> None:
+    """What a task's recipe names reaches the machine, its schedule and its batches; the rest is the default."""
+    task, recipe = TASKS[name], RECIPES[name]
+
+    config, schedule = default_config(task), default_schedule(task)
+
+    assert asdict(config) == {**asdict(Config(inputs=task.inputs, outputs=task.outputs)), **recipe.config}
+    assert (schedule.updates, schedule.clip_norm) == (recipe.updates, recipe.clip_norm)
+    assert NtmExperiment(task, config, CPU).batch_size == recipe.batch_size
+    assert NtmExperiment(task, config, CPU, batch_size=3).batch_size == 3
+
+
+def test_machine_is_rebuilt_from_a_description_of_before_it_had_a_choice_of_addressing() -> None:
+    """A description without a field means that field's default: machines that were shipped stay as they are."""
+    network = NeuralTuringMachine(Config(inputs=9, outputs=8, controller_size=4))
+    described = NtmExperiment(TASKS["copy"], network.config, CPU).description["config"]
+    older = {name: value for name, value in described.items() if name != "addressing"}
+
+    NeuralTuringMachine(Config(**older)).load_state_dict(network.state_dict())
+
+    assert Config(**older) == network.config
 
 
 def test_training_drives_the_errors_of_short_copies_down(tmp_path: Path) -> None:

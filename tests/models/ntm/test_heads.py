@@ -49,3 +49,16 @@ def test_each_output_of_the_layer_tells_one_thing() -> None:
     grown = [(told(row) > still).nonzero().flatten().tolist() for row in torch.eye(outputs)]
 
     assert sorted(index for indices in grown for index in indices) == list(range(outputs))
+
+
+def test_heads_that_look_for_content_ignore_where_they_were() -> None:
+    """Told nothing by the controller, the key is nothing, its strength high, the gate open and the shift none."""
+    heads = Heads(C, R, W, M)
+    heads.look_for_content()
+
+    focus, _, _ = heads(torch.zeros(1, C))
+
+    assert not focus.k.any()
+    assert torch.all(focus.beta > 5)
+    assert torch.all(focus.g > 0.9)
+    assert torch.all(focus.s[:, :, SHIFTS.index(0)] > 0.8)

@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.ntm.addressing import address
 from models.ntm.network import INITIAL_MEMORY, Config, NeuralTuringMachine, State, Step
 
 T, B = 5, 3
 CONFIG = Config(inputs=4, outputs=2, controller_size=6, memory_slots=8, slot_width=3, read_heads=2, write_heads=2)
-Kind = Literal["lstm", "feed-forward"]
 
 
-@pytest.fixture(params=["lstm", "feed-forward"])
+@pytest.fixture(params=[("lstm", "location"), ("lstm", "content"), ("feed-forward", "location")], ids="-".join)
 def network(request: pytest.FixtureRequest) -> NeuralTuringMachine:
     torch.manual_seed(0)
-    kind: Kind = request.param
-    network = NeuralTuringMachine(dataclasses.replace(CONFIG, controller=kind))
+    kind, addressing = request.param
+    network = NeuralTuringMachine(dataclasses.replace(CONFIG, controller=kind, addressing=addressing))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter))  # no part of the state is symmetric or zero
@@ -72,6 +72,34 @@ def test_fresh_machine_has_a_constant_memory_and_looks_at_slot_zero() -> None:
     assert torch.all(state.memory == INITIAL_MEMORY)
     assert torch.all(state.weights[:, :, 0] > 0.9)
     torch.testing.assert_close(state.weights.sum(2), torch.ones(B, CONFIG.read_heads + CONFIG.write_heads))
+
+
+def test_machine_that_addresses_by_content_starts_with_slots_that_differ() -> None:
+    """The first memory is the same for every row, has no two slots alike, and is learned; the other's is not."""
+    network = NeuralTuringMachine(dataclasses.replace(CONFIG, addressing="content"))
+    slots = network.initial_state(B).memory
+
+    assert torch.equal(slots, network.initial_memory.expand(B, -1, -1))
+    assert torch.pdist(slots[0]).min() > 0
+    assert "initial_memory" in dict(network.named_parameters())
+    assert "initial_memory" not in NeuralTuringMachine(CONFIG).state_dict()
+
+
+@torch.no_grad()
+def test_heads_of_a_fresh_machine_that_addresses_by_content_follow_their_keys() -> None:
+    """Different controllers' outputs lead its heads to different slots; those of the other machine stay together."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, controller_size=50, memory_slots=64, slot_width=20)
+
+    def distance(addressing: Literal["location", "content"]) -> float:
+        network = NeuralTuringMachine(dataclasses.replace(config, addressing=addressing))
+        state = network.initial_state(2)
+        focus, _, _ = network.heads(torch.randn(2, config.controller_size))
+        one, other = address(focus, state.memory, state.weights)
+        return float((one - other).abs().sum(1).mean()) / 2
+
+    assert distance("content") > 0.5
+    assert distance("location") < 0.3
 
 
 def test_reads_are_of_the_memory_after_the_step_wrote(network: NeuralTuringMachine) -> None:
