@@ -268,7 +268,7 @@ def ntm_graphs(network: NeuralTuringMachine) -> dict[str, ExportGraph]:
             _spec("adds", ("T", "B", config.write_heads * M)),
         ),
         state=(
-            _spec("memory", ("B", N, M)),
+            _spec("memory", ("B", M, N)),
             _spec("weights", ("B", heads, N)),
             _spec("last_reads", ("B", config.read_heads * M)),
             *(_spec(f"controller_{index}", ("B", *tensor.shape[1:])) for index, tensor in enumerate(begin.controller)),

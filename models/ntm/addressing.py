@@ -44,7 +44,7 @@ class Focus(NamedTuple):
     """Sharpening, at least 1."""
 
 
-def address(focus: Focus, memory: Float[Tensor, "B N M"], w_prev: Float[Tensor, "B H N"]) -> Float[Tensor, "B H N"]:
+def address(focus: Focus, memory: Float[Tensor, "B M N"], w_prev: Float[Tensor, "B H N"]) -> Float[Tensor, "B H N"]:
     """Weightings of all heads: content, interpolation, shift and sharpening in turn (figure 2)."""
     w_c = content(focus.k, focus.beta, memory)
     w_g = interpolate(w_c, w_prev, focus.g)
@@ -52,12 +52,12 @@ def address(focus: Focus, memory: Float[Tensor, "B N M"], w_prev: Float[Tensor, 
 
 
 def content(
-    k: Float[Tensor, "B H M"], beta: Float[Tensor, "B H 1"], memory: Float[Tensor, "B N M"]
+    k: Float[Tensor, "B H M"], beta: Float[Tensor, "B H 1"], memory: Float[Tensor, "B M N"]
 ) -> Float[Tensor, "B H N"]:
     """Similarity to the key: w_c(i) = exp(beta cos(k, M(i))) / sum_j exp(beta cos(k, M(j))) (eq. 5, 6)."""
     k_norm = torch.linalg.vector_norm(k, dim=2, keepdim=True)
-    memory_norm = torch.linalg.vector_norm(memory, dim=2).unsqueeze(1)
-    cosine = k @ memory.transpose(1, 2) / (k_norm * memory_norm + COSINE_EPSILON)
+    memory_norm = torch.sqrt(memory.square().sum(1, keepdim=True) + COSINE_EPSILON**2)
+    cosine = k @ memory / (k_norm * memory_norm + COSINE_EPSILON)
     return torch.softmax(beta * cosine, dim=2)
 
 

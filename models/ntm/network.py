@@ -59,7 +59,7 @@ class Config:
 class State(NamedTuple):
     """What a machine carries from a step to the next."""
 
-    memory: Float[Tensor, "B N M"]
+    memory: Float[Tensor, "B M N"]
     weights: Float[Tensor, "B H N"]
     """Where the heads looked: the read heads, then the write heads."""
     reads: Float[Tensor, "B R*M"]
@@ -104,7 +104,7 @@ class NeuralTuringMachine(nn.Module):
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first step of `batch_size` episodes."""
         return State(
-            memory=self.initial_memory.expand(batch_size, -1, -1),
+            memory=self.initial_memory.T.expand(batch_size, -1, -1),
             weights=torch.softmax(self.initial_weights, dim=1).expand(batch_size, -1, -1),
             reads=torch.tanh(self.initial_reads).expand(batch_size, -1),
             controller=self.controller.initial_state(batch_size),

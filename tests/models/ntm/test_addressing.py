@@ -35,7 +35,7 @@ def random_focus(generator: torch.Generator) -> Focus:
 
 
 def random_memory(generator: torch.Generator) -> Tensor:
-    return torch.randn(B, N, M, generator=generator, dtype=torch.float64)
+    return torch.randn(B, M, N, generator=generator, dtype=torch.float64)
 
 
 def test_address_equals_the_equations_computed_slot_by_slot(generator: torch.Generator) -> None:
@@ -47,7 +47,7 @@ def test_address_equals_the_equations_computed_slot_by_slot(generator: torch.Gen
     k, beta, g, s, gamma = (part.numpy() for part in focus)
     for b in range(B):
         for h in range(H):
-            cosine = [k[b, h] @ row / np.linalg.norm(k[b, h]) / np.linalg.norm(row) for row in memory[b].numpy()]
+            cosine = [k[b, h] @ row / np.linalg.norm(k[b, h]) / np.linalg.norm(row) for row in memory[b].T.numpy()]
             w_c = np.exp(beta[b, h] * np.array(cosine))
             w_g = g[b, h] * w_c / w_c.sum() + (1 - g[b, h]) * w_prev[b, h].numpy()
             w_tilde = np.zeros(N)
@@ -75,7 +75,7 @@ def test_content_permutes_with_the_slots(generator: torch.Generator) -> None:
     focus, memory = random_focus(generator), random_memory(generator)
     order = torch.randperm(N, generator=generator)
 
-    permuted = content(focus.k, focus.beta, memory[:, order])
+    permuted = content(focus.k, focus.beta, memory[:, :, order])
 
     torch.testing.assert_close(permuted, content(focus.k, focus.beta, memory)[:, :, order])
 
@@ -92,7 +92,7 @@ def test_content_ignores_the_length_of_keys_and_slots(generator: torch.Generator
 def test_strong_key_finds_its_slot(generator: torch.Generator) -> None:
     """A slot's own content as a strong key takes all of the weight to it."""
     memory = random_memory(generator)
-    k = memory[:, :H]
+    k = memory[:, :, :H].mT
 
     w_c = content(k, torch.full((B, H, 1), 1000.0, dtype=torch.float64), memory)
 
@@ -104,7 +104,7 @@ def test_memory_of_equal_slots_is_addressed_evenly(generator: torch.Generator) -
     focus = random_focus(generator)
 
     for constant in (0.0, 1e-6):
-        w_c = content(focus.k, focus.beta, torch.full((B, N, M), constant, dtype=torch.float64))
+        w_c = content(focus.k, focus.beta, torch.full((B, M, N), constant, dtype=torch.float64))
         torch.testing.assert_close(w_c, torch.full((B, H, N), 1 / N, dtype=torch.float64))
 
 

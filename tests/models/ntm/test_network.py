@@ -49,7 +49,7 @@ def test_state_keeps_its_shapes_from_step_to_step(network: NeuralTuringMachine) 
     step = network(episode()[0], state)
 
     assert [part.shape for part in leaves(step.state)] == [part.shape for part in leaves(state)]
-    assert state.memory.shape == (B, CONFIG.memory_slots, CONFIG.slot_width)
+    assert state.memory.shape == (B, CONFIG.slot_width, CONFIG.memory_slots)
     assert state.weights.shape == (B, CONFIG.read_heads + CONFIG.write_heads, CONFIG.memory_slots)
     assert state.reads.shape == (B, CONFIG.read_heads * CONFIG.slot_width)
     assert step.logits.shape == (B, CONFIG.outputs)
@@ -77,7 +77,7 @@ def test_fresh_machine_has_a_constant_memory_and_looks_at_slot_zero() -> None:
 def test_machine_that_addresses_by_content_starts_with_slots_that_differ() -> None:
     """The first memory is the same for every row, has no two slots alike, and is learned; the other's is not."""
     network = NeuralTuringMachine(dataclasses.replace(CONFIG, addressing="content"))
-    slots = network.initial_state(B).memory
+    slots = network.initial_state(B).memory.mT
 
     assert torch.equal(slots, network.initial_memory.expand(B, -1, -1))
     assert torch.pdist(slots[0]).min() > 0
@@ -107,7 +107,7 @@ def test_reads_are_of_the_memory_after_the_step_wrote(network: NeuralTuringMachi
     state = steps(network, episode())[-1].state
 
     read_weights = state.weights[:, : CONFIG.read_heads]
-    expected = torch.einsum("brn,bnm->brm", read_weights, state.memory)
+    expected = torch.einsum("brn,bmn->brm", read_weights, state.memory)
 
     torch.testing.assert_close(state.reads, expected.flatten(1))
 
@@ -121,8 +121,8 @@ def test_step_writes_its_add_vectors_where_its_write_heads_look(network: NeuralT
 
     kept = before.memory
     for head in range(CONFIG.write_heads):
-        w = step.state.weights[:, CONFIG.read_heads + head, :, None]
-        kept = kept * (1 - w * commands.e[:, head, None]) + w * step.adds[:, head, None]
+        w = step.state.weights[:, CONFIG.read_heads + head, None]
+        kept = kept * (1 - w * commands.e[:, head, :, None]) + w * step.adds[:, head, :, None]
     torch.testing.assert_close(step.state.memory, kept)
 
 
