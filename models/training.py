@@ -231,6 +231,7 @@ class _Run:
         self.update = checkpoint.description["update"]
         self.seconds = checkpoint.description["seconds"]
         self.best_metrics = checkpoint.description["metrics"]
+        self.start = checkpoint.description.get("start")
 
     def _description(self) -> Mapping[str, Any]:
         return {

@@ -133,15 +133,9 @@ class Glimpse:
             await asyncio.sleep(self.settings.drain_notice_seconds)
             await self.drain()
             handler = servers[number]
-            # The port closes first; a request that is on its way over an open connection still gets its 503.
             server = getattr(handler, "__self__", None)
             if isinstance(server, uvicorn.Server):
-                for listener in server.servers:
-                    _let_nobody_queue_up(listener)
-                await asyncio.sleep(LINGER_SECONDS)
-                for listener in server.servers:
-                    listener.close()
-                await asyncio.sleep(LINGER_SECONDS)
+                await self._close_port(server)
             if callable(handler):
                 handler(number, frame)
 
@@ -153,6 +147,16 @@ class Glimpse:
 
         for number in servers:
             signal.signal(number, on_signal)
+
+    async def _close_port(self, server: uvicorn.Server) -> None:
+        """Close it before the server does: a request on its way over an open connection still gets its 503."""
+        if self.settings.workers == 1:
+            for listener in server.servers:
+                _let_nobody_queue_up(listener)
+            await asyncio.sleep(LINGER_SECONDS)
+        for listener in server.servers:
+            listener.close()
+        await asyncio.sleep(LINGER_SECONDS)
 
     async def _start(self) -> None:
         """Load everything, or end the process with one clear line."""
@@ -263,6 +267,7 @@ def _let_nobody_queue_up(listener: asyncio.Server) -> None:
     """Have the kernel complete no more connections than we accept: those in its queue are reset when the port closes.
 
     Newcomers are left unanswered, and refused once the port is closed, so that no client believes to be connected.
+    Not for a port that processes share: its queue is one, and those who go on serving need it.
     """
     for bound in listener.sockets:
         with socket.socket(fileno=os.dup(bound.fileno())) as same:

@@ -57,7 +57,7 @@ class Exchange:
         self._deadline: float | None = None
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task(self._loop)
-        self._interrupted_by: GlimpseError | None = None
+        self._interrupted_by: tuple[type[GlimpseError], str] | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def _request_id(self) -> str:
@@ -112,7 +112,12 @@ class Exchange:
             raise TooLarge(f"the body has {claimed} bytes; at most {limit_bytes} are allowed")
         chunks: list[bytes] = []
         size = 0
-        timer = self._loop.call_later(self.deadline - time.monotonic(), self._interrupt_late_body)
+        timer = self._loop.call_later(
+            self.deadline - time.monotonic(),
+            self._interrupt,
+            DeadlineExceeded,
+            "the deadline passed before the body was complete",
+        )
         try:
             while True:
                 message = await self._receive()
@@ -171,24 +176,23 @@ class Exchange:
     async def _interrupt_when_client_leaves(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._interrupt(Cancelled("the client left"))
-
-    def _interrupt_late_body(self) -> None:
-        self._interrupt(DeadlineExceeded("the deadline passed before the body was complete"))
+        self._interrupt(Cancelled, "the client left")
 
     # What follows is `asyncio.timeout` at a third of its cost, for a deadline and for a client's departure alike.
 
-    def _interrupt(self, error: GlimpseError) -> None:
-        """Have the exchange's task raise an error wherever it waits."""
+    def _interrupt(self, kind: type[GlimpseError], message: str) -> None:
+        """Have the exchange's task raise an error where it waits for the body or for its work."""
         assert self._task is not None, "this is a bug: an exchange runs in a task"
-        self._interrupted_by = error
+        # Not the error itself: its traceback would lead back here, and keep the body until a garbage collection.
+        self._interrupted_by = (kind, message)
         self._task.cancel()
 
     def _raise_interruption(self) -> None:
         """In the task, when it was cancelled: raise the error, if that is why."""
         if self._interrupted_by is not None and self._task is not None:
             self._task.uncancel()
-            raise self._interrupted_by from None
+            kind, message = self._interrupted_by
+            raise kind(message) from None
 
 
 class _Timed:

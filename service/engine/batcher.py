@@ -163,7 +163,7 @@ class Batcher:
         for sequence in batch.running:
             request = sequence.request
             if request.is_settled:
-                # Given up meanwhile: its outputs may not have been written, so its reader must not be told of them.
+                # Given up meanwhile: where it failed, nothing was written, and its reader must not be told of it.
                 continue
             sequence.steps_done = min(sequence.steps_done + batch.steps, request.steps)
             if not sequence.steps_left:

@@ -193,14 +193,15 @@ class Engine:
     def _gather(self, rows: int) -> None:
         """Whoever comes in the same turn of the event loop is computed together, up to a worthwhile batch.
 
-        This delays nobody: the thread that was woken could not run before the loop lets go of the interpreter.
+        An idle worker begins at the end of the turn; until then it would have had to share the interpreter.
         """
         assert self._loop is not None, "this is a bug: the engine was not started"
-        if not self._gathered_rows:
-            self._loop.call_soon(self._wake_worker)
+        is_first = not self._gathered_rows
         self._gathered_rows += rows
         if self._gathered_rows >= self.policy.slots // 4:
             self._wake_worker()
+        elif is_first:
+            self._loop.call_soon(self._wake_worker)
 
     def _wake_worker(self) -> None:
         self._gathered_rows = 0

@@ -18,13 +18,15 @@ class BatchReport:
     """Row-steps computed beyond the end of their sequence."""
     reason: CloseReason
     compute_seconds: float
+    """From forming the batch to its last output."""
     failed_rows: int
 
 
 class Listener(Protocol):
     """Hears of what happens in an engine, on whatever thread it happens; must be quick and must not raise.
 
-    The counts of the queue and the slots are told under the engine's lock, so that the last one told is true.
+    The counts of the queue and the slots are told under the engine's lock; who has just come is counted by the end of
+    the event loop's turn.
     """
 
     def on_batch(self, report: BatchReport) -> None:

@@ -99,20 +99,16 @@ class Request:
         Inputs that do not fit are a bug of the caller, found here: later they would take the worker down, and with it
         everybody else's requests.
         """
-        for name, (is_per_step, row_shape, _) in layout.inputs.items():
-            given, fitting = self.inputs[name].shape, self._shape(is_per_step, row_shape)
-            assert given == fitting, f"this is a bug: {name} has the shape {given}, not {fitting}"
+        for name, (is_per_step, row_shape, dtype) in layout.inputs.items():
+            given, fitting = self.inputs[name], self._shape(is_per_step, row_shape)
+            assert given.shape == fitting, f"this is a bug: {name} has the shape {given.shape}, not {fitting}"
+            assert given.dtype == dtype, f"this is a bug: {name} is {given.dtype}, not {dtype}"
         for name, (is_per_step, row_shape, dtype) in layout.outputs.items():
             if self.wanted is None or name in self.wanted:
                 self.outputs[name] = np.empty(self._shape(is_per_step, row_shape), dtype)
 
     def _shape(self, is_per_step: bool, row_shape: tuple[int, ...]) -> tuple[int, ...]:  # noqa: FBT001
         return (self.steps, self.rows, *row_shape) if is_per_step else (self.rows, *row_shape)
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether somebody watches every step."""
-        return self.on_progress is not None
 
     @property
     def queue_seconds(self) -> float:

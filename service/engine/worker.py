@@ -41,7 +41,6 @@ class Worker:
         self._listener = listener
         self._clock = clock
         self._wake = threading.Condition()
-        self._is_waiting = False
         self._is_stopping = False
         self._busy_since: float | None = None
         self._settled: list[Request] = []
@@ -77,9 +76,7 @@ class Worker:
         """Have what was queued taken up, if the runtime is free; from any thread."""
         with self._wake:
             self._listener.on_queue(self._batcher.queued_rows)
-            if self._is_waiting:
-                self._is_waiting = False
-                self._wake.notify()
+            self._wake.notify()
 
     def check_room(self, rows: int) -> None:
         """Refuse rows that the queue has no room for now; from any thread, without waiting for a lock.
@@ -145,9 +142,7 @@ class Worker:
                     return batch
                 self._tell()
                 wake_at = self._batcher.wake_at(now)
-                self._is_waiting = True
                 self._wake.wait(None if wake_at is None else max(wake_at - now, 0.0))
-                self._is_waiting = False
         return None
 
     def _compute(self, slots: Slots, batch: Batch) -> None:

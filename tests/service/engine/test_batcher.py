@@ -169,7 +169,7 @@ class BatcherMachine(RuleBasedStateMachine):
             return
         left = [sequence.request.steps - self.computed[sequence] for sequence in batch.running]
         limits = [self.policy.longest_segment, max(left)]
-        if any(sequence.request.is_stream for sequence in batch.running):
+        if any(sequence.request.on_progress for sequence in batch.running):
             limits.append(self.policy.stream_segment)
         if self.waiting:
             limits.append(max(min(left), self.policy.shortest_segment))
