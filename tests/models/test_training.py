@@ -79,6 +79,16 @@ def test_resumed_run_ends_with_the_weights_of_one_that_was_not_stopped(tmp_path:
             assert torch.equal(found[key], tensor), key
 
 
+def test_resumed_run_keeps_the_record_of_its_start(tmp_path: Path) -> None:
+    """Where the first weights came from is true of the run, whatever is said when it goes on."""
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment(fails_at=10), SCHEDULE, tmp_path, seed=1, start="models/draw/1")
+
+    train(experiment(), SCHEDULE, tmp_path, seed=1, start="models/draw/2")
+
+    assert load(tmp_path / "last.safetensors").description["start"] == "models/draw/1"
+
+
 def test_finished_run_is_not_trained_further(tmp_path: Path) -> None:
     """Asked again for the same number of updates, it answers what it has."""
     first = train(experiment(), SCHEDULE, tmp_path, seed=1)

@@ -1,0 +1,96 @@
+"""An exchange: what interrupts it, and what is left of it afterwards."""
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+from starlette.types import Message
+
+from service.api.exchange import Exchange
+from service.errors import Cancelled, DeadlineExceeded
+
+SCOPE = {"type": "http", "headers": []}
+
+
+async def never() -> Message:
+    """A client that sends nothing."""
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets the event")
+
+
+async def gone() -> Message:
+    """A client that has left."""
+    return {"type": "http.disconnect"}
+
+
+def test_body_that_does_not_come_ends_at_the_deadline() -> None:
+    """The task is interrupted, and is as good as new afterwards."""
+
+    async def wait() -> None:
+        with pytest.raises(DeadlineExceeded, match="before the body was complete"):
+            await Exchange(SCOPE, never, 0.001).body(100)
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+
+    asyncio.run(wait())
+
+
+def test_work_is_given_up_when_the_client_leaves() -> None:
+    """The work is cancelled, and the caller is told why."""
+
+    async def leave() -> bool:
+        work = asyncio.Event()
+        with pytest.raises(Cancelled, match="the client left"):
+            await Exchange(SCOPE, gone, 30.0).unless_client_leaves(_until(work))
+        return work.is_set()
+
+    assert asyncio.run(leave())
+
+
+def test_cancellation_by_somebody_else_stays_one() -> None:
+    """A server that shuts down cancels tasks: that is no client's departure."""
+
+    async def cancel() -> None:
+        task = asyncio.create_task(Exchange(SCOPE, never, 30.0).body(100))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+
+
+def test_interrupted_exchange_is_forgotten_at_once() -> None:
+    """What had come of the body does not wait for a garbage collection."""
+
+    class Kept(bytearray):
+        """Bytes that can be referred to weakly."""
+
+    async def interrupt() -> weakref.ref[Kept]:
+        chunk = Kept(b"half of it")
+        messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": True}]
+
+        async def receive() -> Message:
+            return messages.pop() if messages else await never()
+
+        kept = weakref.ref(chunk)
+        del chunk
+        with pytest.raises(DeadlineExceeded) as raised:
+            await Exchange(SCOPE, receive, 0.001).body(100)
+        del raised, receive
+        return kept
+
+    gc.disable()
+    try:
+        assert asyncio.run(interrupt())() is None
+    finally:
+        gc.enable()
+
+
+async def _until(work: asyncio.Event) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        work.set()
