@@ -5,15 +5,32 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from typing import Any
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from service.corked import CorkedHttpProtocol
 from service.metrics import MULTIPROCESS_VARIABLE
 from service.settings import Settings
 
+APPLICATION = "service.app:create"
 KEEP_ALIVE_SECONDS = 75
 """Longer than a reverse proxy keeps an idle connection, so that it is never us who closes one in its hands."""
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's parent of several processes; when all of them are to end, nobody is left in the port's queue.
+
+    The queue is one, whichever process accepts from it. Connections that the kernel goes on completing while the
+    processes end would be reset; without a queue they are refused instead.
+    """
+
+    def terminate_all(self) -> None:
+        """Tell every process to end."""
+        for bound in self.sockets:
+            bound.listen(0)
+        super().terminate_all()
 
 
 def serve(given: Mapping[str, object]) -> int:
@@ -31,21 +48,25 @@ def serve(given: Mapping[str, object]) -> int:
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
     # ONNX Runtime reports home unless told not to, before it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    uvicorn.run(
-        "service.app:create",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        loop="uvloop",
-        http=CorkedHttpProtocol,
-        ws="none",
-        lifespan="on",
-        log_level=settings.log_level,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nobody here asks for the client's address
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
-    )
+    options: dict[str, Any] = {
+        "factory": True,
+        "host": settings.host,
+        "port": settings.port,
+        "workers": settings.workers,
+        "loop": "uvloop",
+        "http": CorkedHttpProtocol,
+        "ws": "none",
+        "lifespan": "on",
+        "log_level": settings.log_level,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,  # nobody here asks for the client's address
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": int(settings.drain_seconds) + 1,
+    }
+    if settings.workers == 1:
+        uvicorn.run(APPLICATION, **options)
+    else:
+        config = uvicorn.Config(APPLICATION, **options)
+        Supervisor(config, [config.bind_socket()]).run()
     return 0
