@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -31,6 +30,7 @@ from service.api.gateway import Gateway
 from service.engine.engine import Engine
 from service.errors import GlimpseError, UnknownTask
 from service.metrics import Metrics
+from service.port import let_nobody_queue_up
 from service.runtime.base import RuntimeOptions
 from service.runtime.repository import LoadedModel, artifacts, load
 from service.schemas.ntm import TASKS
@@ -150,9 +150,9 @@ class Glimpse:
 
     async def _close_port(self, server: uvicorn.Server) -> None:
         """Close it before the server does: a request on its way over an open connection still gets its 503."""
-        if self.settings.workers == 1:
+        if self.settings.workers == 1:  # of several processes, the parent knows whether all are to end
             for listener in server.servers:
-                _let_nobody_queue_up(listener)
+                let_nobody_queue_up(listener.sockets)
             await asyncio.sleep(LINGER_SECONDS)
         for listener in server.servers:
             listener.close()
@@ -261,17 +261,6 @@ def _load_and_verify(folder: Path, runtime: str, options: RuntimeOptions) -> Loa
     for graph in loaded.graphs.values():
         graph.verify()
     return loaded
-
-
-def _let_nobody_queue_up(listener: asyncio.Server) -> None:
-    """Have the kernel complete no more connections than we accept: those in its queue are reset when the port closes.
-
-    Newcomers are left unanswered, and refused once the port is closed, so that no client believes to be connected.
-    Not for a port that processes share: its queue is one, and those who go on serving need it.
-    """
-    for bound in listener.sockets:
-        with socket.socket(fileno=os.dup(bound.fileno())) as same:
-            same.listen(0)
 
 
 async def _unknown_task(request: Request) -> Response:

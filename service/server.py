@@ -12,6 +12,7 @@ from uvicorn.supervisors import Multiprocess
 
 from service.corked import CorkedHttpProtocol
 from service.metrics import MULTIPROCESS_VARIABLE
+from service.port import let_nobody_queue_up
 from service.settings import Settings
 
 APPLICATION = "service.app:create"
@@ -20,16 +21,11 @@ KEEP_ALIVE_SECONDS = 75
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's parent of several processes; when all of them are to end, nobody is left in the port's queue.
-
-    The queue is one, whichever process accepts from it. Connections that the kernel goes on completing while the
-    processes end would be reset; without a queue they are refused instead.
-    """
+    """uvicorn's parent of several processes; when all of them are to end, nobody is left in the port's queue."""
 
     def terminate_all(self) -> None:
         """Tell every process to end."""
-        for bound in self.sockets:
-            bound.listen(0)
+        let_nobody_queue_up(self.sockets)
         super().terminate_all()
 
 

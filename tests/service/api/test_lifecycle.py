@@ -17,7 +17,8 @@ import httpx
 import onnxruntime
 import pytest
 
-from service.app import Glimpse, _let_nobody_queue_up
+from service.app import Glimpse
+from service.port import let_nobody_queue_up
 from service.settings import Settings
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
@@ -129,7 +130,7 @@ def test_nobody_is_connected_whom_we_would_not_accept() -> None:
     async def connect_twice() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=128) as bound:
             listener = await asyncio.start_server(lambda *_: None, sock=bound, start_serving=False)
-            _let_nobody_queue_up(listener)
+            let_nobody_queue_up(listener.sockets)
             # The kernel lets in one more than it is told.
             with socket.create_connection(bound.getsockname(), timeout=5), pytest.raises(TimeoutError):
                 socket.create_connection(bound.getsockname(), timeout=0.1)
