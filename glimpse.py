@@ -238,11 +238,11 @@ def evaluate_ntm(
     from models.ntm.evaluate import evaluate
     from models.ntm.tasks import TASKS
 
-    task = TASKS[str(_checkpoint(model).description["task"])]
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    network: Any = network_of(_checkpoint(model), model)
-    for name, value in evaluate(network, task, sequences=sequences).items():
+    checkpoint = _checkpoint(model)
+    network: Any = network_of(checkpoint, model)
+    for name, value in evaluate(network, TASKS[checkpoint.description["task"]], sequences=sequences).items():
         print(f"{name:32} {value:.4g}")
     if out is not None:
         for file in quality.ntm_figures(quality.served(model, "ntm"), out, seed=seed):

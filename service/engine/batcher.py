@@ -141,7 +141,7 @@ class Batcher:
             reason = CloseReason.FULL
         else:
             reason = CloseReason.DELAY if delayed else CloseReason.IDLE
-        left = [sequence.request.steps - sequence.steps_done for sequence in running]
+        left = [sequence.steps_left for sequence in running]
         steps = self._segment_steps(left) if running else 0
         padding = sum(steps - few for few in left if few < steps)
         return Batch(moves, entered, expired, list(running), steps, reason, padding)

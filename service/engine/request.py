@@ -53,7 +53,7 @@ class Sequence:
     @property
     def is_live(self) -> bool:
         """Whether it still has steps to go that somebody waits for."""
-        return self.steps_done < self.request.steps and not self.request.is_settled
+        return self.steps_left > 0 and not self.request.is_settled
 
 
 @dataclass(slots=True, eq=False)
