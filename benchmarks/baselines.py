@@ -16,7 +16,7 @@ from service.media.decoding import decode
 from service.media.encoding import encode
 from service.runtime.base import RuntimeOptions, allocate_outputs, shape_of
 from service.runtime.repository import LoadedModel, artifacts, load
-from service.settings import Settings, granted_cpus
+from service.settings import Settings
 from service.tasks import stn
 
 BATCH = 64
@@ -101,8 +101,7 @@ def loaded(repository: Path, name: str) -> LoadedModel:
 
 def opened(folder: Path) -> LoadedModel:
     """The model in a folder `NAME/VERSION`, as the service runs it on a CPU."""
-    threads = Settings().threads or max(1, granted_cpus() // 2)
-    return load(folder, "onnxruntime", RuntimeOptions("cpu", threads))
+    return load(folder, "onnxruntime", RuntimeOptions("cpu", Settings().graph_threads))
 
 
 def repeat(work: Callable[[], object], seconds: float) -> tuple[int, float]:

@@ -32,7 +32,7 @@ from service.errors import GlimpseError, UnknownTask
 from service.metrics import Metrics
 from service.port import let_nobody_queue_up
 from service.runtime.base import RuntimeOptions
-from service.runtime.repository import LoadedModel, artifacts, load
+from service.runtime.repository import LoadedModel, artifacts, device_of, load
 from service.schemas.ntm import TASKS
 from service.settings import Batching, Settings, granted_cpus
 
@@ -171,7 +171,7 @@ class Glimpse:
 
     async def _load(self) -> None:
         settings = self.settings
-        options = RuntimeOptions(device_of(settings), settings.threads or max(1, granted_cpus() // 2))
+        options = RuntimeOptions(device_of(settings.runtime, settings.device), settings.graph_threads)
         for folder in artifacts(settings.models):
             loaded = await asyncio.to_thread(_load_and_verify, folder, settings.runtime, options)
             self._serve(loaded)
@@ -239,21 +239,6 @@ def create() -> Glimpse:
     settings = Settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return Glimpse(settings)
-
-
-def device_of(settings: Settings) -> str:
-    """The device that `auto` means here; what was asked for otherwise."""
-    if settings.device != "auto":
-        return settings.device
-    if settings.runtime == "torchscript":
-        import torch  # noqa: PLC0415 - only where its runtime was chosen
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    import onnxruntime  # noqa: PLC0415 - likewise
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "cpu"
-    return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
 
 
 def _load_and_verify(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:

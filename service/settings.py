@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`cuda` refuses to start without a working GPU; `auto` takes one if there is one."""
     threads: int = Field(0, ge=0, le=256)
-    """Threads within one graph; 0 is one for every two CPUs that the control group grants, at least one."""
+    """Threads within one graph; 0 is a process's share of half the CPUs that the control group grants, at least one."""
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=64)
@@ -92,6 +92,11 @@ class Settings(BaseSettings):
     stn: Batching = Batching()
     draw: Batching = Batching()
     ntm: Batching = Batching()
+
+    @property
+    def graph_threads(self) -> int:
+        """Threads within one graph: as many as were asked for, or as suit this machine."""
+        return self.threads or max(1, granted_cpus() // (2 * self.workers))
 
     @field_validator("api_keys", mode="before")
     @classmethod

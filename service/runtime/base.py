@@ -37,15 +37,19 @@ class Runtime(Protocol):
         ...
 
 
-class RuntimeLoader(Protocol):
-    """Opens an artifact's graph on a device."""
+class RuntimeModule(Protocol):
+    """What a runtime's module offers."""
 
-    def __call__(self, path: str, signature: Signature, options: "RuntimeOptions") -> Runtime:
+    def best_device(self) -> str:
+        """The device to take if none is asked for: `cuda` if there is a GPU, or `cpu`."""
+        ...
+
+    def load(self, path: str, signature: Signature, options: "RuntimeOptions") -> Runtime:
         """Load the graph in the file at `path`.
 
         Raises:
             ArtifactRejected: the file is no such graph, or its inputs and outputs are not the signature's.
-            DeviceUnavailable: the device that the options ask for is not there, or cannot run all of the graph.
+            DeviceUnavailable: the device that the options ask for is not there.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnxruntime as ort
 
@@ -9,7 +10,8 @@ from export.manifest import Array, Signature
 from service.errors import ArtifactRejected, DeviceUnavailable
 from service.runtime.base import Bound, RuntimeOptions
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CPU = "CPUExecutionProvider"
+PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider"}
 ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
 
 
@@ -31,28 +33,45 @@ class OnnxRuntime:
         return str(self._session.get_providers()[0])
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
-        """Bind host buffers; with CUDA, ONNX Runtime copies to and from the device in the call."""
-        binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        for name, array in outputs.items():
-            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        return _BoundSession(self._session, binding, (inputs, outputs))
+        """Bind host buffers, which on a CPU are computed on where they lie."""
+        bound = _BoundSession(self._session, self._session.io_binding(), inputs, outputs, self.provider != CPU)
+        bound.bind_inputs()
+        bound.bind_outputs()
+        return bound
 
 
 @dataclass(frozen=True, slots=True)
 class _BoundSession:
     session: ort.InferenceSession
     binding: ort.IOBinding
-    buffers: tuple[Mapping[str, Array], Mapping[str, Array]]
-    """Kept, because the binding holds their addresses alone."""
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    """Kept, like the inputs, because the binding holds their addresses alone."""
+    is_elsewhere: bool
+    """Whether the inputs are copied to a device, which happens when they are bound, not when the graph is run."""
+
+    def bind_inputs(self) -> None:
+        for name, array in self.inputs.items():
+            self.binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def bind_outputs(self) -> None:
+        for name, array in self.outputs.items():
+            self.binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def __call__(self) -> None:
+        if self.is_elsewhere:
+            self.bind_inputs()
         self.session.run_with_iobinding(self.binding)
 
 
+def best_device() -> str:
+    """What `auto` means here: a GPU if there is one."""
+    has_gpu = PROVIDERS["cuda"] in ort.get_available_providers() and Path("/dev/nvidiactl").exists()
+    return "cuda" if has_gpu else "cpu"
+
+
 def load(path: str, signature: Signature, options: RuntimeOptions) -> OnnxRuntime:
-    """Open an ONNX file; see `service.runtime.base.RuntimeLoader`."""
+    """Open an ONNX file; see `service.runtime.base.RuntimeModule`."""
     provider = PROVIDERS[options.device]
     if provider not in ort.get_available_providers():
         raise DeviceUnavailable(
@@ -67,14 +86,14 @@ def load(path: str, signature: Signature, options: RuntimeOptions) -> OnnxRuntim
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if options.device != "cpu":
         ort.preload_dlls()
-        # A node that silently falls back to the CPU is a failure to be told, not a slower success.
-        session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         session = ort.InferenceSession(path, session_options, providers=[provider])
     except Exception as error:  # ONNX Runtime raises classes of its own, by cause
         if options.device != "cpu":
             raise DeviceUnavailable(f"{path} does not run on {provider}: {error}") from error
         raise ArtifactRejected(f"{path} is no graph that ONNX Runtime can load: {error}") from error
+    # A provider that could not be started is missing here. `session.disable_cpu_ep_fallback` asks too much: arithmetic
+    # on shapes is placed on the CPU wherever the rest runs.
     if session.get_providers()[0] != provider:
         raise DeviceUnavailable(f"{path} was to run on {provider}, but runs on {session.get_providers()[0]}")
     _check(path, session, signature)

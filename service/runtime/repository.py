@@ -17,7 +17,7 @@ from export.manifest import (
     read_tensors,
 )
 from service.errors import ArtifactRejected, DeviceUnavailable, InferenceFailed
-from service.runtime.base import Runtime, RuntimeLoader, RuntimeOptions, compute
+from service.runtime.base import Runtime, RuntimeModule, RuntimeOptions, compute
 
 GOLDEN_SLACK = {"float32": 1e-3, "uint8": 1.0, "int64": 0.0}
 """How far a server's answer may lie from the golden one, by type: arithmetic differs between machines by rounding."""
@@ -98,7 +98,7 @@ def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
         DeviceUnavailable: the device is not there, or the runtime is not installed.
     """
     manifest = read_manifest(folder)
-    loader = _loader(runtime)
+    module = _module(runtime)
     graphs = {}
     for name, graph in manifest.graphs.items():
         path = _graph_file(graph, runtime)
@@ -107,20 +107,29 @@ def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
         if path not in manifest.files:
             raise ArtifactRejected(f"{folder}: the manifest names {path} but does not vouch for it")
         graphs[name] = LoadedGraph(
-            loader(str(folder / path), graph.signature, options),
+            module.load(str(folder / path), graph.signature, options),
             read_tensors(folder, f"initial/{name}/"),
             read_tensors(folder, f"golden/{name}/"),
         )
     return LoadedModel(manifest, graphs)
 
 
+def device_of(runtime: str, asked: str) -> str:
+    """The device that a runtime computes on, if `asked` for `cpu`, `cuda`, or `auto`: the best that is here.
+
+    Raises:
+        DeviceUnavailable: the runtime is not installed.
+    """
+    return _module(runtime).best_device() if asked == "auto" else asked
+
+
 def _graph_file(graph: Graph, runtime: str) -> str | None:
     return graph.torchscript if runtime == "torchscript" else graph.onnx
 
 
-def _loader(runtime: str) -> RuntimeLoader:
+def _module(runtime: str) -> RuntimeModule:
     try:
-        loader: RuntimeLoader = import_module(f"service.runtime.{runtime}").load
+        module: RuntimeModule = import_module(f"service.runtime.{runtime}")
     except ModuleNotFoundError as error:
         raise DeviceUnavailable(f"the runtime {runtime} is not installed: {error}") from error
-    return loader
+    return module

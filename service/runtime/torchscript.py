@@ -41,8 +41,13 @@ class TorchScriptRuntime:
         return call
 
 
+def best_device() -> str:
+    """What `auto` means here: a GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load(path: str, signature: Signature, options: RuntimeOptions) -> TorchScriptRuntime:
-    """Open a TorchScript file; see `service.runtime.base.RuntimeLoader`."""
+    """Open a TorchScript file; see `service.runtime.base.RuntimeModule`."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable("device cuda was asked for, but this PyTorch sees no CUDA device")
     torch.set_num_threads(options.threads)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from service import settings as settings_module
 from service.settings import SHIPPED_MODELS, Batching, Limits, Settings, granted_cpus
 
 
@@ -130,3 +131,17 @@ def test_cpus_are_those_of_the_control_group(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)))
 
     assert granted_cpus(tmp_path) == granted
+
+
+@pytest.mark.parametrize(
+    ("threads", "workers", "cpus", "expected"),
+    [(0, 1, 8, 4), (0, 4, 16, 2), (0, 16, 8, 1), (0, 1, 1, 1), (3, 4, 16, 3)],
+)
+def test_graphs_of_all_processes_share_half_the_cpus(
+    monkeypatch: pytest.MonkeyPatch, threads: int, workers: int, cpus: int, expected: int
+) -> None:
+    """The other half is for HTTP; what was asked for wins."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    monkeypatch.setattr(settings_module, "_cpu_quota", lambda _: None)
+
+    assert Settings(threads=threads, workers=workers).graph_threads == expected

@@ -1,5 +1,6 @@
 """Both runtimes: the same artifact, the same answers as eager PyTorch, whatever the batch and the segment."""
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ import torch
 
 from export import parity
 from export.graphs import ExportGraph, graphs_of
-from export.manifest import Array
+from export.manifest import Array, Signature, TensorSpec
 from export.package import network_of
 from models.checkpoint import load as load_checkpoint
 from service.errors import ArtifactRejected, DeviceUnavailable
 from service.runtime.base import RuntimeOptions, allocate_outputs, compute
-from service.runtime.repository import LoadedModel, load
+from service.runtime.onnxruntime import OnnxRuntime
+from service.runtime.repository import LoadedModel, device_of, load
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
@@ -157,3 +159,59 @@ def test_file_that_is_no_graph_is_refused(repository: Path, tmp_path: Path, runt
 
     with pytest.raises(ArtifactRejected, match=r"model\.graph is no graph that"):
         import_module(f"service.runtime.{runtime}").load(str(path), signature, CPU)
+
+
+class CopyingBinding:
+    """Binds as ONNX Runtime does for a GPU: what a graph sees of an input is what it held when it was bound."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+        self.written: dict[str, int] = {}
+
+    def bind_input(self, name: str, _device: str, _id: int, _type: object, _shape: object, address: int) -> None:
+        self.seen[name] = ctypes.c_int64.from_address(address).value
+
+    def bind_output(self, name: str, _device: str, _id: int, _type: object, _shape: object, address: int) -> None:
+        self.written[name] = address
+
+
+class DoublingSession:
+    """A session on a GPU that answers twice its input."""
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def io_binding(self) -> CopyingBinding:
+        return CopyingBinding()
+
+    def run_with_iobinding(self, binding: CopyingBinding) -> None:
+        ctypes.c_int64.from_address(binding.written["twice"]).value = 2 * binding.seen["once"]
+
+
+def test_every_call_sees_what_is_in_its_buffers_on_a_gpu_too() -> None:
+    """A graph is bound once and called often; inputs for a device are copied when they are bound."""
+    number = TensorSpec(name="once", dtype="int64", shape=("B",))
+    signature = Signature(inputs=(number,), outputs=(TensorSpec(name="twice", dtype="int64", shape=("B",)),))
+    given, answered = np.array([3]), np.array([0])
+    call = OnnxRuntime(DoublingSession(), signature).bind({"once": given}, {"twice": answered})
+
+    call()
+    assert answered.tolist() == [6]
+    given[0] = 5
+    call()
+    assert answered.tolist() == [10]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_device_is_the_one_asked_for_or_the_best(runtime: str) -> None:
+    """`auto` never means a device that is not there."""
+    assert device_of(runtime, "cuda") == "cuda"
+    assert device_of(runtime, "cpu") == "cpu"
+    if not torch.cuda.is_available():
+        assert device_of(runtime, "auto") == "cpu"
+
+
+def test_runtime_that_is_not_installed_is_named() -> None:
+    """A service image has one of the two."""
+    with pytest.raises(DeviceUnavailable, match="the runtime absent is not installed"):
+        device_of("absent", "auto")
