@@ -44,8 +44,8 @@ YOUNG_OBJECTS = 10_000
 """Allocations between two looks of the garbage collector at what is new: some hundred requests'."""
 START_FAILURE_EXIT_CODE = 3
 """What uvicorn's own supervisor takes for "would fail again": it gives up, rather than starting us anew."""
-STALLED_EXIT_CODE = 70
-"""EX_SOFTWARE: a batch hangs; whoever supervises this process should start another."""
+BEYOND_REPAIR_EXIT_CODE = 70
+"""EX_SOFTWARE: a batch hangs, or a runtime is broken; whoever supervises this process should start another."""
 HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
 
 
@@ -198,6 +198,7 @@ class Glimpse:
                 part.initial,
                 batching.policy(is_recurrent=part.runtime.signature.is_recurrent),
                 self.metrics.listener(name),
+                verify=part.verify,
                 stall_seconds=self.settings.stall_seconds,
             )
             self.metrics.provider_info.labels(name, part.runtime.provider).set(1)
@@ -214,9 +215,9 @@ class Glimpse:
             for engine in self.catalogue.engines():
                 if engine.recover():
                     self.metrics.worker_restarts.labels(engine.name).inc()
-                if engine.stalled_seconds() > 2 * self.settings.stall_seconds:
+                if engine.is_beyond_repair():
                     logger.critical("%s; ending the process", engine.unhealthy_because())
-                    os._exit(STALLED_EXIT_CODE)
+                    os._exit(BEYOND_REPAIR_EXIT_CODE)
 
     def begin_draining(self) -> None:
         """From now on `/readyz` answers 503, and nothing new is admitted."""

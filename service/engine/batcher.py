@@ -66,10 +66,8 @@ class Batch:
     """Slots to copy, (from, to), to close the gaps of those who left."""
     entered: list[tuple[int, Sequence]]
     """Sequences that begin in this segment, with their slots."""
-    expired: list[Request]
-    """Requests whose deadline passed while they waited; given up without being computed."""
     running: list[Sequence]
-    """Every live sequence; its index is its slot. Empty if there were only expired requests."""
+    """Every live sequence; its index is its slot."""
     steps: int
     reason: CloseReason
     padding_rows: int
@@ -135,16 +133,18 @@ class Batcher:
         if waits_until is None or waits_until > now:
             return None
         delayed = not running and self.policy.max_queue_delay_seconds > 0
-        entered, expired = self._enter(now, gaps)
+        entered = self._enter(now, gaps)
         moves = self._close(gaps[len(entered) :])
+        if not running:  # everybody who waited was late
+            return None
         if len(running) == self.policy.slots:
             reason = CloseReason.FULL
         else:
             reason = CloseReason.DELAY if delayed else CloseReason.IDLE
         left = [sequence.steps_left for sequence in running]
-        steps = self._segment_steps(left) if running else 0
+        steps = self._segment_steps(left)
         padding = sum(steps - few for few in left if few < steps)
-        return Batch(moves, entered, expired, list(running), steps, reason, padding)
+        return Batch(moves, entered, list(running), steps, reason, padding)
 
     def wake_at(self, now: float) -> float | None:
         """When `next_batch` is to be asked again: `now` if at once, None if only after `add`."""
@@ -185,16 +185,17 @@ class Batcher:
         self.queued_rows = 0
         return live
 
-    def _enter(self, now: float, gaps: list[int]) -> tuple[list[tuple[int, Sequence]], list[Request]]:
-        """Let in who waits: into the gaps first, from the lowest on, then behind the last slot."""
+    def _enter(self, now: float, gaps: list[int]) -> list[tuple[int, Sequence]]:
+        """Let in who waits: into the gaps first, from the lowest on, then behind the last slot.
+
+        Whose deadline has passed is given up, not computed; the engine tells it so.
+        """
         entered: list[tuple[int, Sequence]] = []
-        expired = []
         running = self._running
         while self._waiting and (len(entered) < len(gaps) or len(running) < self.policy.slots):
             request = next(iter(self._waiting))
             if request.deadline <= now:
                 self.discard(request)
-                expired.append(request)
                 continue
             if request.started_at is None:
                 request.started_at = now
@@ -210,7 +211,7 @@ class Batcher:
                 slot = len(running)
                 running.append(sequence)
             entered.append((slot, sequence))
-        return entered, expired
+        return entered
 
     def _close(self, gaps: list[int]) -> list[tuple[int, int]]:
         """Close the gaps, in rising order, that nobody entered; the last slot's sequence moves into each."""

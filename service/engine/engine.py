@@ -12,7 +12,7 @@ from service.engine.batcher import Batcher, BatchingPolicy
 from service.engine.report import Listener
 from service.engine.request import Layout, Request
 from service.engine.slots import Slots
-from service.engine.worker import Worker
+from service.engine.worker import Verify, Worker
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady, Overloaded
 from service.runtime.base import Runtime
 
@@ -39,6 +39,7 @@ class Engine:
         policy: BatchingPolicy,
         listener: Listener,
         *,
+        verify: Verify = lambda: None,
         stall_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -48,6 +49,7 @@ class Engine:
         self._layout = Layout(runtime.signature)
         self._initial = initial
         self._listener = listener
+        self._verify = verify
         self._stall_seconds = stall_seconds
         self._clock = clock
         self._in_flight = 0
@@ -62,7 +64,8 @@ class Engine:
             policy = self.policy
             return Slots(self.runtime, self._initial, slots=policy.slots, longest_segment=policy.longest_segment)
 
-        return Worker(self.name, Batcher(self.policy), make_slots, self._deliver, self._listener, self._clock)
+        batcher = Batcher(self.policy)
+        return Worker(self.name, batcher, make_slots, self._deliver, self._listener, self._verify, self._clock)
 
     def start(self) -> None:
         """Start the worker."""
@@ -172,13 +175,15 @@ class Engine:
         """Why this engine cannot answer, or None."""
         if not self._worker.is_alive:
             return f"{self.name}: the worker thread has died"
-        if (busy := self.stalled_seconds()) > self._stall_seconds:
+        if (busy := self._worker.busy_seconds()) > self._stall_seconds:
             return f"{self.name}: a batch has been running for {busy:.1f} s, longer than {self._stall_seconds:g} s"
+        if self._worker.broken_because is not None:
+            return f"{self.name}: the runtime is broken: {self._worker.broken_because}"
         return None
 
-    def stalled_seconds(self) -> float:
-        """For how long the batch in hand has been running."""
-        return self._worker.busy_seconds()
+    def is_beyond_repair(self) -> bool:
+        """Whether only another process can help: a batch hangs, or the runtime is broken."""
+        return self._worker.broken_because is not None or self._worker.busy_seconds() > 2 * self._stall_seconds
 
     def recover(self) -> bool:
         """Replace a worker that has died, and answer its requests with an error; answers whether that was needed."""
@@ -208,9 +213,9 @@ class Engine:
         self._worker.wake()
 
     def _expire(self, request: Request) -> None:
-        if self._worker.discard(request):
-            self._listener.on_deadline_missed(request.rows)
+        self._worker.discard(request)
         if request.future is not None and not request.future.done():
+            self._listener.on_deadline_missed(request.rows)
             request.future.set_exception(DeadlineExceeded("the deadline passed before the answer was computed"))
 
     def _give_up(self, error: NotReady | InferenceFailed) -> None:

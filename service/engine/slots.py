@@ -11,7 +11,6 @@ left.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,8 +34,8 @@ class Slots:
         def steps(specs: Iterable[TensorSpec]) -> dict[str, _Steps]:
             return {spec.name: _Steps(spec, slots, longest_segment) for spec in specs if spec.is_per_step}
 
-        self._rows, self._step_inputs = rows(signature.inputs), steps(signature.inputs)
-        self._answers, self._step_outputs = rows(signature.outputs), steps(signature.outputs)
+        self._inputs, self._step_inputs = rows(signature.inputs), steps(signature.inputs)
+        self._outputs, self._step_outputs = rows(signature.outputs), steps(signature.outputs)
         self._states = (rows(signature.state), rows(signature.state))
         self._now = 0
         self._bound: dict[tuple[int, int, int, int], Bound] = {}
@@ -83,16 +82,18 @@ class Slots:
                     # Padding repeats the sequence's own last step. What an earlier segment left there is another
                     # request's, and may be what made it fail.
                     given[slot] = part[np.minimum(np.arange(steps), len(part) - 1)]
-            np.concatenate(given, axis=1, out=buffer.cut(len(running), steps).whole)
+            np.concatenate(given, axis=1, out=buffer.cut(len(running), steps))
 
     def _answer(self, running: list[Sequence], first: int, steps: int) -> None:
         for index, buffer in enumerate(self._step_outputs.values()):
-            for slot, sequence in zip(buffer.cut(len(running), steps).rows, running, strict=True):
+            if all(sequence.kept[index] is None for sequence in running):
+                continue
+            for part, sequence in zip(buffer.cut(len(running), steps).swapaxes(0, 1), running, strict=True):
                 kept = sequence.kept[index]
                 if kept is not None:
                     here = kept[sequence.steps_done : sequence.steps_done + steps]
-                    here[:] = slot if len(here) == steps else slot[: len(here)]
-        for name, answers in self._answers.items():
+                    here[:] = part if len(here) == steps else part[: len(here)]
+        for name, answers in self._outputs.items():
             for answer, sequence in zip(answers[first:], running, strict=False):
                 kept = sequence.request.outputs.get(name)
                 if kept is not None and sequence.steps_left <= steps:
@@ -104,16 +105,16 @@ class Slots:
         if bound is None:
             last = first + rows
             before, after = self._states[self._now], self._states[1 - self._now]
-            inputs = {name: array[first:last] for name, array in (self._rows | before).items()}
-            outputs = {name: array[first:last] for name, array in self._answers.items()}
+            inputs = {name: array[first:last] for name, array in (self._inputs | before).items()}
+            outputs = {name: array[first:last] for name, array in self._outputs.items()}
             outputs |= {f"next_{name}": array[first:last] for name, array in after.items()}
-            inputs |= {name: buffer.cut(rows, steps).whole for name, buffer in self._step_inputs.items()}
-            outputs |= {name: buffer.cut(rows, steps).whole for name, buffer in self._step_outputs.items()}
+            inputs |= {name: buffer.cut(rows, steps) for name, buffer in self._step_inputs.items()}
+            outputs |= {name: buffer.cut(rows, steps) for name, buffer in self._step_outputs.items()}
             bound = self._bound[key] = self._runtime.bind(inputs, outputs)
         return bound
 
     def _move(self, source: int, target: int) -> None:
-        for arrays in (self._rows, self._states[self._now]):
+        for arrays in (self._inputs, self._states[self._now]):
             for array in arrays.values():
                 array[target] = array[source]
 
@@ -124,7 +125,7 @@ class Slots:
                 array[slots] = self._initial[name]
         for slot, sequence in entered:
             request, row = sequence.request, sequence.row
-            for name, array in self._rows.items():
+            for name, array in self._inputs.items():
                 array[slot] = request.inputs[name][row]
             # Cut out once: cutting costs as much as copying a few steps does.
             sequence.shown = tuple(request.inputs[name][:, row : row + 1] for name in self._step_inputs)
@@ -133,28 +134,18 @@ class Slots:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A segment's part of a buffer."""
-
-    whole: Array
-    """[T, B, ...], contiguous."""
-    rows: list[Array]
-    """[T, ...] for each row."""
-
-
 class _Steps:
     """A buffer for up to `steps` x `rows` values, cut to contiguous arrays of any smaller segment."""
 
     def __init__(self, spec: TensorSpec, rows: int, steps: int) -> None:
         self._spec = spec
         self._buffer = np.zeros(int(np.prod(shape_of(spec, rows, steps))), spec.dtype)
-        self._cuts: dict[tuple[int, int], _Cut] = {}
+        self._cuts: dict[tuple[int, int], Array] = {}
 
-    def cut(self, rows: int, steps: int) -> _Cut:
+    def cut(self, rows: int, steps: int) -> Array:
+        """A segment's part, [T B ...]."""
         found = self._cuts.get((rows, steps))
         if found is None:
             shape = shape_of(self._spec, rows, steps)
-            whole = self._buffer[: int(np.prod(shape))].reshape(shape)
-            found = self._cuts[rows, steps] = _Cut(whole, [whole[:, row] for row in range(rows)])
+            found = self._cuts[rows, steps] = self._buffer[: int(np.prod(shape))].reshape(shape)
         return found

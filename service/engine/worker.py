@@ -15,12 +15,16 @@ from service.engine.batcher import Batch, Batcher
 from service.engine.report import BatchReport, Listener
 from service.engine.request import Request
 from service.engine.slots import Slots
-from service.errors import DeadlineExceeded, GlimpseError, InferenceFailed
+from service.errors import InferenceFailed
 
 logger = logging.getLogger("glimpse.engine")
 
 Deliver = Callable[[list[Request], list[Request]], None]
 """Called on the worker's thread with the requests that were settled and the streams that have grown."""
+
+
+Verify = Callable[[], None]
+"""Computes an example whose answer is known, on the worker's thread; raises if that is not what the runtime answers."""
 
 
 class Worker:
@@ -33,13 +37,17 @@ class Worker:
         make_slots: Callable[[], Slots],
         deliver: Deliver,
         listener: Listener,
+        verify: Verify,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._batcher = batcher
         self._make_slots = make_slots
         self._deliver = deliver
         self._listener = listener
+        self._verify = verify
         self._clock = clock
+        self.broken_because: str | None = None
+        """Why nothing can be computed any more, or None."""
         self._wake = threading.Condition()
         self._is_stopping = False
         self._busy_since: float | None = None
@@ -146,33 +154,31 @@ class Worker:
         return None
 
     def _compute(self, slots: Slots, batch: Batch) -> None:
-        if batch.running:
-            slots.load(batch)
+        slots.load(batch)
         self._tell()
-        failures = slots.compute(batch) if batch.running else {}
+        failures = slots.compute(batch)
         with self._wake:
-            for request in batch.expired:
-                request.error = DeadlineExceeded("the deadline passed while the request waited in the queue")
             failed = self._fail(batch, failures)
             now = self._clock()
             finished = self._batcher.advance(batch, now)
             started, self._busy_since = self._busy_since, None
-        self._settled += [*batch.expired, *failed, *finished]
+        self._settled += [*failed, *finished]
         streams = {id(s.request): s.request for s in batch.running if s.request.on_progress is not None}
         self._streams += streams.values()
-        for request in batch.expired:
-            self._listener.on_deadline_missed(request.rows)
-        if batch.running:
-            self._listener.on_batch(
-                BatchReport(
-                    rows=len(batch.running),
-                    steps=batch.steps,
-                    padding_rows=batch.padding_rows,
-                    reason=batch.reason,
-                    compute_seconds=now - (started or now),
-                    failed_rows=len(failures),
-                )
+        for cause in failed.values():
+            logger.error("a request failed alone: %s", cause, exc_info=cause)
+        if len(failures) == len(batch.running):
+            self._examine()
+        self._listener.on_batch(
+            BatchReport(
+                rows=len(batch.running),
+                steps=batch.steps,
+                padding_rows=batch.padding_rows,
+                reason=batch.reason,
+                compute_seconds=now - (started or now),
+                failed_rows=len(failures),
             )
+        )
 
     def _tell(self) -> None:
         """Deliver what has not been told yet."""
@@ -181,19 +187,22 @@ class Worker:
             streams, self._streams = self._streams, []
             self._deliver(settled, streams)
 
-    def _fail(self, batch: Batch, failures: dict[int, Exception]) -> list[Request]:
-        failed = []
+    def _fail(self, batch: Batch, failures: dict[int, Exception]) -> dict[Request, Exception]:
+        """Give up whoever failed; answers them, with why."""
+        failed = {}
         for slot, cause in failures.items():
             request = batch.running[slot].request
             if not request.is_settled:
                 self._batcher.discard(request)
-                request.error = _inference_failed(cause)
-                failed.append(request)
+                request.error = InferenceFailed("the model failed on this input, also when it was computed alone")
+                request.error.__cause__ = cause
+                failed[request] = cause
         return failed
 
-
-def _inference_failed(cause: Exception) -> GlimpseError:
-    logger.error("a request failed alone: %s", cause, exc_info=cause)
-    error = InferenceFailed("the model failed on this input, also when it was computed alone")
-    error.__cause__ = cause
-    return error
+    def _examine(self) -> None:
+        """Where everybody failed, find out whether it is the runtime that is broken."""
+        try:
+            self._verify()
+        except Exception as error:
+            self.broken_because = str(error)
+            logger.exception("%s: the runtime fails at what it could do before", self._thread.name)

@@ -113,11 +113,12 @@ class BatcherMachine(RuleBasedStateMachine):
 
         batch = self.batcher.next_batch(self.now)
 
+        if wake_at == self.now:
+            self.check_who_enters(batch, running_before)
         if batch is None:
             self.check_that_there_is_nothing_to_do(running_before)
             return
         assert wake_at == self.now
-        self.check_who_enters(batch)
         self.check_the_slots(batch, running_before)
         self.check_the_segment(batch)
         self.in_hand = batch
@@ -133,20 +134,18 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.batcher.wake_at(self.now) == due_at
         assert self.batcher.wake_at(due_at) == due_at
 
-    def check_who_enters(self, batch: Batch) -> None:
+    def check_who_enters(self, batch: Batch | None, running_before: list[Sequence]) -> None:
         """First in, first out, until the slots are full; whoever is late is given up instead."""
         entered: list[Sequence] = []
-        expired: list[Request] = []
-        free = self.policy.slots - (len(batch.running) - len(batch.entered))
+        free = self.policy.slots - len(running_before)
         while self.waiting and len(entered) < free:
             request = self.waiting[0].request
             if request.deadline <= self.now:
-                expired.append(request)
                 self.settle(request, "expired")
             else:
                 entered.append(self.waiting.pop(0))
-        assert [sequence for _, sequence in batch.entered] == entered
-        assert batch.expired == expired
+        assert [sequence for _, sequence in batch.entered] == entered if batch else not entered
+        assert all(request.is_settled for request in self.outcomes)
 
     def check_the_slots(self, batch: Batch, running_before: list[Sequence]) -> None:
         """The arrays, moved and filled as the batch says, hold what the batch says is in them."""
@@ -163,10 +162,6 @@ class BatcherMachine(RuleBasedStateMachine):
 
     def check_the_segment(self, batch: Batch) -> None:
         """As long as every rule allows, and no longer than somebody needs."""
-        if not batch.running:
-            assert batch.expired
-            assert batch.steps == batch.padding_rows == 0
-            return
         left = [sequence.request.steps - self.computed[sequence] for sequence in batch.running]
         limits = [self.policy.longest_segment, max(left)]
         if any(sequence.request.on_progress for sequence in batch.running):
@@ -315,7 +310,7 @@ def test_request_that_expires_in_part_is_given_up_whole() -> None:
 
     batch = formed(made, 1.0)
 
-    assert batch.expired == [request]
+    assert request.is_settled
     assert batch.entered == []
     assert made.queued_rows == 0
     assert made.advance(batch, 1.0) == []

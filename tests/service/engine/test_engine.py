@@ -73,6 +73,8 @@ class Bench:
         self.gate = Gate()
         self.runtime = FakeRuntime(gate=self.gate)
         self.listener = Recorder()
+        self.is_broken = False
+        """Whether the runtime fails at its golden example too."""
         policy = BatchingPolicy(slots=slots, queue_rows=queue_rows, longest_segment=segment, stream_segment=segment)
         self.engine = Engine(
             "fake",
@@ -80,9 +82,14 @@ class Bench:
             INITIAL,
             policy,
             self.listener,
+            verify=self._verify,
             stall_seconds=stall_seconds,
             clock=self.clock,
         )
+
+    def _verify(self) -> None:
+        if self.is_broken:
+            raise InferenceFailed("the answer is not the golden one")
 
     async def submitted(self, request: Request) -> asyncio.Task[None]:
         """A task that has reached the queue."""
@@ -600,7 +607,7 @@ async def test_dead_worker_is_replaced() -> None:
         with pytest.raises(InferenceFailed, match="fake: the worker died while this request was waiting"):
             await queued
         assert bench.engine.unhealthy_because() is None
-        assert bench.engine.stalled_seconds() == 0
+        assert not bench.engine.is_beyond_repair()
         assert not bench.engine.recover()
         request = recurrent_request(2)
         await bench.engine.submit(request)
@@ -638,8 +645,10 @@ async def test_hanging_segment_turns_health_red() -> None:
         bench.clock.advance(2.5)
 
         assert bench.engine.unhealthy_because() == "fake: a batch has been running for 7.5 s, longer than 5 s"
-        assert bench.engine.stalled_seconds() == 7.5
         assert not bench.engine.recover(), "a thread that hangs cannot be replaced, only its process"
+        assert not bench.engine.is_beyond_repair()
+        bench.clock.advance(2.6)
+        assert bench.engine.is_beyond_repair()
         bench.gate.open()
         await task
         assert bench.engine.unhealthy_because() is None
@@ -680,3 +689,21 @@ async def test_errors_are_of_one_tree() -> None:
     async with serving(queue_rows=1) as bench:
         with pytest.raises(GlimpseError, match="the queue holds 1"):
             await bench.engine.submit(recurrent_request(1, rows=2))
+
+
+@in_virtual_time
+async def test_runtime_that_fails_at_everything_turns_health_red() -> None:
+    """Not what a request brings about, but what the golden example shows, tells a broken runtime from a bad input."""
+    async with serving() as bench:
+        bench.gate.open()
+        with pytest.raises(InferenceFailed):
+            await bench.engine.submit(recurrent_request(1, poisoned_step=0))
+        assert bench.engine.unhealthy_because() is None
+        assert not bench.engine.is_beyond_repair()
+
+        bench.is_broken = True
+        with pytest.raises(InferenceFailed):
+            await bench.engine.submit(recurrent_request(1, poisoned_step=0))
+
+        assert bench.engine.unhealthy_because() == "fake: the runtime is broken: the answer is not the golden one"
+        assert bench.engine.is_beyond_repair()
