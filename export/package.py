@@ -1,7 +1,6 @@
-"""From a checkpoint to an artifact: export, prove, describe. The manifest is written last."""
+"""From a checkpoint to an artifact: export, prove, describe, and only then put it where it is served from."""
 
 import platform
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from torch import nn
 
 from export import manifest, parity, to_onnx, to_torchscript
 from export.card import model_card
-from export.graphs import ExportGraph, graphs_of
+from export.graphs import ExportGraph, graphs_of, inputs_for
 from export.manifest import Array, Graph, Manifest
+from export.staging import staged
 from models.checkpoint import Checkpoint, CheckpointError, load, load_weights, save
 from models.draw.network import Config as DrawConfig
 from models.draw.network import Draw
@@ -23,8 +23,6 @@ from models.ntm.network import NeuralTuringMachine
 from models.stn.network import Config as StnConfig
 from models.stn.network import StnNetwork
 
-BATCHES = (1, 2, 64)
-STEPS = (1, 7)
 GOLDEN_STEPS, GOLDEN_ROWS = 8, 2
 BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "stn": lambda **config: StnNetwork(StnConfig(**config)),
@@ -33,6 +31,7 @@ BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
 }
 """By family, what builds a network from its configuration."""
 FORMATS = ("onnxruntime", "torchscript")
+"""The runtimes that there are graphs for; the first one's are made unless more are asked for."""
 
 
 def network_of(checkpoint: Checkpoint, source: Path) -> nn.Module:
@@ -49,33 +48,36 @@ def network_of(checkpoint: Checkpoint, source: Path) -> nn.Module:
     return network.eval()
 
 
-def export(source: Path, repository: Path, *, version: int, formats: Collection[str] = ("onnxruntime",)) -> Path:
+def export(source: Path, repository: Path, *, version: int, formats: Collection[str] = FORMATS[:1]) -> Path:
     """Export the checkpoint `source` to `repository/NAME/VERSION`; answers that folder.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
-        ParityError: a graph does not answer what the network does; no manifest is written.
+        ParityError: a graph does not answer what the network does; an artifact that was there is as it was.
     """
     checkpoint = load(source)
     network = network_of(checkpoint, source)
+    folder = repository / str(checkpoint.description["name"]) / str(version)
+    with staged(folder) as unfinished:
+        _build(unfinished, checkpoint, network, version, formats)
+    return folder
+
+
+def _build(folder: Path, checkpoint: Checkpoint, network: nn.Module, version: int, formats: Collection[str]) -> None:
+    """Make the files of an artifact in a folder."""
     description = checkpoint.description
-    folder = repository / str(description["name"]) / str(version)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    exported = graphs_of(network)
     graphs: dict[str, Graph] = {}
     tensors: dict[str, Array] = {}
-    for name, graph in exported.items():
+    for name, graph in graphs_of(network).items():
         # The first graph is the model's main one.
         stem = "model" if not graphs else name
         graphs[name] = _export_graph(graph, folder, stem, formats)
         tensors |= {f"initial/{name}/{key}": row.numpy() for key, row in graph.initial.items()}
-        golden = parity.inputs_for(graph, GOLDEN_STEPS, GOLDEN_ROWS, seed=0)
+        golden = inputs_for(graph, GOLDEN_STEPS, GOLDEN_ROWS, seed=0)
         tensors |= {f"golden/{name}/{key}": value.numpy() for key, value in golden.items()}
         tensors |= {f"golden/{name}/{key}": value for key, value in parity.reference(graph, golden).items()}
     np.savez_compressed(folder / manifest.TENSORS_FILE, **tensors)  # type: ignore[arg-type]
-    save(Checkpoint(checkpoint.tensors, description), folder / manifest.WEIGHTS_FILE)
+    save(checkpoint, folder / manifest.WEIGHTS_FILE)
     described = Manifest(
         name=description["name"],
         version=version,
@@ -100,7 +102,6 @@ def export(source: Path, repository: Path, *, version: int, formats: Collection[
     (folder / manifest.CARD_FILE).write_text(model_card(described), encoding="utf-8")
     files = {path.name: manifest.describe(path) for path in sorted(folder.iterdir())}
     manifest.write(described.model_copy(update={"files": files}), folder)
-    return folder
 
 
 def _export_graph(graph: ExportGraph, folder: Path, stem: str, formats: Collection[str]) -> Graph:
@@ -109,34 +110,21 @@ def _export_graph(graph: ExportGraph, folder: Path, stem: str, formats: Collecti
     worst = 0.0
     if onnx_file:
         to_onnx.export(graph, folder / onnx_file)
-        worst = max(worst, _prove(graph, _onnx_runner(folder / onnx_file, graph), onnx_file))
+        worst = max(worst, parity.prove(graph, _onnx_runner(folder / onnx_file, graph), onnx_file))
     if script_file:
         to_torchscript.export(graph, folder / script_file)
-        worst = max(worst, _prove(graph, _script_runner(folder / script_file, graph), script_file))
+        worst = max(worst, parity.prove(graph, _script_runner(folder / script_file, graph), script_file))
     return Graph(
         signature=graph.signature,
         onnx=onnx_file,
         torchscript=script_file,
         tolerance=parity.TOLERANCE["float32"],
         worst_error=worst,
-        largest_batch=max(BATCHES),
+        largest_batch=max(parity.BATCHES),
     )
 
 
-Runner = Callable[[Mapping[str, torch.Tensor]], Mapping[str, Array]]
-
-
-def _prove(graph: ExportGraph, run: Runner, where: str) -> float:
-    worst = 0.0
-    for rows in BATCHES:
-        for steps in STEPS if graph.signature.is_recurrent else (1,):
-            inputs = parity.inputs_for(graph, steps, rows, seed=rows + steps)
-            place = f"{where} at batch {rows}, {steps} steps"
-            worst = max(worst, parity.compare(parity.reference(graph, inputs), run(inputs), place).error)
-    return worst
-
-
-def _onnx_runner(path: Path, graph: ExportGraph) -> Runner:
+def _onnx_runner(path: Path, graph: ExportGraph) -> parity.Runner:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(inputs: Mapping[str, torch.Tensor]) -> Mapping[str, Array]:
@@ -147,7 +135,7 @@ def _onnx_runner(path: Path, graph: ExportGraph) -> Runner:
     return run
 
 
-def _script_runner(path: Path, graph: ExportGraph) -> Runner:
+def _script_runner(path: Path, graph: ExportGraph) -> parity.Runner:
     module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
 
     def run(inputs: Mapping[str, torch.Tensor]) -> Mapping[str, Array]:

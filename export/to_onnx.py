@@ -16,13 +16,12 @@ import onnx
 import torch
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
-from export.graphs import ExportGraph, Form
+from export.graphs import ExportGraph, Form, traced_inputs
 from export.manifest import TensorSpec
 
 OPSET = 18
 IR_VERSION = 10
 ELEMENT_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
-EXAMPLE_STEPS, EXAMPLE_ROWS = 3, 2
 
 
 def export(graph: ExportGraph, path: Path) -> None:
@@ -33,7 +32,7 @@ def export(graph: ExportGraph, path: Path) -> None:
         warnings.simplefilter("ignore")  # the tracer says of every shape it meets that it may be a constant
         torch.onnx.export(
             graph.module.eval(),
-            example_inputs(graph),
+            traced_inputs(graph),
             str(path),
             input_names=list(signature.input_names),
             output_names=list(signature.output_names),
@@ -48,16 +47,6 @@ def export(graph: ExportGraph, path: Path) -> None:
     _set_shapes(model, graph)
     onnx.checker.check_model(model)
     onnx.save(model, path)
-
-
-def example_inputs(graph: ExportGraph) -> tuple[torch.Tensor, ...]:
-    """Inputs and state to trace a graph with, in its order."""
-    given = graph.example(EXAMPLE_STEPS, EXAMPLE_ROWS, torch.Generator().manual_seed(0))
-    state = {name: row.expand(EXAMPLE_ROWS, *row.shape).contiguous() for name, row in graph.initial.items()}
-    values = {**given, **state}
-    if graph.form is Form.STEP:
-        values |= {spec.name: given[spec.name][0] for spec in graph.signature.inputs if spec.is_per_step}
-    return tuple(values[name] for name in graph.signature.input_names)
 
 
 def _free_axes(graph: ExportGraph) -> dict[str, dict[int, str]]:

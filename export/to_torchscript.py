@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from export.graphs import ExportGraph, Form
+from export.graphs import ExportGraph, Form, traced_inputs
 from export.manifest import Signature
-from export.to_onnx import example_inputs
 
 
 class _Stepper(nn.Module):
@@ -27,7 +26,7 @@ def export(graph: ExportGraph, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation, and the tracer's remarks about shapes
         module = torch.jit.trace(  # type: ignore[no-untyped-call]
-            graph.module.eval(), example_inputs(graph), check_trace=False
+            graph.module.eval(), traced_inputs(graph), check_trace=False
         )
         if graph.form is Form.STEP:
             module = torch.jit.script(_Stepper(module))

@@ -103,7 +103,7 @@ def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
     for name, graph in manifest.graphs.items():
         path = _graph_file(graph, runtime)
         if path is None:
-            raise ArtifactRejected(f"{folder} has no {name} graph for {runtime}; export it with --format {runtime}")
+            raise ArtifactRejected(f"{folder} has no {name} graph for {runtime}; export it with --torchscript for both")
         if path not in manifest.files:
             raise ArtifactRejected(f"{folder}: the manifest names {path} but does not vouch for it")
         graphs[name] = LoadedGraph(

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from export import parity
-from export.graphs import ExportGraph, Form, GenerateGraph, MemoryGraph, RectifyGraph, graphs_of, to_grey_levels
+from export.graphs import ExportGraph, Form, graphs_of, inputs_for
+from export.modules import GenerateGraph, MemoryGraph, RectifyGraph, to_grey_levels
 from models.draw.network import Config, Draw, condition
 from models.draw.objective import bound
 from models.ntm.network import NeuralTuringMachine
@@ -30,7 +31,7 @@ def test_signature_is_what_the_module_takes_and_answers(graph: Graph, model: str
     found = graph(model, name)
     free = {"B": 3, "T": 4}
 
-    inputs = parity.inputs_for(found, 4, 3, seed=0)
+    inputs = inputs_for(found, 4, 3, seed=0)
     answer = parity.reference(found, inputs)
 
     signature = found.signature
@@ -62,7 +63,7 @@ def test_generation_in_one_segment_is_generation_step_by_step(graph: Graph) -> N
 def test_reconstruction_step_by_step_is_the_networks(graph: Graph) -> None:
     """The steps' losses add up to the bound, and the last canvas is the network's."""
     found = graph("draw", "reconstruct")
-    inputs = parity.inputs_for(found, 6, 3, seed=2)
+    inputs = inputs_for(found, 6, 3, seed=2)
     network = found.module.network
     assert isinstance(network, Draw)
 
@@ -83,7 +84,7 @@ def test_memory_step_by_step_is_the_unrolled_machine(graph: Graph) -> None:
     assert isinstance(found.module, MemoryGraph)
     network = found.module.network
     assert isinstance(network, NeuralTuringMachine)
-    inputs = parity.inputs_for(found, 9, 2, seed=3)
+    inputs = inputs_for(found, 9, 2, seed=3)
 
     answer = parity.reference(found, inputs)
 
@@ -96,7 +97,7 @@ def test_rectification_is_the_networks_in_grey_levels(graph: Graph) -> None:
     """Grey levels in, grey levels and probabilities out."""
     found = graph("stn-tps", "rectify")
     assert isinstance(found.module, RectifyGraph)
-    picture = parity.inputs_for(found, 1, 4, seed=4)["picture"]
+    picture = inputs_for(found, 1, 4, seed=4)["picture"]
 
     answer = parity.reference(found, {"picture": picture})
 

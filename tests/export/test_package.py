@@ -1,4 +1,4 @@
-"""From a checkpoint to an artifact: everything is in it, and the manifest comes last."""
+"""From a checkpoint to an artifact: everything is in it, and it is there whole or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,9 +12,10 @@ import torch
 from export import manifest, package, parity, to_onnx
 from export.card import model_card
 from export.graphs import ExportGraph, graphs_of
-from export.manifest import MANIFEST_FILE, read, read_tensors
+from export.manifest import MANIFEST_FILE, Manifest, read, read_tensors
 from export.package import export, network_of
 from models.checkpoint import CheckpointError, load, save
+from service.runtime.repository import artifacts
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
@@ -86,12 +87,20 @@ def test_export_replaces_what_was_there(checkpoints: Path, tmp_path: Path) -> No
     assert not stale.exists()
 
 
+@pytest.fixture
+def older(checkpoints: Path, tmp_path: Path) -> tuple[Path, Manifest]:
+    """An artifact that is to be replaced, and its manifest."""
+    folder = export(checkpoints / "ntm-copy.safetensors", tmp_path, version=1)
+    (folder / "older").touch()
+    return folder, read(folder)
+
+
 @pytest.mark.parametrize("stage", ["_export_graph", "model_card"])
-def test_interrupted_export_leaves_no_manifest(
-    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+def test_interrupted_export_leaves_the_older_artifact_whole(
+    checkpoints: Path, older: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """Wherever it stops, also over an older artifact, the folder is no artifact."""
-    export(checkpoints / "ntm-copy.safetensors", tmp_path, version=1)
+    """Wherever it stops, and there is nothing beside it."""
+    folder, described = older
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -99,14 +108,37 @@ def test_interrupted_export_leaves_no_manifest(
     monkeypatch.setattr(package, stage, interrupted)
 
     with pytest.raises(KeyboardInterrupt):
-        export(checkpoints / "ntm-copy.safetensors", tmp_path, version=1)
-    assert not list(tmp_path.glob(f"**/{MANIFEST_FILE}"))
+        export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1)
+    assert (folder / "older").exists()
+    assert read(folder) == described
+    assert [path.name for path in folder.parents[1].iterdir() if path.is_dir()] == ["ntm-copy"]
 
 
-def test_graph_without_parity_is_refused_and_leaves_no_manifest(
-    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_service_sees_the_older_artifact_until_the_export_is_done(
+    checkpoints: Path, older: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the new one is complete, its manifest being the last thing that is written."""
+    folder, _ = older
+    write, seen = manifest.write, []
+
+    def watched(described: Manifest, where: Path) -> None:
+        write(described, where)
+        seen.append((list(artifacts(folder.parents[1])), (folder / "older").exists(), read(where) == described))
+
+    monkeypatch.setattr(manifest, "write", watched)
+
+    export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1)
+
+    assert seen == [([folder], True, True)]
+    assert list(artifacts(folder.parents[1])) == [folder]
+    assert not (folder / "older").exists()
+
+
+def test_graph_without_parity_is_refused_and_the_older_artifact_is_whole(
+    checkpoints: Path, older: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exporter that writes another network's graph does not get past the proof."""
+    folder, described = older
     true_export = to_onnx.export
 
     def spoilt(graph: ExportGraph, path: Path) -> None:
@@ -121,8 +153,8 @@ def test_graph_without_parity_is_refused_and_leaves_no_manifest(
     monkeypatch.setattr(to_onnx, "export", spoilt)
 
     with pytest.raises(parity.ParityError, match=r"model\.onnx at batch 1, 1 steps: \w+\[.*\] is .* off by"):
-        export(checkpoints / "ntm-copy.safetensors", tmp_path, version=1)
-    assert not list(tmp_path.glob(f"**/{MANIFEST_FILE}"))
+        export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1)
+    assert read(folder) == described
 
 
 @pytest.mark.parametrize(
