@@ -1,24 +1,13 @@
-"""The `glimpse` command. One function a verb; each does nothing but call the module that does the work."""
+"""The `glimpse` command. One function a verb; each calls the module that does the work, and prints what it answers."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-
-    from benchmarks.quality import Table
-    from models.checkpoint import Checkpoint
-    from models.training import Experiment, Schedule
-
-app = typer.Typer(
-    help="Serve, train, evaluate and export attention models.", no_args_is_help=True, add_completion=False
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 train_app = typer.Typer(help="Train a model; a run that was stopped goes on where it was.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 evaluate_app = typer.Typer(help="Measure a model as the papers do.", no_args_is_help=True)
@@ -43,6 +32,16 @@ def main() -> None:
         first = error.errors()[0]
         where = "__".join(str(part) for part in first["loc"]).upper()
         raise SystemExit(f"glimpse: GLIMPSE_{where}: {first['msg']}, not {first['input']!r}") from error
+
+
+@app.callback(invoke_without_command=True)
+def glimpse(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:  # noqa: FBT002
+    """Serve, train, evaluate and export attention models."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(version_of("glimpse"))
+        raise typer.Exit
 
 
 @app.command()
@@ -101,12 +100,7 @@ Runs = Annotated[Path, typer.Option(help="Folder of all runs; this one gets a fo
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
-Start = Annotated[
-    Path | None,
-    typer.Option(
-        help="Begin with what fits of these weights (a run, a checkpoint, a model's folder), not with random ones."
-    ),
-]
+Start = Annotated[Path | None, typer.Option(help="Run, checkpoint or model's folder whose weights it begins with.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first; needs a C++ compiler on a CPU.")]
 
 
@@ -123,18 +117,18 @@ def train_stn(
     start: Start = None,
 ) -> None:
     """Train a spatial transformer on all distortions of MNIST."""
+    import torch
+
     from models.classifier import train_classifier
+    from models.run import RunOptions, run
     from models.stn.experiment import SCHEDULE, StnExperiment
 
-    def experiment(where: "torch.device") -> StnExperiment:
+    def experiment(where: torch.device) -> StnExperiment:
         # Another reader than the one that `evaluate` judges with.
         return StnExperiment(kind.value, data, train_classifier(data, runs / "reader.safetensors", seed=1), where)
 
-    _train(
-        experiment,
-        SCHEDULE,
-        Training(updates, seed, runs, device, threads, precision, start),
-    )
+    options = RunOptions(updates, seed, runs, device, threads, precision.value, start)
+    _print_run(*run(experiment, SCHEDULE, options))
 
 
 @train_app.command("draw")
@@ -151,12 +145,10 @@ def train_draw(
     """Train DRAW on MNIST, for 8 to 64 steps, with and without the class."""
     from models.draw.experiment import SCHEDULE, DrawExperiment
     from models.draw.network import Config
+    from models.run import RunOptions, run
 
-    _train(
-        lambda where: DrawExperiment(Config(), data, where),
-        SCHEDULE,
-        Training(updates, seed, runs, device, threads, precision, start),
-    )
+    options = RunOptions(updates, seed, runs, device, threads, precision.value, start)
+    _print_run(*run(lambda where: DrawExperiment(Config(), data, where), SCHEDULE, options))
 
 
 @train_app.command("ntm")
@@ -171,17 +163,20 @@ def train_ntm(
     start: Start = None,
 ) -> None:
     """Train a neural Turing machine for one task."""
+    import torch
+
     from models.ntm.experiment import NtmExperiment, default_config, default_schedule
     from models.ntm.tasks import TASKS
+    from models.run import RunOptions, run
 
-    def experiment(where: "torch.device") -> NtmExperiment:
+    def experiment(where: torch.device) -> NtmExperiment:
         made = NtmExperiment(TASKS[task.value], default_config(TASKS[task.value]), where)
         if compiled:
             made.network.compile(dynamic=False)
         return made
 
-    schedule = default_schedule(TASKS[task.value])
-    _train(experiment, schedule, Training(updates, seed, runs, device, threads, Precision.FLOAT32, start))
+    options = RunOptions(updates, seed, runs, device, threads, Precision.FLOAT32.value, start)
+    _print_run(*run(experiment, default_schedule(TASKS[task.value]), options))
 
 
 Run = Annotated[Path, typer.Argument(help="A run's folder, or a checkpoint, or a model's folder.", exists=True)]
@@ -200,7 +195,7 @@ def evaluate_stn(model: Model, data: Data = DEFAULT_DATA, runs: Judge = Path("ru
     from models import mnist
 
     found, digits = quality.served(model, "stn"), mnist.load(data, mnist.Split.TEST)
-    _print_table("error %", quality.stn_table(found, digits, quality.judge(data, runs), seed=seed))
+    print(quality.as_text("error %", quality.stn_table(found, digits, quality.judge(data, runs), seed=seed)))
 
 
 @evaluate_app.command("draw")
@@ -220,7 +215,7 @@ def evaluate_draw(
     from models import mnist
 
     found, digits, judge = quality.served(model, "draw"), mnist.load(data, mnist.Split.TEST), quality.judge(data, runs)
-    _print_table("steps", quality.draw_table(found, digits, judge, samples=samples, seed=seed, out=out))
+    print(quality.as_text("steps", quality.draw_table(found, digits, judge, samples=samples, seed=seed, out=out)))
 
 
 @evaluate_app.command("ntm")
@@ -230,37 +225,14 @@ def evaluate_ntm(
     seed: Trial = 0,
     out: Sheets = None,
 ) -> None:
-    """Errors inside and far outside the lengths of training."""
-    import torch
-
+    """Wrong bits in a random episode, or what n-grams cost, inside and far outside the lengths of training; means."""
     from benchmarks import quality
-    from export.package import network_of
-    from models.ntm.evaluate import evaluate
-    from models.ntm.tasks import TASKS
 
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    checkpoint = _checkpoint(model)
-    network: Any = network_of(checkpoint, model)
-    for name, value in evaluate(network, TASKS[checkpoint.description["task"]], sequences=sequences).items():
-        print(f"{name:32} {value:.4g}")
+    found = quality.served(model, "ntm")
+    _print_values(quality.ntm_table(found, sequences=sequences, seed=seed))
     if out is not None:
-        for file in quality.ntm_figures(quality.served(model, "ntm"), out, seed=seed):
+        for file in quality.ntm_figures(found, out, seed=seed):
             print(file)
-
-
-def _print_table(title: str, table: "Table") -> None:
-    columns = list(dict.fromkeys(column for row in table.values() for column in row))
-    width = max(len(name) for name in (title, *table))
-    print(f"{title:{width}}", *(f"{column:>10}" for column in columns))
-    for name, row in table.items():
-        print(f"{name:{width}}", *(f"{row[column]:10.2f}" if column in row else " " * 10 for column in columns))
-
-
-def _checkpoint(run: Path) -> "Checkpoint":
-    from models.checkpoint import load, weights_file
-
-    return load(weights_file(run))
 
 
 @app.command()
@@ -271,11 +243,11 @@ def export(
     torchscript: Annotated[bool, typer.Option("--torchscript", help="Export TorchScript too.")] = False,  # noqa: FBT002
 ) -> None:
     """Export a trained model, after proving that it answers what the network does."""
-    from export.package import export as export_checkpoint
+    from export import package
     from models.checkpoint import weights_file
 
-    formats = ("onnxruntime", "torchscript") if torchscript else ("onnxruntime",)
-    print(export_checkpoint(weights_file(run), repository, version=version, formats=formats))
+    formats = package.FORMATS if torchscript else package.FORMATS[:1]
+    print(package.export(weights_file(run), repository, version=version, formats=formats))
 
 
 @app.command()
@@ -311,38 +283,12 @@ def bench(
     suite.bench(scenario, url=url, workers=workers, seconds=seconds, connections=connections, rate=rate, out=out)
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What the options of `train` say, whatever is trained."""
-
-    updates: int | None
-    seed: int
-    runs: Path
-    device: str
-    threads: int
-    precision: Precision
-    start: Path | None
+def _print_values(values: Mapping[str, float]) -> None:
+    print(*(f"{name:32} {value:.4g}" for name, value in values.items()), sep="\n")
 
 
-def _train(make: "Callable[[torch.device], Experiment]", schedule: "Schedule", options: Training) -> None:
-    import torch
-
-    from models.checkpoint import adopt_weights
-    from models.training import train
-
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
-    torch.manual_seed(options.seed)
-    experiment = make(torch.device(options.device))
-    if options.start is not None:
-        fresh = adopt_weights(experiment.network, _checkpoint(options.start), options.start)
-        print(f"{len(fresh)} tensors do not come from {options.start}" + "".join(f"\n  {name}" for name in fresh))
-    is_half = options.precision is Precision.BFLOAT16
-    schedule = replace(schedule, updates=options.updates or schedule.updates, bfloat16=is_half)
-    folder = options.runs / str(experiment.description["name"])
-    start = None if options.start is None else str(options.start)
-    for name, value in train(experiment, schedule, folder, seed=options.seed, start=start).items():
-        print(f"{name:24} {value:.6g}")
+def _print_run(folder: Path, metrics: Mapping[str, float]) -> None:
+    _print_values(metrics)
     print(f"the best weights are in {folder}; `glimpse export {folder}` makes them servable")
 
 

@@ -7,10 +7,9 @@ network itself is not needed: an artifact can be measured long after its archite
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -27,6 +26,7 @@ from models.classifier import CleanClassifier, train_classifier
 from models.draw.evaluate import BOUND_STEPS, PAPER_BOUND, STEPS, agreement, certain_share, read
 from models.draw.objective import binarise
 from models.mnist import Digits
+from models.ntm.tasks import TASKS as TRAINED
 from models.stn.evaluate import PAPER_ERRORS, UPLOADS, Reading, Rectifier, score, uploads
 from service.engine.request import Request
 from service.errors import ArtifactRejected
@@ -59,6 +59,13 @@ network is told none, which the service never does.
 """
 SHEET_ROWS, SHEET_SCALE = 10, 3
 
+NTM_MEASURES: Mapping[str, Sequence[str]] = {
+    "repeat-copy": ("bit_errors", "ended"),
+    "dynamic-ngrams": ("cost_bits", "optimal_cost_bits"),
+}
+"""By task, what is averaged of the service's report; of any other task the wrong bits."""
+API_WORDS = {"bits": "length", "vectors": "length"}
+"""What the tasks in `models` call otherwise than `GET /ntm/{task}` does."""
 FIGURE_SIZES: Mapping[str, Sequence[Mapping[str, int]]] = {
     "copy": ({"length": 20}, {"length": 120}),
     "repeat-copy": ({"length": 10, "repeats": 10}, {"length": 10, "repeats": 20}),
@@ -67,6 +74,17 @@ FIGURE_SIZES: Mapping[str, Sequence[Mapping[str, int]]] = {
     "priority-sort": ({"length": 20}, {"length": 32}),
 }
 """By task, sizes inside of the training's and far outside, in the words of `GET /ntm/{task}`."""
+
+
+def as_text(title: str, table: Table) -> str:
+    """A table in columns of equal width; what a row does not have stays empty."""
+    columns = list(dict.fromkeys(column for row in table.values() for column in row))
+    width = max(len(name) for name in (title, *table))
+    lines = [[f"{title:{width}}", *(f"{column:>10}" for column in columns)]]
+    for name, row in table.items():
+        values = (f"{row[column]:10.2f}" if column in row else " " * 10 for column in columns)
+        lines.append([f"{name:{width}}", *values])
+    return "\n".join(" ".join(line) for line in lines)
 
 
 def served(path: Path, family: str) -> LoadedModel:
@@ -93,7 +111,7 @@ def judge(data: Path, runs: Path) -> CleanClassifier:
 
 
 def answered(graph: LoadedGraph, request: Request) -> Request:
-    """The same request with its outputs, computed at once in batches as large as the service's."""
+    """The same request with the outputs that it wants, computed at once in batches as large as the service's."""
     signature = graph.runtime.signature
     parts = []
     for begin in range(0, request.rows, BATCH):
@@ -105,7 +123,8 @@ def answered(graph: LoadedGraph, request: Request) -> Request:
         state = {name: np.repeat(row[None], rows.stop - rows.start, axis=0) for name, row in graph.initial.items()}
         parts.append(compute(graph.runtime, given | state))
     for spec in signature.outputs:
-        request.outputs[spec.name] = np.concatenate([part[spec.name] for part in parts], axis=int(spec.is_per_step))
+        if request.wanted is None or spec.name in request.wanted:
+            request.outputs[spec.name] = np.concatenate([part[spec.name] for part in parts], axis=int(spec.is_per_step))
     return request
 
 
@@ -184,17 +203,54 @@ def bound_nats(model: LoadedModel, digits: Digits, steps: int, *, seed: int) -> 
     return total / len(binary)
 
 
+def ntm_table(model: LoadedModel, *, sequences: int, seed: int) -> Mapping[str, float]:
+    """Means over random episodes by measure and sizes, both in the words of the API."""
+    table = {}
+    for sizes in tqdm(evaluated_sizes(task_of(model)), disable=None, leave=False):
+        reports = ntm_reports(model, random_episodes(model, sizes, sequences, seed=seed))
+        for measure in NTM_MEASURES.get(task_of(model), ("bit_errors",)):
+            mean = float(np.mean([report[measure] for report in reports]))
+            table["_".join([measure, *(f"{name}_{size}" for name, size in sizes.items())])] = mean
+    return table
+
+
+def evaluated_sizes(task: str) -> Sequence[Mapping[str, int]]:
+    """The sizes at which the trainer evaluates, in the words of `GET /ntm/{task}`."""
+    return [{API_WORDS.get(name, name): size for name, size in sizes.items()} for sizes in TRAINED[task].evaluation]
+
+
+def random_episodes(model: LoadedModel, sizes: Mapping[str, int], count: int, *, seed: int) -> list[ntm.Episode]:
+    """The episodes that the service draws for the seeds from `seed` on."""
+    _, query = TASKS[task_of(model)]
+    generators = [np.random.Generator(np.random.Philox(key=seed + index)) for index in range(count)]
+    return [query.model_validate(sizes).body(generator).episode() for generator in generators]
+
+
+def ntm_reports(model: LoadedModel, episodes: Sequence[ntm.Episode]) -> list[Mapping[str, Any]]:
+    """What the service reports of episodes of one size, which are computed together."""
+    requests = [episode.request(NO_DEADLINE, with_trace=False) for episode in episodes]
+    inputs = np.concatenate([request.inputs["inputs"] for request in requests], axis=1)
+    together = Request({"inputs": inputs}, len(requests), requests[0].steps, NO_DEADLINE, requests[0].wanted)
+    probabilities = answered(model.graphs["step"], together).outputs["probabilities"]
+    for row, request in enumerate(requests):
+        request.outputs["probabilities"] = probabilities[:, row : row + 1]
+    return [ntm.report(episode, request) for episode, request in zip(episodes, requests, strict=True)]
+
+
+def task_of(model: LoadedModel) -> str:
+    """What a Turing machine was trained for."""
+    return str(model.manifest.training["task"])
+
+
 def ntm_figures(model: LoadedModel, out: Path, *, seed: int) -> list[Path]:
     """Draw what the machine's memory did in episodes inside and far outside of its training, into the folder `out`."""
-    task = str(model.manifest.training["task"])
-    _, random_query = TASKS[task]
+    task = task_of(model)
     files = []
     for sizes in FIGURE_SIZES[task]:
-        body = random_query.model_validate(sizes).body(np.random.Generator(np.random.Philox(key=seed)))
-        episode = body.episode()
+        (episode,) = random_episodes(model, sizes, 1, seed=seed)
         request = answered(model.graphs["step"], episode.request(NO_DEADLINE, with_trace=True))
         outputs = request.outputs["probabilities"][:, 0]
-        figure = memory_figure(inputs=episode.inputs, outputs=outputs, **asdict(ntm.trace(request)))
+        figure = memory_figure(inputs=episode.inputs, outputs=outputs, **ntm.trace(request))
         size = "-".join(f"{name}-{value}" for name, value in sizes.items())
         files.append(_write(out / f"ntm-{task}-{size}.png", figure))
     return files

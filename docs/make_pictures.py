@@ -4,7 +4,6 @@ Run `make serve` in one terminal and `make pictures` in another. Needs MNIST (`G
 """
 
 import io
-import json
 import os
 import urllib.request
 from pathlib import Path
@@ -64,8 +63,6 @@ def main() -> None:
     film = asked("/draw/generate?format=png&steps=16&count=4&seed=7&scale=3")
     (PICTURES / "draw.png").write_bytes(film)
     (PICTURES / "ntm.png").write_bytes(asked("/ntm/copy?format=png&length=40&seed=3"))
-    served = {model["name"]: model["metrics"] for model in json.loads(asked("/models"))["models"]}
-    print(json.dumps(served, indent=2))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ class TrainingError(ModelError):
     """Training cannot go on: the loss is not finite, or the folder belongs to another run."""
 
 
-@runtime_checkable
 class Experiment(Protocol):
     """A network with its data and its objective, as the trainer sees it."""
 
@@ -66,7 +65,6 @@ class Schedule:
     """Share of the updates, at the end, over which the learning rate falls linearly to zero."""
     clip_norm: float = 5.0
     """Largest norm of the whole gradient."""
-    weight_decay: float = 0.0
     average_decay: float = 0.999
     """Decay of the running average of the weights (0 keeps the weights themselves)."""
     evaluate_every: int = 1_000
@@ -148,9 +146,7 @@ class _Run:
         self.network = experiment.network
         self.average = _copy(self.network)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, foreach=True
-        )
+        self.optimizer = torch.optim.Adam(self.parameters, lr=schedule.learning_rate, foreach=True)
 
     def step(self, generator: torch.Generator) -> float:
         for group in self.optimizer.param_groups:

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-import glimpse
 from benchmarks import quality
 from benchmarks.baselines import BATCH
 from export.package import network_of
@@ -20,6 +19,7 @@ from models.draw.evaluate import BOUND_STEPS, STEPS
 from models.draw.network import NO_CLASS, Draw, condition
 from models.draw.objective import binarise, bound
 from models.mnist import Digits
+from models.ntm.network import NeuralTuringMachine
 from models.ntm.tasks import TASKS
 from models.stn.evaluate import UPLOADS
 from models.stn.network import StnNetwork
@@ -169,6 +169,52 @@ def test_draw_table_tells_what_is_served_from_what_is_not(repository: Path, tmp_
 
 
 @pytest.mark.parametrize("task", TASKS)
+@torch.no_grad()
+def test_ntm_table_is_what_the_network_does_on_the_services_episodes(
+    repository: Path, checkpoints: Path, task: str
+) -> None:
+    """At all of the trainer's sizes: wrong bits, or what n-grams cost."""
+    source = checkpoints / f"ntm-{task}.safetensors"
+    network = network_of(load(source), source)
+    assert isinstance(network, NeuralTuringMachine)
+    model = quality.served(repository / f"ntm-{task}" / "1", "ntm")
+
+    table = quality.ntm_table(model, sequences=5, seed=2)
+
+    all_sizes = quality.evaluated_sizes(task)
+    assert [list(sizes.values()) for sizes in all_sizes] == [list(sizes.values()) for sizes in TASKS[task].evaluation]
+    assert len(table) == len(all_sizes) * len(quality.NTM_MEASURES.get(task, ("bit_errors",)))
+    sizes = "_".join(f"{name}_{size}" for name, size in all_sizes[0].items())
+    episodes = quality.random_episodes(model, all_sizes[0], 5, seed=2)
+    logits = network.unroll(torch.from_numpy(np.stack([episode.inputs for episode in episodes], axis=1)))
+    logits = logits[episodes[0].answer_begins :]
+    expected = torch.from_numpy(np.stack([episode.expected for episode in episodes], axis=1))
+    if task == "dynamic-ngrams":
+        nats = F.binary_cross_entropy_with_logits(logits[5:], expected[5:].float(), reduction="sum").item()
+        assert table[f"cost_bits_{sizes}"] == pytest.approx(nats / math.log(2) / 5, rel=1e-4)
+        assert 0 < table[f"optimal_cost_bits_{sizes}"] < table[f"cost_bits_{sizes}"]
+        return
+    wrong = (logits > 0) != expected
+    if task == "repeat-copy":
+        wrong, end = wrong[:-1, :, :8], wrong[:, :, 8]
+        assert table[f"ended_{sizes}"] == 1 - end.any(dim=0).float().mean()
+    assert table[f"bit_errors_{sizes}"] == pytest.approx(wrong.sum().item() / 5)
+    assert wrong.any()
+
+
+def test_random_episodes_are_those_that_the_service_draws(repository: Path) -> None:
+    """One after the other, each with the next seed."""
+    model = quality.served(repository / "ntm-copy" / "1", "ntm")
+
+    episodes = quality.random_episodes(model, {"length": 5}, 3, seed=7)
+
+    for seed, episode in zip((7, 8, 9), episodes, strict=True):
+        (alone,) = quality.random_episodes(model, {"length": 5}, 1, seed=seed)
+        np.testing.assert_array_equal(episode.inputs, alone.inputs)
+    assert not np.array_equal(episodes[0].inputs, episodes[1].inputs)
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_memory_is_drawn_inside_and_outside_of_the_training(repository: Path, tmp_path: Path, task: str) -> None:
     """One figure within the sizes that a machine is trained on, one beyond at least one of them."""
     largest = [high for _, high in TASKS[task].training.values()]
@@ -197,11 +243,11 @@ def test_checkpoint_is_exported_for_the_occasion(repository: Path, checkpoints: 
     torch.testing.assert_close(found.logits, expected.logits)
 
 
-def test_table_is_printed_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_is_text_in_columns() -> None:
     """A value that a row does not have leaves its place empty."""
-    glimpse._print_table("error %", {"ours": {"R": 0.5, "P": 12.5}, "the paper's": {"P": 0.8}})
+    text = quality.as_text("error %", {"ours": {"R": 0.5, "P": 12.5}, "the paper's": {"P": 0.8}})
 
-    assert capsys.readouterr().out.splitlines() == [
+    assert text.splitlines() == [
         "error %              R          P",
         "ours              0.50      12.50",
         "the paper's                  0.80",

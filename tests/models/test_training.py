@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import load
+from models.checkpoint import load, save
 from models.training import Schedule, TrainingError, train, update_generator
 
 CPU = torch.device("cpu")
@@ -87,6 +87,20 @@ def test_resumed_run_keeps_the_record_of_its_start(tmp_path: Path) -> None:
     train(experiment(), SCHEDULE, tmp_path, seed=1, start="models/draw/2")
 
     assert load(tmp_path / "last.safetensors").description["start"] == "models/draw/1"
+
+
+def test_run_whose_schedule_was_recorded_with_another_field_goes_on(tmp_path: Path) -> None:
+    """A schedule is a record; what it looked like once is no reason to refuse a run."""
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment(fails_at=10), SCHEDULE, tmp_path, seed=1)
+    kept = load(tmp_path / "last.safetensors")
+    schedule = {**kept.description["schedule"], "weight_decay": 0.0}
+    save(replace(kept, description={**kept.description, "schedule": schedule}), tmp_path / "last.safetensors")
+
+    resumed = experiment()
+    train(resumed, SCHEDULE, tmp_path, seed=1)
+
+    assert resumed.heard == list(range(10, SCHEDULE.updates))
 
 
 def test_finished_run_is_not_trained_further(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""A training run as a person asks for it: its seed and device, what it begins with, and the folder that it goes to."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from models.checkpoint import adopt_weights, load, weights_file
+from models.training import Experiment, Schedule, train
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What can be asked for, whatever is trained."""
+
+    updates: int | None
+    """In all; the schedule's own number when None."""
+    seed: int
+    """Of the weights, the data and the noise."""
+    runs: Path
+    """Folder of all runs; this one gets a folder in it, by the experiment's name."""
+    device: str
+    threads: int
+    precision: str
+    """Of the forward pass: `float32`, or `bfloat16` by autocast."""
+    start: Path | None
+    """A run, a checkpoint or a model's folder whose weights it begins with where they fit; random ones when None."""
+
+
+def run(
+    make: Callable[[torch.device], Experiment], schedule: Schedule, options: RunOptions
+) -> tuple[Path, Mapping[str, float]]:
+    """Train the experiment that `make` answers on a device; answers the run's folder and its best metrics.
+
+    Raises:
+        CheckpointError: there are no weights to begin with, or not one of them fits.
+        TrainingError: as `train`.
+    """
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(options.seed)
+    experiment = make(torch.device(options.device))
+    if options.start is not None:
+        fresh = adopt_weights(experiment.network, load(weights_file(options.start)), options.start)
+        tqdm.write("\n  ".join([f"{len(fresh)} tensors do not come from {options.start}", *fresh]))
+    bfloat16 = options.precision == "bfloat16"
+    schedule = replace(schedule, updates=options.updates or schedule.updates, bfloat16=bfloat16)
+    folder = options.runs / str(experiment.description["name"])
+    start = None if options.start is None else str(options.start)
+    return folder, train(experiment, schedule, folder, seed=options.seed, start=start)

@@ -1,0 +1,67 @@
+"""The command: what it prints, and what a person who is wrong is told."""
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import glimpse
+from export.manifest import read
+
+
+def printed(*arguments: str | Path) -> list[str]:
+    """The lines of a command that succeeds."""
+    result = CliRunner().invoke(glimpse.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def test_version_is_the_installed_packages() -> None:
+    """And nothing else is printed."""
+    assert printed("--version") == [version("glimpse")]
+
+
+def test_command_without_a_verb_explains_itself() -> None:
+    """It names the verbs, and fails."""
+    result = CliRunner().invoke(glimpse.app, [])
+
+    assert result.exit_code == 2
+    assert "Serve, train, evaluate and export attention models." in result.output
+    assert all(verb in result.output for verb in ("serve", "train", "evaluate", "export", "models", "bench"))
+
+
+@pytest.mark.parametrize("task", ["repeat-copy", "dynamic-ngrams"])
+def test_evaluation_of_a_memory_is_a_name_and_a_value_a_line(repository: Path, tmp_path: Path, task: str) -> None:
+    """Then come the names of the pictures, if they are asked for."""
+    lines = printed("evaluate", "ntm", repository / f"ntm-{task}" / "1", "--sequences", "2", "--out", tmp_path)
+
+    *values, inside, outside = lines
+    assert values
+    assert all(re.fullmatch(r"\w+ +[\d.e+-]+", line) for line in values)
+    assert {Path(inside), Path(outside)} == set(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("given", "files"), [((), ["model.onnx"]), (("--torchscript",), ["model.onnx", "model.pt"])])
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_export_prints_the_folder_of_the_artifact(
+    checkpoints: Path, tmp_path: Path, given: tuple[str, ...], files: list[str]
+) -> None:
+    """With the graphs that were asked for."""
+    source = checkpoints / "ntm-copy.safetensors"
+
+    (folder,) = printed("export", source, "--repository", tmp_path, "--version", "3", *given)
+
+    assert Path(folder) == tmp_path / "ntm-copy" / "3"
+    assert [name for name in sorted(read(Path(folder)).files) if name.startswith("model")] == files
+
+
+def test_error_of_ours_is_one_line(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a trace of where in the code it arose."""
+    monkeypatch.setattr("sys.argv", ["glimpse", "evaluate", "ntm", str(repository / "draw" / "1")])
+
+    with pytest.raises(SystemExit, match=r"^glimpse: .* holds a model of the family draw, not ntm$"):
+        glimpse.main()
