@@ -8,6 +8,9 @@ The runtime is bound to a prefix once for every (rows, steps, set); after that, 
 
 A slot's row is written afresh when a sequence enters it, from the graph's initial state. Nothing of its predecessor is
 left.
+
+A segment has at least as many rows as the runtime needs for its arithmetic not to depend on how many they are; a lone
+sequence is computed beside copies of itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,12 +30,18 @@ class Slots:
         signature = runtime.signature
         self._runtime = runtime
         self._initial = initial
+        self._least_rows = runtime.least_rows
+        self._spare = slots
+        """The first of the rows beyond all slots, where a sequence can be computed alone."""
+        height = slots + self._least_rows
 
         def rows(specs: Iterable[TensorSpec]) -> dict[str, Array]:
-            return {spec.name: np.zeros(shape_of(spec, slots, 1), spec.dtype) for spec in specs if not spec.is_per_step}
+            return {
+                spec.name: np.zeros(shape_of(spec, height, 1), spec.dtype) for spec in specs if not spec.is_per_step
+            }
 
         def steps(specs: Iterable[TensorSpec]) -> dict[str, _Steps]:
-            return {spec.name: _Steps(spec, slots, longest_segment) for spec in specs if spec.is_per_step}
+            return {spec.name: _Steps(spec, height, longest_segment) for spec in specs if spec.is_per_step}
 
         self._inputs, self._step_inputs = rows(signature.inputs), steps(signature.inputs)
         self._outputs, self._step_outputs = rows(signature.outputs), steps(signature.outputs)
@@ -62,17 +71,29 @@ class Slots:
             else:
                 for slot, sequence in enumerate(batch.running):
                     try:
-                        self._show([sequence], batch.steps)
-                        self._segment([sequence], slot, batch.steps)
+                        self._compute_alone(sequence, slot, batch.steps)
                     except Exception as alone:  # noqa: BLE001
                         failures[slot] = alone
         self._now = 1 - self._now
         return failures
 
+    def _compute_alone(self, sequence: Sequence, slot: int, steps: int) -> None:
+        self._show([sequence], steps)
+        self._move(slot, self._spare)
+        self._segment([sequence], self._spare, steps)
+        for array in self._states[1 - self._now].values():
+            array[slot] = array[self._spare]
+
     def _segment(self, running: list[Sequence], first: int, steps: int) -> None:
-        """Compute `steps` for the rows in slots `first` and after, and hand each its outputs."""
-        self._bind(len(running), first, steps)()
+        """Compute `steps` for the sequences in row `first` and after, and hand each its outputs."""
+        rows = self._rows(running)
+        for copy in range(first + len(running), first + rows):
+            self._move(first, copy)
+        self._bind(rows, first, steps)()
         self._answer(running, first, steps)
+
+    def _rows(self, running: list[Sequence]) -> int:
+        return max(len(running), self._least_rows)
 
     def _show(self, running: list[Sequence], steps: int) -> None:
         for index, buffer in enumerate(self._step_inputs.values()):
@@ -82,13 +103,14 @@ class Slots:
                     # Padding repeats the sequence's own last step. What an earlier segment left there is another
                     # request's, and may be what made it fail.
                     given[slot] = part[np.minimum(np.arange(steps), len(part) - 1)]
-            np.concatenate(given, axis=1, out=buffer.cut(len(running), steps))
+            given += given[:1] * (self._rows(running) - len(running))
+            np.concatenate(given, axis=1, out=buffer.cut(len(given), steps))
 
     def _answer(self, running: list[Sequence], first: int, steps: int) -> None:
         for index, buffer in enumerate(self._step_outputs.values()):
             if all(sequence.kept[index] is None for sequence in running):
                 continue
-            for part, sequence in zip(buffer.cut(len(running), steps).swapaxes(0, 1), running, strict=True):
+            for part, sequence in zip(buffer.cut(self._rows(running), steps).swapaxes(0, 1), running, strict=False):
                 kept = sequence.kept[index]
                 if kept is not None:
                     here = kept[sequence.steps_done : sequence.steps_done + steps]

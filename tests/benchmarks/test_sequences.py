@@ -27,6 +27,7 @@ class SummingRuntime:
 
     provider = "fake"
     signature = SIGNATURE
+    least_rows = 1
 
     def __init__(self) -> None:
         self.segments: list[tuple[int, int]] = []

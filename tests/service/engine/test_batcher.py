@@ -113,7 +113,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
         batch = self.batcher.next_batch(self.now)
 
-        if wake_at == self.now:
+        if batch is not None or self.batcher.wake_at(self.now) is None:
             self.check_who_enters(batch, running_before)
         if batch is None:
             self.check_that_there_is_nothing_to_do(running_before)

@@ -175,6 +175,23 @@ def test_padding_is_no_earlier_request() -> None:
     assert made.runtime.shapes[-1] == (2, 4), "the batch failed as a whole and was computed again row by row"
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_sequence_is_never_computed_in_fewer_rows_than_the_runtime_asks_for(slots: int) -> None:
+    """A lone one has copies of itself beside it, also where its batch failed and every row is computed again."""
+    made = bench(slots=slots, longest=2, runtime=FakeRuntime(least_rows=3))
+    alone = made.add(recurrent_request(5, seed=1))
+    made.compute_all()
+    good = [made.add(recurrent_request(3 + seed, seed=seed)) for seed in range(2, 5)]
+    bad = made.add(recurrent_request(4, seed=6, poisoned_step=2))
+    made.compute_all()
+
+    assert {rows for rows, _ in made.runtime.shapes} == {3}
+    assert made.failed == {bad}
+    assert made.finished == {alone, *good}
+    for request in (alone, *good):
+        assert_right_so_far(request)
+
+
 def test_slot_starts_from_the_initial_state_whoever_used_it_before() -> None:
     """Nothing of a predecessor is left in a slot."""
     made = bench(slots=1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from export import parity
-from export.graphs import ExportGraph, graphs_of
+from export.graphs import ExportGraph, graphs_of, inputs_for
 from export.manifest import Array, Signature, TensorSpec
 from export.package import network_of
 from models.checkpoint import load as load_checkpoint
@@ -43,7 +43,7 @@ def exported(checkpoints: Path, name: str, graph: str) -> ExportGraph:
 
 
 def inputs_of(graph: ExportGraph, steps: int, rows: int) -> dict[str, Array]:
-    return {name: tensor.numpy() for name, tensor in parity.inputs_for(graph, steps, rows, seed=1).items()}
+    return {name: tensor.numpy() for name, tensor in inputs_for(graph, steps, rows, seed=1).items()}
 
 
 def close(found: Array, expected: Array) -> None:
@@ -159,6 +159,24 @@ def test_file_that_is_no_graph_is_refused(repository: Path, tmp_path: Path, runt
 
     with pytest.raises(ArtifactRejected, match=r"model\.graph is no graph that"):
         import_module(f"service.runtime.{runtime}").load(str(path), signature, CPU)
+
+
+@pytest.mark.parametrize(("name", "graph"), [entry for entry in GRAPHS if not entry[0].startswith("stn")])
+def test_row_is_the_same_to_the_last_bit_whatever_the_rows_beside_it(
+    repository: Path, checkpoints: Path, name: str, graph: str
+) -> None:
+    """From the least number of rows on: a state carries a difference of rounding on until it is none of rounding."""
+    runtime = loaded(repository, name, "onnxruntime").graphs[graph].runtime
+    assert runtime.least_rows == 2
+    inputs = inputs_of(exported(checkpoints, name, graph), 6, 9)
+    per_step = [spec.name for spec in runtime.signature.inputs if spec.is_per_step]
+
+    crowd = compute(runtime, inputs)
+    pair = compute(runtime, {key: value[:, 4:6] if key in per_step else value[4:6] for key, value in inputs.items()})
+
+    is_per_step = {spec.name: spec.is_per_step for spec in runtime.signature.outputs}
+    for key, value in crowd.items():
+        np.testing.assert_array_equal(value[:, 4:6] if is_per_step.get(key, False) else value[4:6], pair[key])
 
 
 class CopyingBinding:
