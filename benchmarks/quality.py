@@ -68,7 +68,7 @@ API_WORDS = {"bits": "length", "vectors": "length"}
 """What the tasks in `models` call otherwise than `GET /ntm/{task}` does."""
 FIGURE_SIZES: Mapping[str, Sequence[Mapping[str, int]]] = {
     "copy": ({"length": 20}, {"length": 120}),
-    "repeat-copy": ({"length": 10, "repeats": 10}, {"length": 10, "repeats": 20}),
+    "repeat-copy": ({"length": 10, "repeats": 10}, {"length": 10, "repeats": 32}),
     "associative-recall": ({"items": 6}, {"items": 20}),
     "dynamic-ngrams": ({"length": 200}, {"length": 1000}),
     "priority-sort": ({"length": 20}, {"length": 32}),

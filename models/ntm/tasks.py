@@ -40,7 +40,7 @@ from torch import Tensor
 BITS = 8
 REPEATS_MEAN = 5.5
 REPEATS_DEVIATION = 2.8722813
-"""Mean and standard deviation of the repeats seen in training, 1..10."""
+"""Mean and standard deviation of 1..10, the repeats that the paper trains on and training begins with."""
 ITEM_BITS = 6
 ITEM_VECTORS = 3
 CONTEXT_BITS = 5
@@ -192,12 +192,16 @@ TASKS: Mapping[str, Task] = {
             inputs=BITS + 2,
             outputs=BITS + 1,
             episodes=repeat_copy,
-            training={"length": (1, 10), "repeats": (1, 10)},
+            training={"length": (1, 20), "repeats": (1, 20)},
             evaluation=(
                 {"length": 10, "repeats": 10},
                 {"length": 20, "repeats": 10},
                 {"length": 10, "repeats": 20},
+                {"length": 20, "repeats": 20},
+                {"length": 10, "repeats": 32},
             ),
+            easy={"length": (1, 10), "repeats": (1, 10)},
+            easy_updates=51_000,
         ),
         Task(
             "associative-recall",
