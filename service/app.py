@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from service import exit_codes
 from service.api import draw, ntm, playground, problems, stn, system
+from service.api.admission import Admission
 from service.api.answer import Answer
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
@@ -34,7 +37,7 @@ from service.port import let_nobody_queue_up
 from service.runtime.base import RuntimeOptions
 from service.runtime.repository import LoadedModel, artifacts, device_of, load
 from service.schemas.ntm import TASKS
-from service.settings import Batching, Settings, granted_cpus
+from service.settings import Batching, Settings, granted_cpus, unknown_variables
 
 logger = logging.getLogger("glimpse")
 
@@ -42,10 +45,6 @@ SUPERVISION_SECONDS = 0.5
 LINGER_SECONDS = 0.2
 YOUNG_OBJECTS = 10_000
 """Allocations between two looks of the garbage collector at what is new: some hundred requests'."""
-START_FAILURE_EXIT_CODE = 3
-"""What uvicorn's own supervisor takes for "would fail again": it gives up, rather than starting us anew."""
-BEYOND_REPAIR_EXIT_CODE = 70
-"""EX_SOFTWARE: a batch hangs, or a runtime is broken; whoever supervises this process should start another."""
 HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
 
 
@@ -57,7 +56,8 @@ class Glimpse:
         self.metrics = Metrics()
         self.catalogue = Catalogue()
         self._codecs = ThreadPoolExecutor(max(2, granted_cpus()), thread_name_prefix="glimpse-codec")
-        self._context = Context(settings, self.catalogue, self._codecs)
+        self._admission = Admission(settings.limits.concurrent_requests)
+        self._context = Context(settings, self.catalogue, self._admission, self._codecs)
         endpoints = [
             *stn.endpoints(self._context),
             *draw.endpoints(self._context),
@@ -67,7 +67,8 @@ class Glimpse:
             self._fastapi(endpoints),
             {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints},
             self.metrics,
-            limits=settings.limits,
+            admission=self._admission,
+            longest_seconds=settings.limits.timeout_seconds,
             api_keys=settings.api_keys,
         )
 
@@ -110,7 +111,10 @@ class Glimpse:
         await receive()
         cv2.setNumThreads(1)
         self._take_over_termination()
-        background = [asyncio.create_task(self._start()), asyncio.create_task(self._supervise())]
+        background = [
+            asyncio.create_task(_or_end(self._load(), "cannot start", exit_codes.START_FAILURE)),
+            asyncio.create_task(_or_end(self._supervise(), "nobody supervises", exit_codes.BEYOND_REPAIR)),
+        ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for task in background:
@@ -129,15 +133,15 @@ class Glimpse:
         servers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
         async def terminate(number: signal.Signals, frame: FrameType | None) -> None:
-            self.begin_draining()
-            await asyncio.sleep(self.settings.drain_notice_seconds)
-            await self.drain()
             handler = servers[number]
             server = getattr(handler, "__self__", None)
-            if isinstance(server, uvicorn.Server):
-                await self._close_port(server)
-            if callable(handler):
-                handler(number, frame)
+            try:
+                await asyncio.gather(self.drain(), asyncio.sleep(self.settings.drain_notice_seconds))
+                if isinstance(server, uvicorn.Server):
+                    await self._close_port(server)
+            finally:
+                if callable(handler):
+                    handler(number, frame)
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             # A second signal is for the server alone: it ends at once.
@@ -158,17 +162,6 @@ class Glimpse:
             listener.close()
         await asyncio.sleep(LINGER_SECONDS)
 
-    async def _start(self) -> None:
-        """Load everything, or end the process with one clear line."""
-        try:
-            await self._load()
-        except GlimpseError as error:
-            logger.critical("cannot start: %s", error)
-            os._exit(START_FAILURE_EXIT_CODE)
-        except Exception:
-            logger.critical("cannot start", exc_info=True)
-            os._exit(START_FAILURE_EXIT_CODE)
-
     async def _load(self) -> None:
         settings = self.settings
         options = RuntimeOptions(device_of(settings.runtime, settings.device), settings.graph_threads)
@@ -182,7 +175,7 @@ class Glimpse:
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS)
         self.catalogue.not_ready_because = None
-        self.metrics.ready.set(1)
+        self._tell_readiness()
         names = ", ".join(f"{m.manifest.name}/{m.manifest.version}" for m in self.catalogue)
         logger.info("ready: %s on %s (%s)", names, options.device, settings.runtime)
 
@@ -209,37 +202,43 @@ class Glimpse:
         """Replace workers that died; end a process whose runtime hangs, so that another can take its place."""
         while True:
             await asyncio.sleep(SUPERVISION_SECONDS)
-            self.metrics.observe_process()
-            reason = system.not_ready_because(self._context)
-            self.metrics.ready.set(reason is None)
+            self._tell_readiness()
             for engine in self.catalogue.engines():
                 if engine.recover():
                     self.metrics.worker_restarts.labels(engine.name).inc()
                 if engine.is_beyond_repair():
                     logger.critical("%s; ending the process", engine.unhealthy_because())
-                    os._exit(BEYOND_REPAIR_EXIT_CODE)
+                    os._exit(exit_codes.BEYOND_REPAIR)
+            self.metrics.observe_process()
 
-    def begin_draining(self) -> None:
-        """From now on `/readyz` answers 503, and nothing new is admitted."""
-        if self.catalogue.not_ready_because is None:
-            self.catalogue.not_ready_because = "shutting down"
-            self.metrics.ready.set(0)
-            self._gateway.is_draining = True
-            for engine in self.catalogue.engines():
-                engine.close_admission()
+    def _tell_readiness(self) -> None:
+        self.metrics.ready.set(system.not_ready_because(self._context) is None)
 
     async def drain(self) -> bool:
-        """Finish what was admitted; answers whether all of it was finished in time."""
-        self.begin_draining()
-        done = await asyncio.gather(*(engine.drain(self.settings.drain_seconds) for engine in self.catalogue.engines()))
-        return all(done)
+        """Let nobody in, and finish what was admitted; answers whether all of it was finished in time."""
+        self.metrics.ready.set(0)
+        return await self._admission.drain(self.settings.drain_seconds)
 
 
 def create() -> Glimpse:
     """The application by the settings of the environment; what uvicorn calls."""
     settings = Settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in unknown_variables(os.environ):
+        logger.warning("%s is no setting, and is ignored", name)
     return Glimpse(settings)
+
+
+async def _or_end(work: Coroutine[Any, Any, None], failure: str, exit_code: int) -> None:
+    """Do what the process cannot do without; if it fails, say so in one clear line and end the process."""
+    try:
+        await work
+    except GlimpseError as error:
+        logger.critical("%s: %s", failure, error)
+        os._exit(exit_code)
+    except Exception:
+        logger.critical(failure, exc_info=True)
+        os._exit(exit_code)
 
 
 def _load_and_verify(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:

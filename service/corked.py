@@ -8,9 +8,9 @@ end of the loop's turn at the latest, so that a stream's head does not wait for 
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 HEAD = b"HTTP/1.1 "
+FAREWELL_SECONDS = 5.0
+"""For so long a connection that is being closed may take what it has not taken yet."""
 
 
 class CorkedTransport:
@@ -32,9 +32,11 @@ class CorkedTransport:
         self._transport.write(data)
 
     def close(self) -> None:
-        """Write what was held back, then close."""
+        """Write what was held back, then close; who takes nothing of it does not keep the connection."""
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(FAREWELL_SECONDS, self._transport.abort)
 
     def _flush(self) -> None:
         if self._held:
@@ -43,11 +45,3 @@ class CorkedTransport:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
-
-
-class CorkedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol on a corked transport."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin a connection."""
-        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]

@@ -11,9 +11,9 @@
     │   └── Unauthorized          no API key, or a wrong one
     ├── CapacityError             nobody's fault: the same request may well succeed later
     │   ├── Overloaded            the queue is full; the error knows when to come back
-    │   ├── NotReady              starting, reloading or draining
+    │   ├── NotReady              starting or draining
     │   ├── DeadlineExceeded      the deadline passed before the answer was there
-    │   └── StreamTooSlow         a streaming client reads more slowly than the model computes
+    │   └── StreamTooSlow         a streaming client took nothing for too long
     ├── ServerError               ours
     │   ├── InferenceFailed       the runtime failed on this request
     │   ├── ArtifactRejected      a model file is missing, damaged or not what its manifest says
@@ -117,7 +117,7 @@ class Overloaded(CapacityError):
 
 
 class NotReady(CapacityError):
-    """Starting, reloading or draining."""
+    """Starting or draining."""
 
     code = "not-ready"
 
@@ -129,7 +129,7 @@ class DeadlineExceeded(CapacityError):
 
 
 class StreamTooSlow(CapacityError):
-    """A streaming client reads more slowly than the model computes, and its buffer is full."""
+    """A streaming client took nothing for too long."""
 
     code = "stream-too-slow"
 

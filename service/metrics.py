@@ -4,6 +4,7 @@ With several worker processes, each writes to files in `PROMETHEUS_MULTIPROC_DIR
 of them up; what a process cannot know of the others (gauges) is summed over those alive.
 """
 
+import contextlib
 import os
 import resource
 import time
@@ -250,7 +251,9 @@ def _gpu_reader() -> GpuReader:
 
     def read() -> Iterable[tuple[int, float, float]]:
         for index, handle in enumerate(handles):
-            utilisation = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-            yield index, utilisation, float(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+            # A part of a GPU (MIG) has no utilisation of its own; a GPU that was lost has nothing.
+            with contextlib.suppress(pynvml.NVMLError):
+                utilisation = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+                yield index, utilisation, float(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
 
     return read

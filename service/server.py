@@ -10,9 +10,10 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from service.corked import CorkedHttpProtocol
+from service import exit_codes
 from service.metrics import MULTIPROCESS_VARIABLE
 from service.port import let_nobody_queue_up
+from service.protocol import HttpProtocol
 from service.settings import Settings
 
 APPLICATION = "service.app:create"
@@ -50,7 +51,7 @@ def serve(given: Mapping[str, object]) -> int:
         "port": settings.port,
         "workers": settings.workers,
         "loop": "uvloop",
-        "http": CorkedHttpProtocol,
+        "http": HttpProtocol,
         "ws": "none",
         "lifespan": "on",
         "log_level": settings.log_level,
@@ -62,7 +63,9 @@ def serve(given: Mapping[str, object]) -> int:
     }
     if settings.workers == 1:
         uvicorn.run(APPLICATION, **options)
-    else:
-        config = uvicorn.Config(APPLICATION, **options)
-        Supervisor(config, [config.bind_socket()]).run()
-    return 0
+        return 0
+    config = uvicorn.Config(APPLICATION, **options)
+    supervisor = Supervisor(config, [config.bind_socket()])
+    supervisor.run()
+    has_failed = any(process.exitcode == exit_codes.START_FAILURE for process in supervisor.processes)
+    return exit_codes.START_FAILURE if has_failed else 0

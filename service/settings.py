@@ -4,6 +4,7 @@ Groups are nested by a double underscore: `GLIMPSE_DRAW__SLOTS=128`.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -53,7 +54,8 @@ class Limits(_Group):
     body_bytes: int = Field(16 * 2**20, ge=1024)
     """Largest request body. A larger one is refused with 413."""
     pixels: int = Field(16_000_000, ge=784)
-    """Largest picture, in pixels, by its header. A larger one is refused with 413 before it is decoded."""
+    """Most pixels of all pictures of a request together, by their headers: they are in memory at the same time, with up
+    to four bytes a pixel. A picture that goes over it is refused with 413 before it is decoded."""
     concurrent_requests: int = Field(512, ge=1, le=100_000)
     """Most requests in hand in one process, from their first byte to their last; one more is refused with 429 at once,
     before anything is spent on it."""
@@ -111,6 +113,20 @@ class Settings(BaseSettings):
                 "a larger upload could never be admitted"
             )
         return self
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """Variables that look like settings and are none: misspelt, most likely.
+
+    They are not refused, because an orchestrator may set some of its own (`GLIMPSE_SERVICE_HOST`, of a Kubernetes
+    service of this name).
+    """
+    known = {*Settings.model_fields, "data"}  # the last is that of `glimpse train` and `evaluate`
+    return sorted(
+        name
+        for name in environment
+        if name.startswith("GLIMPSE_") and name.removeprefix("GLIMPSE_").partition("__")[0].lower() not in known
+    )
 
 
 def granted_cpus(control_group: Path = Path("/sys/fs/cgroup")) -> int:

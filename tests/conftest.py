@@ -1,6 +1,7 @@
 """What tests of several rooms share: tiny models, untrained, exported once as both kinds of graph."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def checkpoint_of(network: StnNetwork | Draw | NeuralTuringMachine, family: str,
     if family == "ntm":
         description["task"] = name.removeprefix("ntm-")
     return Checkpoint(network.state_dict(), description)
+
+
+@pytest.fixture(autouse=True)
+def arithmetic_as_it_was() -> Iterator[None]:
+    """A training run sets the process's threads and flushes its subnormal numbers; the next test expects neither."""
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

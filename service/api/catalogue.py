@@ -42,7 +42,7 @@ class Catalogue:
         """A model by name; the latest version if none is named.
 
         Raises:
-            NotReady: the models are not loaded yet, or the service is shutting down.
+            NotReady: the models are not loaded yet.
             UnknownModel: there is none of this name, version and family.
         """
         if self.not_ready_because is not None:

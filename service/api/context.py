@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from service.api.answer import Answer, to_json
+from service.api.admission import Admission
 from service.api.catalogue import Catalogue
 from service.settings import Settings
 
@@ -20,14 +20,10 @@ class Context:
 
     settings: Settings
     catalogue: Catalogue
+    admission: Admission
     codecs: ThreadPoolExecutor
     """Runs what takes longer than about 100 microseconds, so that the event loop does not."""
 
     async def off_loop(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do slow work on a codec thread."""
         return await asyncio.get_running_loop().run_in_executor(self.codecs, lambda: work(*args, **kwargs))
-
-
-def json_answer(document: object, headers: dict[str, str] | None = None) -> Answer:
-    """A document as JSON; NumPy arrays become lists."""
-    return Answer(to_json(document), "application/json", headers=headers or {})

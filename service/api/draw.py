@@ -1,30 +1,29 @@
 """`/draw`: pictures drawn step by step."""
 
-import base64
-import io
 import math
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from starlette.types import Send
 
 from export.manifest import Array
-from service.api.answer import Answer
+from service.api.answer import Answer, base64_png, json_answer, npz_answer, picture_answer
 from service.api.catalogue import ServedModel
-from service.api.context import Context, json_answer
+from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.events import Event, stream
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
-from service.api.uploads import REQUEST_BODY, pictures
+from service.api.uploads import REQUEST_BODY, framed, pictures
 from service.engine.engine import Progress
 from service.engine.request import Request
 from service.errors import InvalidParameter
 from service.media.animation import AnimationFormat, animate
-from service.media.encoding import PictureFormat, encode
-from service.media.montage import film_strip, grid
+from service.media.montage import grid, sheet
 from service.media.picture import Pixels
 from service.schemas.draw import DrawingQuery, GenerateQuery, ReconstructQuery
 from service.tasks import draw, stn
@@ -62,7 +61,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         with exchange.timed("decode"):
             is_quick = query.count * query.steps <= QUICK_STEPS
             request = generation() if is_quick else await context.off_loop(generation)
-        return await _answer(exchange, query, send, model, "generate", request, seed, answer_format)
+        return await _answer(exchange, send, Drawn(query, model, "generate", request, seed), answer_format)
 
     async def reconstruct(exchange: Exchange, query: ReconstructQuery, send: Send) -> Answer | None:
         model = context.catalogue.find(MODEL, query.version, "draw")
@@ -75,7 +74,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             raise InvalidParameter("image", f"must be one file, not {len(uploads)}")
         # DRAW was trained to see upright, centred digits in white ink: what the rectifier makes of any picture.
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
-        rectification = stn.request([stn.network_input(uploads[0], rectifier.manifest)], deadline)
+        rectification = stn.request(await framed(exchange, context, uploads, rectifier.manifest), deadline)
         await exchange.compute(rectifier.engine("rectify"), rectification)
         seed = seed_or_random(query.seed)
         request = draw.reconstruction(
@@ -85,37 +84,27 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             steps=query.steps,
             deadline=deadline,
         )
-        return await _answer(exchange, query, send, model, "reconstruct", request, seed, answer_format)
+        return await _answer(exchange, send, Drawn(query, model, "reconstruct", request, seed), answer_format)
 
-    async def _answer(
-        exchange: Exchange,
-        query: DrawingQuery,
-        send: Send,
-        model: ServedModel,
-        graph: str,
-        request: Request,
-        seed: int,
-        answer_format: str,
-    ) -> Answer | None:
-        headers = {"x-seed": str(seed)}
-        engine = model.engine(graph)
+    async def _answer(exchange: Exchange, send: Send, drawn: Drawn, answer_format: str) -> Answer | None:
+        engine = drawn.model.engine(drawn.graph)
         if answer_format == "sse":
             await stream(
                 context,
                 exchange,
                 send,
                 engine,
-                request,
-                told=partial(_step_events, query, model, request),
-                done=lambda: {**_head(model, query, request, seed), **_bound(request)},
-                headers=headers,
+                drawn.request,
+                told=drawn.events,
+                done=drawn.summary,
+                headers=drawn.headers,
             )
             return None
-        await exchange.compute(engine, request)
+        await exchange.compute(engine, drawn.request)
         with exchange.timed("encode"):
-            if answer_format == "final" and request.rows * query.scale**2 <= 4:
-                return _encoded(query, model, request, seed, answer_format, headers)
-            return await context.off_loop(_encoded, query, model, request, seed, answer_format, headers)
+            if answer_format == "final" and drawn.request.rows * drawn.query.scale**2 <= 4:
+                return drawn.answer(answer_format)
+            return await context.off_loop(drawn.answer, answer_format)
 
     return [
         Endpoint(
@@ -141,7 +130,6 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
                 tag="draw",
                 media_types=MEDIA_TYPES,
                 request_body=REQUEST_BODY,
-                errors=(400, 404, 413, 415, 422, 429, 503, 504),
             ),
         ),
     ]
@@ -158,113 +146,108 @@ def _check_size(query: DrawingQuery, answer_format: str, count: int) -> None:
         )
 
 
-def _encoded(
-    query: DrawingQuery,
-    model: ServedModel,
-    request: Request,
-    seed: int,
-    answer_format: str,
-    headers: dict[str, str],
-) -> Answer:
-    drawings = draw.drawings(request, model.manifest)
-    if answer_format == "json":
-        return _json(query, model, request, drawings, seed, headers)
-    if answer_format == "npz":
-        return _npz(request, drawings, seed, headers)
-    if answer_format == "final":
-        finished = [
-            drawing.step(query.steps - 1).enlarged(query.scale, with_attention=False)[0] for drawing in drawings
-        ]
-        return _png(grid(np.stack(finished), columns=_columns(len(finished))), headers)
-    frames = [drawing.enlarged(query.scale, with_attention=query.attention) for drawing in drawings]
-    if answer_format == "png":
-        return _png(film_strip(np.stack(frames)), headers)
-    animation_format = AnimationFormat(answer_format)
-    together = [grid(np.stack(step), columns=_columns(len(frames))) for step in zip(*frames, strict=True)]
-    return Answer(
-        animate(np.stack(together), query.fps, animation_format),
-        animation_format.content_type,
-        headers=headers,
-    )
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A request to draw, and what is answered of it."""
 
+    query: DrawingQuery
+    model: ServedModel
+    graph: str
+    request: Request
+    seed: int
 
-def _columns(count: int) -> int:
-    """Of a contact sheet that is about as wide as it is high."""
-    return max(1, round(math.sqrt(count)))
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every answer."""
+        return {"x-seed": str(self.seed)}
 
+    def events(self, news: list[Progress]) -> list[Event]:
+        """The events of new steps, step by step and in each step sample by sample."""
+        told = sorted((step, progress.row) for progress in news for step in range(progress.begin, progress.end))
+        return [("step", self._step(step, row)) for step, row in told]
 
-def _png(image: Pixels, headers: dict[str, str]) -> Answer:
-    return Answer(encode(image), PictureFormat.PNG.content_type, headers=headers)
+    def summary(self) -> dict[str, Any]:
+        """What was drawn, without the drawings."""
+        return {**self._head(), **self._bound()}
 
+    def answer(self, answer_format: str) -> Answer:
+        """The whole answer, once every step is there."""
+        match answer_format:
+            case "json":
+                return json_answer(self._document(), self.headers)
+            case "npz":
+                return npz_answer(self._arrays(), self.headers)
+            case "final":
+                return picture_answer(self._sheet(self.query.steps - 1, with_attention=False), headers=self.headers)
+            case "png":
+                return picture_answer(self._film_strip(), headers=self.headers)
+        animation_format = AnimationFormat(answer_format)
+        sheets = (self._sheet(step, with_attention=self.query.attention) for step in range(self.query.steps))
+        return Answer(
+            animate(sheets, self.query.fps, animation_format), animation_format.content_type, headers=self.headers
+        )
 
-def _base64(image: Pixels) -> str:
-    return base64.b64encode(encode(image)).decode()
+    def _drawings(self) -> list[draw.Drawing]:
+        return draw.drawings(self.request, self.model.manifest)
 
+    def _enlarged(self, drawing: draw.Drawing) -> Pixels:
+        return drawing.enlarged(self.query.scale, with_attention=self.query.attention)
 
-def _head(model: ServedModel, query: DrawingQuery, request: Request, seed: int) -> dict[str, Any]:
-    return {
-        "model": model.manifest.name,
-        "version": model.manifest.version,
-        "seed": seed,
-        "steps": query.steps,
-        "count": request.rows,
-    }
+    def _sheet(self, step: int, *, with_attention: bool) -> Pixels:
+        """All samples at a step, in a sheet that is about as wide as it is high."""
+        samples = draw.moment(self.request, step, self.model.manifest)
+        columns = max(1, round(math.sqrt(self.request.rows)))
+        return grid(samples.enlarged(self.query.scale, with_attention=with_attention), columns)
 
+    def _film_strip(self) -> Pixels:
+        """A row a sample, a column a step, as in the paper."""
+        frames = chain.from_iterable(map(self._enlarged, self._drawings()))
+        return sheet(frames, rows=self.request.rows, columns=self.query.steps)
 
-def _bound(request: Request) -> dict[str, float]:
-    return {"bound_nats": draw.bound_nats(request)} if "losses" in request.outputs else {}
+    def _head(self) -> dict[str, Any]:
+        return {
+            "model": self.model.manifest.name,
+            "version": self.model.manifest.version,
+            "seed": self.seed,
+            "steps": self.query.steps,
+            "count": self.request.rows,
+        }
 
+    def _bound(self) -> dict[str, float]:
+        return {"bound_nats": draw.bound_nats(self.request)} if "losses" in self.request.outputs else {}
 
-def _step_events(query: DrawingQuery, model: ServedModel, request: Request, news: list[Progress]) -> list[Event]:
-    """The events of new steps, step by step and in each step sample by sample."""
-    events: list[Event] = []
-    for step, row in sorted((step, progress.row) for progress in news for step in range(progress.begin, progress.end)):
-        drawing = draw.drawing(request, row, model.manifest)
-        image = drawing.step(step).enlarged(query.scale, with_attention=query.attention)[0]
+    def _step(self, step: int, row: int) -> dict[str, Any]:
+        drawing = draw.drawing(self.request, row, self.model.manifest)
         data: dict[str, Any] = {
             "sample": row,
             "step": step,
-            "image": _base64(image),
+            "image": base64_png(self._enlarged(drawing.only(step))[0]),
             "attention": drawing.attention(step),
         }
         if (reading := drawing.reading(step)) is not None:
             data["reading"] = reading
-        events.append(("step", data))
-    return events
+        return data
 
+    def _document(self) -> dict[str, Any]:
+        samples = []
+        for drawing in self._drawings():
+            sample: dict[str, Any] = {
+                "frames": [base64_png(frame) for frame in self._enlarged(drawing)],
+                "attention": [drawing.attention(step) for step in range(self.query.steps)],
+            }
+            if drawing.read_windows is not None:
+                sample["reading"] = [drawing.reading(step) for step in range(self.query.steps)]
+            samples.append(sample)
+        return {**self._head(), "samples": samples, **self._bound()}
 
-def _json(
-    query: DrawingQuery,
-    model: ServedModel,
-    request: Request,
-    drawings: list[draw.Drawing],
-    seed: int,
-    headers: dict[str, str],
-) -> Answer:
-    samples = []
-    for drawing in drawings:
-        frames = drawing.enlarged(query.scale, with_attention=query.attention)
-        sample: dict[str, Any] = {
-            "frames": [_base64(frame) for frame in frames],
-            "attention": [drawing.attention(step) for step in range(query.steps)],
+    def _arrays(self) -> dict[str, Array]:
+        outputs = self.request.outputs
+        arrays: dict[str, Array] = {
+            "frames": outputs["pictures"].swapaxes(0, 1),
+            "attention": outputs["write_windows"].swapaxes(0, 1),
+            "seed": np.array(self.seed),
+            **{name: np.array(nats) for name, nats in self._bound().items()},
         }
-        if drawing.read_windows is not None:
-            sample["reading"] = [drawing.reading(step) for step in range(query.steps)]
-        samples.append(sample)
-    document = {**_head(model, query, request, seed), "samples": samples, **_bound(request)}
-    return json_answer(document, headers)
-
-
-def _npz(request: Request, drawings: list[draw.Drawing], seed: int, headers: dict[str, str]) -> Answer:
-    arrays: dict[str, Array] = {
-        "frames": np.stack([drawing.frames for drawing in drawings]),
-        "attention": np.stack([drawing.write_windows for drawing in drawings]),
-        "seed": np.array(seed),
-        **{name: np.array(nats) for name, nats in _bound(request).items()},
-    }
-    reading = [drawing.read_windows for drawing in drawings if drawing.read_windows is not None]
-    if reading:
-        arrays["reading"] = np.stack(reading)
-    file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]
-    return Answer(file.getvalue(), NPZ, headers=headers)
+        if "read_windows" in outputs:
+            arrays["reading"] = outputs["read_windows"].swapaxes(0, 1)
+        return arrays

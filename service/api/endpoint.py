@@ -4,9 +4,11 @@ FastAPI's routing, dependencies and response classes cost more on a request than
 without, and are documented and validated by the same Pydantic models all the same.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from reprlib import Repr
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
@@ -21,6 +23,18 @@ from service.errors import InvalidParameter
 Query = TypeVar("Query", bound=BaseModel)
 
 CACHED_QUERIES = 1024
+LONGEST_CACHED_QUERY = 256
+"""In bytes. What an endpoint remembers of its clients is bounded by this times the above."""
+LONGEST_SHOWN_VALUE = 80
+"""In characters."""
+ERRORS = (401, 404, 422, 429, 503, 504)
+BODY_ERRORS = (400, 413, 415)
+"""Of endpoints that read a body, besides."""
+
+_brief = Repr()
+_brief.maxlist = _brief.maxdict = 10
+_brief.maxlevel = 3
+_brief.maxstring = _brief.maxother = 2 * LONGEST_SHOWN_VALUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +47,6 @@ class Documentation:
     media_types: tuple[str, ...]
     """Of a good answer."""
     request_body: Mapping[str, Any] | None = None
-    errors: tuple[int, ...] = (422, 429, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +63,26 @@ class Endpoint(Generic[Query]):
 
     def __post_init__(self) -> None:
         # The same query string is asked for again and again; what is parsed is immutable.
-        object.__setattr__(self, "_parse", lru_cache(CACHED_QUERIES)(self._parse_query))
+        remembered = lru_cache(CACHED_QUERIES)(self._parse_query)
+
+        def parse(query_string: bytes) -> Query:
+            is_short = len(query_string) <= LONGEST_CACHED_QUERY
+            return remembered(query_string) if is_short else self._parse_query(query_string)
+
+        object.__setattr__(self, "_parse", parse)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Parse the query, call the handler, send its answer."""
         exchange: Exchange = scope[EXCHANGE_KEY]
         exchange.route = self.path
-        answer = await self.handler(exchange, self._parse(scope["query_string"]), send)
+        exchange.begin()
+        try:
+            answer = await self.handler(exchange, self._parse(scope["query_string"]), send)
+        except asyncio.CancelledError:
+            exchange.explain()
+            raise
+        finally:
+            exchange.end()
         if answer is not None:
             await answer.send(send)
 
@@ -88,12 +114,16 @@ class Endpoint(Generic[Query]):
                     "description": "The answer",
                     "content": {media_type: {} for media_type in documentation.media_types},
                 },
-                **{str(status): {"description": "A problem", "content": RESPONSES} for status in documentation.errors},
+                **{str(status): {"description": "A problem", "content": RESPONSES} for status in self._errors()},
             },
         }
         if documentation.request_body is not None:
             operation["requestBody"] = {"required": True, "content": dict(documentation.request_body)}
         return operation
+
+    def _errors(self) -> list[int]:
+        """The statuses of every endpoint's problems, and of those with a body."""
+        return sorted(ERRORS if self.documentation.request_body is None else ERRORS + BODY_ERRORS)
 
 
 def validated(model: type[Query], values: Mapping[str, Any]) -> Query:
@@ -116,8 +146,13 @@ def invalid(model: type[BaseModel], error: ValidationError) -> InvalidParameter:
         return InvalidParameter(where, "is missing")
     allowed = _allowed(model, str(first["loc"][0])) if len(first["loc"]) == 1 else ""
     message = allowed or f"is wrong: {first['msg'][0].lower()}{first['msg'][1:]}"
-    shown = repr(first["input"])
-    return InvalidParameter(where, f"{message}, not {shown if len(shown) < 80 else shown[:77] + '...'}")
+    return InvalidParameter(where, f"{message}, not {_shown(first['input'])}")
+
+
+def _shown(value: object) -> str:
+    """A client's value, or how it begins; of a large one no more is looked at."""
+    shown = _brief.repr(value)
+    return shown if len(shown) < LONGEST_SHOWN_VALUE else f"{shown[: LONGEST_SHOWN_VALUE - 3]}..."
 
 
 def _allowed(model: type[BaseModel], name: str) -> str:

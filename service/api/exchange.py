@@ -34,6 +34,7 @@ class Exchange:
         "_loop",
         "_receive",
         "_task",
+        "_timer",
         "_watcher",
         "began_at",
         "headers",
@@ -58,6 +59,7 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task(self._loop)
         self._interrupted_by: tuple[type[GlimpseError], str] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def _request_id(self) -> str:
@@ -85,11 +87,12 @@ class Exchange:
         asked = self.header(b"x-request-timeout-ms")
         if not asked:
             return self._longest_seconds
-        if not asked.isascii() or not asked.isdigit() or int(asked[:12]) == 0:
+        milliseconds = asked.lstrip("0")[:12]  # more digits are longer than any limit
+        if not asked.isascii() or not asked.isdigit() or not milliseconds:
             raise InvalidParameter(
                 "X-Request-Timeout-Ms", f"must be a whole number of milliseconds >= 1, not {asked!r}"
             )
-        return int(asked[:12]) / 1000
+        return int(milliseconds) / 1000
 
     def timed(self, stage: str) -> "_Timed":
         """Count the time within towards a stage of `Server-Timing`."""
@@ -105,42 +108,28 @@ class Exchange:
         Raises:
             TooLarge: it has, or claims to have, more than `limit_bytes`.
             Cancelled: the client left before its end.
-            DeadlineExceeded: its end did not come in time.
         """
         claimed = self.header(b"content-length")
         if claimed.isdigit() and int(claimed) > limit_bytes:
             raise TooLarge(f"the body has {claimed} bytes; at most {limit_bytes} are allowed")
         chunks: list[bytes] = []
         size = 0
-        timer = self._loop.call_later(
-            self.deadline - time.monotonic(),
-            self._interrupt,
-            DeadlineExceeded,
-            "the deadline passed before the body was complete",
-        )
-        try:
-            while True:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    raise Cancelled("the client left before its body was complete")
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > limit_bytes:
-                    raise TooLarge(f"the body has more than {limit_bytes} bytes, which is the most that is allowed")
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except asyncio.CancelledError:
-            self._raise_interruption()
-            raise
-        finally:
-            timer.cancel()
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Cancelled("the client left before its body was complete")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit_bytes:
+                raise TooLarge(f"the body has more than {limit_bytes} bytes, which is the most that is allowed")
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def compute(self, engine: Engine, request: Request) -> None:
         """Have a request computed, unless the client leaves first. Needs the body to have been read.
 
         Raises:
-            Cancelled: the client left; its work was given up.
             GlimpseError: as `Engine.submit` does.
         """
         try:
@@ -154,17 +143,10 @@ class Exchange:
         self.seconds["compute"] += request.compute_seconds
 
     async def unless_client_leaves(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work, and cancel it when the client leaves.
-
-        Raises:
-            Cancelled: the client left.
-        """
+        """Do the work, and interrupt the exchange when the client leaves."""
         timer = self._loop.call_later(WATCH_AFTER_SECONDS, self._watch)
         try:
             await work
-        except asyncio.CancelledError:
-            self._raise_interruption()
-            raise
         finally:
             timer.cancel()
             if self._watcher is not None:
@@ -180,15 +162,38 @@ class Exchange:
 
     # What follows is `asyncio.timeout` at a third of its cost, for a deadline and for a client's departure alike.
 
-    def _interrupt(self, kind: type[GlimpseError], message: str) -> None:
-        """Have the exchange's task raise an error where it waits for the body or for its work."""
-        assert self._task is not None, "this is a bug: an exchange runs in a task"
-        # Not the error itself: its traceback would lead back here, and keep the body until a garbage collection.
-        self._interrupted_by = (kind, message)
-        self._task.cancel()
+    def begin(self) -> None:
+        """From now on the deadline interrupts the exchange, whatever it waits for.
 
-    def _raise_interruption(self) -> None:
-        """In the task, when it was cancelled: raise the error, if that is why."""
+        Raises:
+            InvalidParameter: as `deadline` does.
+        """
+        self._timer = self._loop.call_later(
+            self.deadline - time.monotonic(),
+            self._interrupt,
+            DeadlineExceeded,
+            "the deadline passed before the answer was there",
+        )
+
+    def end(self) -> None:
+        """Let the deadline interrupt no more: the answer is there, or has begun."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _interrupt(self, kind: type[GlimpseError], message: str) -> None:
+        """Cancel the exchange's task, which is then to `explain`."""
+        if self._interrupted_by is None and self._task is not None:
+            # Not the error itself: its traceback would lead back here, and keep the body until a garbage collection.
+            self._interrupted_by = (kind, message)
+            self._task.cancel()
+
+    def explain(self) -> None:
+        """In the task, when it was cancelled: raise the error, if that is why.
+
+        Raises:
+            DeadlineExceeded: the deadline interrupted.
+            Cancelled: the client left.
+        """
         if self._interrupted_by is not None and self._task is not None:
             self._task.uncancel()
             kind, message = self._interrupted_by

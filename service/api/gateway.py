@@ -15,12 +15,10 @@ from collections.abc import Mapping, Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import playground, problems
-from service.api.answer import Answer
+from service.api.admission import Admission
 from service.api.exchange import EXCHANGE_KEY, Exchange
-from service.engine.batcher import RETRY_AFTER_SECONDS
-from service.errors import GlimpseError, Overloaded, Unauthorized
+from service.errors import GlimpseError, Unauthorized
 from service.metrics import Metrics
-from service.settings import Limits
 
 logger = logging.getLogger("glimpse.api")
 
@@ -37,17 +35,16 @@ class Gateway:
         plain: Mapping[tuple[str, str], ASGIApp],
         metrics: Metrics,
         *,
-        limits: Limits,
+        admission: Admission,
+        longest_seconds: float,
         api_keys: Sequence[str],
     ) -> None:
         self._app = app
         self._plain = plain
         self._metrics = metrics
-        self._limits = limits
-        self._in_hand = 0
+        self._admission = admission
+        self._longest_seconds = longest_seconds
         self._api_keys = [key.encode() for key in api_keys]
-        self.is_draining = False
-        """Answers then ask the client to close its connection, before the server does."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry one exchange from its head to its last byte."""
@@ -56,43 +53,46 @@ class Gateway:
             return
         if scope["method"] == "HEAD":  # the server leaves the body out
             scope = {**scope, "method": "GET"}
-        exchange = scope[EXCHANGE_KEY] = Exchange(scope, receive, self._limits.timeout_seconds)
+        exchange = scope[EXCHANGE_KEY] = Exchange(scope, receive, self._longest_seconds)
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
+                exchange.end()
                 exchange.status = message["status"]
                 message["headers"] = [*message["headers"], *self._marks(exchange)]
             await send(message)
 
-        endpoint = self._plain.get((scope["method"], scope["path"]))
-        self._in_hand += 1
         try:
             if self._api_keys and scope["path"] not in OPEN_PATHS:
                 self._authorise(exchange)
-            if endpoint is None:
-                await self._app(scope, receive, send_marked)
+            await self._dispatch(scope, receive, send_marked)
+        except GlimpseError as error:
+            if exchange.status:  # The head is gone. The server breaks the answer off, if anybody is there to see.
+                exchange.status = problems.status_of(error)
             else:
-                self._check_room()
-                await endpoint(scope, receive, send_marked)
-        except Exception as error:
-            if exchange.status:  # the head is gone: all that is left is to break the answer off
-                logger.warning("request %s was broken off: %s", exchange.request_id, error)
+                await problems.problem(error).send(send_marked)
+        except Exception:
+            logger.exception("request %s failed", exchange.request_id)
+            if exchange.status:
                 raise
-            await self._answer_for(error, exchange).send(send_marked)
+            detail = "something went wrong on our side; the log knows what, by this answer's X-Request-ID"
+            await problems.answer(problems.document(500, GlimpseError.code, detail)).send(send_marked)
         finally:
-            self._in_hand -= 1
             seconds = time.monotonic() - exchange.began_at
             self._metrics.observe_exchange(
                 exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds
             )
 
-    def _check_room(self) -> None:
-        """Refuse what is more than this process may have in hand; asking how it fares is always allowed."""
-        if self._in_hand > self._limits.concurrent_requests:
-            raise Overloaded(
-                f"{self._in_hand} requests are in hand; at most {self._limits.concurrent_requests} are taken",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._plain.get((scope["method"], scope["path"]))
+        if endpoint is None:  # How the service fares can always be asked.
+            await self._app(scope, receive, send)
+            return
+        self._admission.enter()
+        try:
+            await endpoint(scope, receive, send)
+        finally:
+            self._admission.leave()
 
     def _marks(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         """The headers that every answer carries."""
@@ -100,16 +100,9 @@ class Gateway:
             (b"x-request-id", exchange.request_id.encode("latin-1")),
             (b"server-timing", exchange.server_timing().encode("latin-1")),
         ]
-        if self.is_draining:
+        if self._admission.is_draining:  # before the server closes it
             marks.append((b"connection", b"close"))
         return marks
-
-    def _answer_for(self, error: Exception, exchange: Exchange) -> Answer:
-        if isinstance(error, GlimpseError):
-            return problems.problem(error)
-        logger.error("request %s failed", exchange.request_id, exc_info=error)
-        detail = "something went wrong on our side; the log knows what, by this answer's X-Request-ID"
-        return problems.answer(problems.document(500, GlimpseError.code, detail))
 
     def _authorise(self, exchange: Exchange) -> None:
         scheme, _, token = exchange.header(b"authorization").partition(" ")

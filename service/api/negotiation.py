@@ -19,14 +19,26 @@ def chosen(named: str | None, accept: str, formats: Mapping[str, str], default: 
     if not accept or accept == "*/*":
         return default
     ranges = [_weighted(part) for part in accept.split(",")]
-    ranges.sort(key=lambda weighted: -weighted[0])
-    return next((formats[media] for weight, media in ranges if weight > 0 and media in formats), default)
+    # What nothing else decides, the default does.
+    offered = sorted(formats, key=lambda media: formats[media] != default)
+    best = max(offered, key=lambda media: _preference(media, ranges))
+    weight, _ = _preference(best, ranges)
+    return formats[best] if weight > 0 else default
 
 
-def _weighted(media_range: str) -> tuple[float, str]:
-    media, *parameters = media_range.split(";")
-    weight = next((p.strip()[2:] for p in parameters if p.strip().startswith("q=")), "1")
+def _preference(media: str, ranges: list[tuple[str, float]]) -> tuple[float, int]:
+    """The weight of the most specific range that a media type is in (RFC 9110, 12.5.1), then how early that comes."""
+    for wildcard in (media, f"{media.partition('/')[0]}/*", "*/*"):
+        for place, (media_range, weight) in enumerate(ranges):
+            if media_range == wildcard:
+                return weight, -place
+    return 0.0, -len(ranges)
+
+
+def _weighted(media_range: str) -> tuple[str, float]:
+    media, *parameters = (part.strip().lower() for part in media_range.split(";"))
+    weight = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
     try:
-        return float(weight), media.strip().lower()
+        return media, float(weight)
     except ValueError:
-        return 0.0, media.strip().lower()
+        return media, 0.0

@@ -1,6 +1,6 @@
 """`/ntm/{task}`: memory tasks, with episodes of the client's or random ones."""
 
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,9 @@ import orjson
 from pydantic import ValidationError
 from starlette.types import Send
 
-from service.api.answer import Answer
+from service.api.answer import Answer, json_answer, picture_answer
 from service.api.catalogue import ServedModel
-from service.api.context import Context, json_answer
+from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint, invalid
 from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.events import Event, stream
@@ -19,8 +19,8 @@ from service.api.negotiation import chosen
 from service.engine.engine import Progress
 from service.engine.request import Request
 from service.errors import InvalidParameter, UndecodableInput, UnsupportedType
-from service.media.encoding import PictureFormat, encode
 from service.media.figures import memory_figure
+from service.media.picture import Pixels
 from service.schemas.ntm import TASKS, EpisodeBody, NtmQuery, RandomQuery
 from service.tasks import ntm
 from service.tasks.seed import seed_or_random
@@ -28,6 +28,9 @@ from service.tasks.seed import seed_or_random
 GRAPH = "step"
 JSON = "application/json"
 FORMATS = {JSON: "json", "image/png": "png", EVENTS: "sse"}
+LARGEST_EPISODE_BYTES = 2**16
+"""Twice the largest episode of any task when it is printed a bit a line and indented by 8, 20 times the same when it is
+not. It is parsed on the event loop, and so must not be as large as a picture may be."""
 QUICK_STEPS = 64
 """An answer of so few steps is encoded within about 100 microseconds."""
 
@@ -43,13 +46,13 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
 def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoint[NtmQuery]:
     async def run(exchange: Exchange, query: NtmQuery, send: Send) -> Answer | None:
         model = _model(context, exchange, task, query)
-        data = await exchange.body(context.settings.limits.body_bytes)
+        data = await exchange.body(min(LARGEST_EPISODE_BYTES, context.settings.limits.body_bytes))
         with exchange.timed("decode"):
             content_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
             if content_type not in {JSON, ""}:
                 raise UnsupportedType(f"the body must be {JSON}, not {content_type}")
             episode = parsed(body_model, data).episode()
-        return await _answer(context, exchange, query, send, model, episode, {})
+        return await _answer(context, exchange, send, Run.of(exchange, query, model, episode))
 
     return Endpoint(
         "POST",
@@ -62,7 +65,6 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
             tag="ntm",
             media_types=tuple(FORMATS),
             request_body={JSON: {"schema": body_model.model_json_schema()}},
-            errors=(400, 404, 413, 415, 422, 429, 503, 504),
         ),
     )
 
@@ -73,8 +75,7 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
         seed = seed_or_random(query.seed)
         with exchange.timed("decode"):
             episode = query.body(np.random.Generator(np.random.Philox(key=seed))).episode()
-        extra = {"seed": seed, "episode": episode.given}
-        return await _answer(context, exchange, query, send, model, episode, extra)
+        return await _answer(context, exchange, send, Run.of(exchange, query, model, episode, seed))
 
     return Endpoint(
         "GET",
@@ -86,7 +87,6 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
             description="The same seed gives the same episode.",
             tag="ntm",
             media_types=tuple(FORMATS),
-            errors=(404, 422, 429, 503, 504),
         ),
     )
 
@@ -117,84 +117,81 @@ def _model(context: Context, exchange: Exchange, task: str, query: NtmQuery) -> 
     return model
 
 
-async def _answer(
-    context: Context,
-    exchange: Exchange,
-    query: NtmQuery,
-    send: Send,
-    model: ServedModel,
-    episode: ntm.Episode,
-    extra: dict[str, Any],
-) -> Answer | None:
-    answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "json")
-    request = episode.request(exchange.deadline, with_trace=query.trace or answer_format == "png")
-    headers = {"x-seed": str(extra["seed"])} if "seed" in extra else {}
-    if answer_format == "sse":
+async def _answer(context: Context, exchange: Exchange, send: Send, run: "Run") -> Answer | None:
+    engine = run.model.engine(GRAPH)
+    if run.answer_format == "sse":
         await stream(
-            context,
-            exchange,
-            send,
-            model.engine(GRAPH),
-            request,
-            told=partial(_step_events, query, episode, request),
-            done=partial(_document, query, model, episode, request, extra),
-            headers=headers,
+            context, exchange, send, engine, run.request, told=run.events, done=run.document, headers=run.headers
         )
         return None
-    await exchange.compute(model.engine(GRAPH), request)
+    await exchange.compute(engine, run.request)
     with exchange.timed("encode"):
-        if answer_format == "png":
-            return await context.off_loop(_figure, episode, request, headers)
-        if episode.steps <= QUICK_STEPS and not query.trace:
-            return json_answer(_document(query, model, episode, request, extra), headers)
-        return await context.off_loop(lambda: json_answer(_document(query, model, episode, request, extra), headers))
+        if run.answer_format == "json" and run.episode.steps <= QUICK_STEPS and not run.query.trace:
+            return run.answer()
+        return await context.off_loop(run.answer)
 
 
-def _step_events(query: NtmQuery, episode: ntm.Episode, request: Request, news: list[Progress]) -> list[Event]:
-    return [
-        ("step", _step(episode, request, step, with_trace=query.trace))
-        for progress in news
-        for step in range(progress.begin, progress.end)
-    ]
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An episode on its way through a machine, and what is answered of it."""
 
+    query: NtmQuery
+    model: ServedModel
+    episode: ntm.Episode
+    seed: int | None
+    """Of a random episode."""
+    answer_format: str
+    request: Request
 
-def _step(episode: ntm.Episode, request: Request, step: int, *, with_trace: bool) -> dict[str, Any]:
-    data = {
-        "step": step,
-        "input": episode.inputs[step],
-        "probabilities": request.outputs["probabilities"][step, 0],
-    }
-    if with_trace:
-        data["trace"] = {
-            name: request.outputs[name][step, 0].ravel() for name in ("read_weights", "write_weights", "reads", "adds")
+    @classmethod
+    def of(
+        cls, exchange: Exchange, query: NtmQuery, model: ServedModel, episode: ntm.Episode, seed: int | None = None
+    ) -> "Run":
+        """An episode, to be answered by its exchange's deadline in the format that its client prefers."""
+        answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "json")
+        request = episode.request(exchange.deadline, with_trace=query.trace or answer_format == "png")
+        return cls(query, model, episode, seed, answer_format, request)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every answer."""
+        return {} if self.seed is None else {"x-seed": str(self.seed)}
+
+    def events(self, news: list[Progress]) -> list[Event]:
+        """The events of new steps."""
+        return [("step", self._step(step)) for progress in news for step in range(progress.begin, progress.end)]
+
+    def document(self) -> dict[str, Any]:
+        """What the machine answered, and how right it was."""
+        document = {
+            "task": self.episode.task,
+            "model": self.model.manifest.name,
+            "version": self.model.manifest.version,
+            **ntm.report(self.episode, self.request),
         }
-    return data
+        if self.seed is not None:
+            document |= {"seed": self.seed, "episode": self.episode.given}
+        if self.query.trace:
+            document["trace"] = ntm.trace(self.request)
+        return document
 
+    def answer(self) -> Answer:
+        """The whole answer, once every step is there."""
+        if self.answer_format == "png":
+            return picture_answer(self._figure(), headers=self.headers)
+        return json_answer(self.document(), self.headers)
 
-def _document(
-    query: NtmQuery, model: ServedModel, episode: ntm.Episode, request: Request, extra: dict[str, Any]
-) -> dict[str, Any]:
-    document = {
-        "task": episode.task,
-        "model": model.manifest.name,
-        "version": model.manifest.version,
-        **ntm.report(episode, request),
-        **extra,
-    }
-    if query.trace:
-        trace = ntm.trace(request)
-        document["trace"] = {name: np.ascontiguousarray(getattr(trace, name)) for name in trace.__dataclass_fields__}
-    return document
+    def _step(self, step: int) -> dict[str, Any]:
+        outputs = self.request.outputs
+        data = {
+            "step": step,
+            "input": self.episode.inputs[step],
+            "probabilities": outputs["probabilities"][step, 0],
+        }
+        if self.query.trace:
+            data["trace"] = {name: outputs[name][step, 0].ravel() for name in ntm.TRACED}
+        return data
 
-
-def _figure(episode: ntm.Episode, request: Request, headers: dict[str, str]) -> Answer:
-    trace = ntm.trace(request)
-    figure = memory_figure(
-        inputs=episode.inputs,
-        outputs=request.outputs["probabilities"][:, 0],
-        adds=trace.adds,
-        reads=trace.reads,
-        write_weights=trace.write_weights,
-        read_weights=trace.read_weights,
-    )
-    return Answer(encode(figure), PictureFormat.PNG.content_type, headers=headers)
+    def _figure(self) -> Pixels:
+        probabilities = self.request.outputs["probabilities"][:, 0]
+        return memory_figure(inputs=self.episode.inputs, outputs=probabilities, **ntm.trace(self.request))

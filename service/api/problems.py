@@ -65,6 +65,8 @@ def problem(error: errors.GlimpseError) -> Answer:
     status = status_of(error)
     extra = {"parameter": error.parameter} if isinstance(error, errors.InvalidParameter) else {}
     headers = {}
+    if isinstance(error, errors.TooLarge):
+        headers["connection"] = "close"  # whatever else of it is on its way need not be read
     if isinstance(error, errors.Overloaded):
         headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
     if isinstance(error, errors.NotReady):

@@ -1,26 +1,23 @@
 """`/stn`: pictures of digits, rectified."""
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
 from starlette.types import Send
 
-from service.api.answer import Answer
-from service.api.context import Context, json_answer
+from service.api.answer import Answer, base64_png, json_answer, npz_answer, picture_answer
+from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
-from service.api.uploads import REQUEST_BODY, pictures
+from service.api.uploads import QUICK_SIDE, REQUEST_BODY, are_small, framed, pictures
 from service.errors import InvalidParameter
-from service.media.encoding import PictureFormat, encode
+from service.media.encoding import PictureFormat
 from service.media.picture import Pixels
 from service.schemas.stn import RectifyQuery
 from service.tasks import stn
 
 FORMATS = {"image/png": "png", "application/json": "json", "image/webp": "webp", NPZ: "npz"}
-QUICK_SIDE = 64
 
 
 def endpoints(context: Context) -> list[Endpoint[Any]]:
@@ -38,19 +35,12 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             if query.format is not None:
                 raise InvalidParameter("format", f"must be json or npz for {len(uploads)} files, not {query.format!r}")
             answer_format = "json"
-        is_quick = len(uploads) == 1 and uploads[0].width <= QUICK_SIDE and uploads[0].height <= QUICK_SIDE
-        with exchange.timed("decode"):
-            if is_quick:
-                squares = [stn.network_input(uploads[0], model.manifest)]
-            else:
-                squares = await context.off_loop(
-                    lambda: [stn.network_input(picture, model.manifest) for picture in uploads]
-                )
+        squares = await framed(exchange, context, uploads, model.manifest)
         request = stn.request(squares, deadline)
         await exchange.compute(engine, request)
         with exchange.timed("encode"):
             readings = stn.readings(uploads, request, model.manifest)
-            if answer_format == "png" and is_quick and query.size <= QUICK_SIDE and query.view == "rectified":
+            if answer_format == "png" and are_small(uploads) and query.size <= QUICK_SIDE and query.view == "rectified":
                 return _picture(readings[0], query, PictureFormat.PNG)
             if answer_format == "json":
                 return await context.off_loop(_json, readings, query, model.manifest.name, model.manifest.version)
@@ -72,7 +62,6 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
                 tag="stn",
                 media_types=tuple(FORMATS),
                 request_body=REQUEST_BODY,
-                errors=(400, 404, 413, 415, 422, 429, 503, 504),
             ),
         )
     ]
@@ -88,7 +77,7 @@ def _view(reading: stn.Reading, query: RectifyQuery) -> Pixels:
 
 def _picture(reading: stn.Reading, query: RectifyQuery, picture_format: PictureFormat) -> Answer:
     headers = {"x-label": str(reading.label), "x-confidence": f"{reading.confidence:.4f}"}
-    return Answer(encode(_view(reading, query), picture_format), picture_format.content_type, headers=headers)
+    return picture_answer(_view(reading, query), picture_format, headers)
 
 
 def _json(readings: list[stn.Reading], query: RectifyQuery, name: str, version: int) -> Answer:
@@ -106,7 +95,7 @@ def _json(readings: list[stn.Reading], query: RectifyQuery, name: str, version: 
                     "content_type": PictureFormat.PNG.content_type,
                     "width": image.shape[1],
                     "height": image.shape[0],
-                    "data": base64.b64encode(encode(image)).decode(),
+                    "data": base64_png(image),
                 },
             }
         )
@@ -114,13 +103,12 @@ def _json(readings: list[stn.Reading], query: RectifyQuery, name: str, version: 
 
 
 def _npz(readings: list[stn.Reading], query: RectifyQuery) -> Answer:
-    file = io.BytesIO()
-    np.savez(
-        file,
-        images=np.stack([reading.sampled(query.size) for reading in readings]),
-        labels=np.array([reading.label for reading in readings]),
-        probabilities=np.stack([reading.probabilities for reading in readings]),
-        theta=np.stack([reading.theta_in_picture() for reading in readings]),
-        corners=np.stack([reading.corners() for reading in readings]),
+    return npz_answer(
+        {
+            "images": np.stack([reading.sampled(query.size) for reading in readings]),
+            "labels": np.array([reading.label for reading in readings]),
+            "probabilities": np.stack([reading.probabilities for reading in readings]),
+            "theta": np.stack([reading.theta_in_picture() for reading in readings]),
+            "corners": np.stack([reading.corners() for reading in readings]),
+        }
     )
-    return Answer(file.getvalue(), NPZ)

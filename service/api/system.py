@@ -1,5 +1,6 @@
 """The service itself: is it alive, is it ready, what does it serve, how does it fare."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -47,7 +48,8 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
     @routes.get("/metrics", summary="For Prometheus", response_class=Response)
     async def exposition(request: Request) -> Response:
         named(request, "/metrics")
-        text = await context.off_loop(metrics.exposition)
+        # Not on a codec thread: how busy they are is what is asked.
+        text = await asyncio.to_thread(metrics.exposition)
         return Response(text, headers={"content-type": metrics.content_type})
 
     return routes
@@ -55,6 +57,8 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
 
 def not_ready_because(context: Context) -> str | None:
     """Why the service cannot answer, or None."""
+    if context.admission.is_draining:
+        return "the service is shutting down"
     if context.catalogue.not_ready_because is not None:
         return context.catalogue.not_ready_because
     reasons = [reason for engine in context.catalogue.engines() if (reason := engine.unhealthy_because())]

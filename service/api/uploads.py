@@ -1,21 +1,25 @@
-"""Uploaded pictures: one raw body, or files named `image` in a multipart form."""
+"""Uploaded pictures: one raw body, or files named `image` in a multipart form; decoded, and framed for a network."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from export.manifest import Manifest
 from service.api.context import Context
 from service.api.exchange import Exchange
-from service.errors import InvalidParameter, UndecodableInput
+from service.errors import InvalidParameter, TooLarge, UndecodableInput
 from service.media.decoding import CONTENT_TYPES, DecodeLimits, decode
-from service.media.picture import Picture
+from service.media.picture import Picture, Pixels
+from service.tasks import stn
 
 FIELD = "image"
 QUICK_BYTES = 4096
 """A file of this size decodes within about 100 microseconds if its picture is small too."""
 QUICK_PIXELS = 128 * 128
+QUICK_SIDE = 64
+"""A picture of at most this side is framed within about 100 microseconds."""
 
 REQUEST_BODY = {
     **{content_type: {"schema": {"type": "string", "format": "binary"}} for content_type in CONTENT_TYPES},
@@ -53,7 +57,7 @@ async def pictures(exchange: Exchange, context: Context) -> list[Picture]:
     Raises:
         UndecodableInput: a file is empty, damaged or no picture; or the form is malformed.
         UnsupportedType: a content type that is not read.
-        TooLarge: the body or a picture is over its limit.
+        TooLarge: the body is over its limit, or the pictures together are.
         InvalidParameter: a form without the field, or with too many files.
         Cancelled: the client left.
     """
@@ -65,12 +69,42 @@ async def pictures(exchange: Exchange, context: Context) -> list[Picture]:
             uploads = await _files(body, content_type, limits.files)
         else:
             uploads = [Upload(body, content_type)]
-        decode_limits = DecodeLimits(max_pixels=limits.pixels)
         if len(uploads) == 1 and _is_quick(uploads[0].data):
-            return [decode(uploads[0].data, uploads[0].content_type, decode_limits)]
-        return await context.off_loop(
-            lambda: [decode(upload.data, upload.content_type, decode_limits) for upload in uploads]
-        )
+            return _decoded(uploads, limits.pixels)
+        return await context.off_loop(_decoded, uploads, limits.pixels)
+
+
+def are_small(uploads: Sequence[Picture]) -> bool:
+    """Whether this is a single picture so small that the event loop itself may work on it."""
+    return len(uploads) == 1 and uploads[0].width <= QUICK_SIDE and uploads[0].height <= QUICK_SIDE
+
+
+async def framed(exchange: Exchange, context: Context, uploads: Sequence[Picture], manifest: Manifest) -> list[Pixels]:
+    """Pictures as a spatial transformer sees them, in their order."""
+    with exchange.timed("decode"):
+        if are_small(uploads):
+            return [stn.network_input(uploads[0], manifest)]
+        return await context.off_loop(lambda: [stn.network_input(picture, manifest) for picture in uploads])
+
+
+def _decoded(uploads: Sequence[Upload], most_pixels: int) -> list[Picture]:
+    """Decode files that stay in memory together.
+
+    Raises:
+        TooLarge: they have more than `most_pixels` between them.
+    """
+    found: list[Picture] = []
+    left = most_pixels
+    for upload in uploads:
+        try:
+            found.append(decode(upload.data, upload.content_type, DecodeLimits(max_pixels=left)))
+        except TooLarge as error:
+            if not found:
+                raise
+            spent = f"{most_pixels - left} of the {most_pixels} pixels of a request are those of the files before it"
+            raise TooLarge(f"{error}: {spent}") from error
+        left -= found[-1].width * found[-1].height
+    return found
 
 
 def _is_quick(data: bytes) -> bool:

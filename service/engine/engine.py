@@ -1,4 +1,4 @@
-"""The engine: the asyncio side of a worker. Admission, deadlines, cancellation, streams, supervision, drain."""
+"""The engine: the asyncio side of a worker. The queue's limit, deadlines, cancellation, streams, supervision."""
 
 import asyncio
 import contextlib
@@ -52,10 +52,8 @@ class Engine:
         self._verify = verify
         self._stall_seconds = stall_seconds
         self._clock = clock
-        self._in_flight = 0
-        self._is_draining = False
+        self._is_stopped = False
         self._gathered_rows = 0
-        self._drained = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = self._new_worker()
 
@@ -73,8 +71,8 @@ class Engine:
         self._worker.start()
 
     async def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End the worker; whoever still waits is told."""
-        self._is_draining = True
+        """End the worker; whoever still waits is told, as is whoever comes later."""
+        self._is_stopped = True
         self._worker.stop()
         await asyncio.to_thread(self._worker.join, timeout_seconds)
         self._give_up(NotReady(f"{self.name} has been stopped"))
@@ -83,11 +81,11 @@ class Engine:
         """Refuse at once what `submit` would refuse now, before anything is spent on it.
 
         Raises:
-            NotReady: the engine is draining or has stopped.
+            NotReady: the engine has been stopped.
             Overloaded: the queue has no room for so many rows.
         """
-        if self._is_draining:
-            raise NotReady(f"{self.name} is shutting down and takes no new requests")
+        if self._is_stopped:
+            raise NotReady(f"{self.name} has been stopped")
         try:
             self._worker.check_room(rows)
         except Overloaded:
@@ -100,7 +98,7 @@ class Engine:
         Cancelling the caller gives the request up; its slots are free before the next segment.
 
         Raises:
-            NotReady: the engine is draining or has stopped.
+            NotReady: the engine has been stopped.
             Overloaded: the queue is full.
             DeadlineExceeded: the deadline passed before the end.
             InferenceFailed: the runtime failed on this request.
@@ -109,21 +107,20 @@ class Engine:
         assert self._loop is not None, "this is a bug: the engine was not started"
         request.allocate(self._layout)
         request.future = self._loop.create_future()
-        self._in_flight += 1
         timer = self._loop.call_later(request.deadline - self._clock(), self._expire, request)
         try:
             self._worker.add(request)
             self._gather(request.rows)
             await request.future
         except asyncio.CancelledError:
-            if self._worker.discard(request):
-                self._listener.on_cancelled(request.rows)
+            self._worker.discard(request)
+            if request.future.cancelled():
+                # Who gives up at the deadline has been let down, not gone away.
+                is_late = self._clock() >= request.deadline
+                (self._listener.on_deadline_missed if is_late else self._listener.on_cancelled)(request.rows)
             raise
         finally:
             timer.cancel()
-            self._in_flight -= 1
-            if self._is_draining and not self._in_flight:
-                self._drained.set()
 
     async def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
         """Have a request computed, and answer its steps as they are: what is new, a `Progress` for each row.
@@ -155,21 +152,6 @@ class Engine:
             submission.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await submission
-
-    def close_admission(self) -> None:
-        """Admit nothing from now on; what was admitted goes on."""
-        self._is_draining = True
-
-    async def drain(self, timeout_seconds: float) -> bool:
-        """Close admission and wait for what was admitted; answers whether all of it was finished in time."""
-        self.close_admission()
-        if not self._in_flight:
-            return True
-        try:
-            await asyncio.wait_for(self._drained.wait(), timeout_seconds)
-        except TimeoutError:
-            return False
-        return True
 
     def unhealthy_because(self) -> str | None:
         """Why this engine cannot answer, or None."""
@@ -213,10 +195,11 @@ class Engine:
         self._worker.wake()
 
     def _expire(self, request: Request) -> None:
+        if request.future is None or request.future.done():
+            return
         self._worker.discard(request)
-        if request.future is not None and not request.future.done():
-            self._listener.on_deadline_missed(request.rows)
-            request.future.set_exception(DeadlineExceeded("the deadline passed before the answer was computed"))
+        self._listener.on_deadline_missed(request.rows)
+        request.future.set_exception(DeadlineExceeded("the deadline passed before the answer was computed"))
 
     def _give_up(self, error: NotReady | InferenceFailed) -> None:
         for request in self._worker.clear():

@@ -2,20 +2,22 @@
 
 GIF has at most 256 colours, and finding good ones costs more than all the rest. Glimpse's frames are grey
 with marks in pure red, green or blue, so the palette is fixed: 252 greys, three marks, and one entry for "as
-in the frame before". The file is written here, around Pillow's LZW coder, because Pillow leaves out a frame
-that equals the one before it, and a client counts frames. GIF's clock ticks in hundredths of a second. PNG
-and WebP keep every grey.
+in the frame before". GIF's clock ticks in hundredths of a second. PNG and WebP keep every grey.
+
+GIF and PNG files are written here, around Pillow's LZW coder and zlib, for two reasons. Pillow leaves out a
+frame that equals the one before it, and a client counts frames. And it keeps every frame, in up to eight bytes a
+pixel, where a frame and its code are enough.
 """
 
 import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable
 from enum import Enum
 from io import BytesIO
 
 import cv2
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import Blend
 
 from service.media.picture import Pixels
 
@@ -35,6 +37,15 @@ GIF_256_COLOURS = 0xF7
 GIF_KEEP, GIF_KEEP_AND_UNCHANGED = 0x04, 0x05
 GIF_LOOP_FOREVER = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_HEADER = struct.Struct(">IIBBBBB")
+PNG_NUMBER = struct.Struct(">I")
+PNG_ANIMATION = struct.Struct(">II")
+PNG_FRAME = struct.Struct(">IIIIIHHBB")
+PNG_GREY, PNG_RGB = 0, 2
+PNG_LOOP_FOREVER, PNG_KEEP, PNG_REPLACE = 0, 0, 0
+PNG_UP = 2
+
 
 class AnimationFormat(Enum):
     """What an animation is sent as."""
@@ -49,37 +60,18 @@ class AnimationFormat(Enum):
         return f"image/{self.value}"
 
 
-def animate(frames: Pixels, fps: float, animation_format: AnimationFormat = AnimationFormat.GIF) -> bytes:
-    """Encode [T H W] or [T H W 3] as an endless loop that rests on its last frame for a second more.
+def animate(frames: Iterable[Pixels], fps: float, animation_format: AnimationFormat = AnimationFormat.GIF) -> bytes:
+    """Encode frames as an endless loop that rests on its last frame for a second more.
 
     Args:
-        frames: grey, or grey with marks in pure red, green or blue: GIF shows any other colour as the nearest
-            of these.
+        frames: [H W] or [H W 3] each, taken one by one; grey, or grey with marks in pure red, green or blue: GIF
+            shows any other colour as the nearest of these.
         fps: frames a second.
         animation_format: GIF rounds a frame's time to hundredths of a second; WebP joins frames that are
             equal.
     """
-    if animation_format is AnimationFormat.GIF:
-        return _gif(_palette_indices(frames), _ticks(len(frames), fps, ticks_a_second=100))
-    durations = _ticks(len(frames), fps, ticks_a_second=1000)
-    images = [Image.fromarray(frame) for frame in frames]
-    file = BytesIO()
-    if animation_format is AnimationFormat.APNG:
-        # Opaque frames look alike under both ways of blending; alternating, Pillow does not join equal ones.
-        blends = [(Blend.OP_SOURCE, Blend.OP_OVER)[t % 2] for t in range(len(images))]
-        options = {"blend": blends, "compress_level": 1}
-    else:
-        options = {"lossless": True, "method": 0, "quality": 0}
-    images[0].save(
-        file,
-        "PNG" if animation_format is AnimationFormat.APNG else "WEBP",
-        save_all=True,
-        append_images=images[1:],
-        duration=durations,
-        loop=0,
-        **options,
-    )
-    return file.getvalue()
+    encoders = {AnimationFormat.GIF: _gif, AnimationFormat.APNG: _apng, AnimationFormat.WEBP: _webp}
+    return encoders[animation_format](frames, fps)
 
 
 def _ticks(count: int, fps: float, ticks_a_second: int) -> list[int]:
@@ -89,27 +81,91 @@ def _ticks(count: int, fps: float, ticks_a_second: int) -> list[int]:
     return [int(ticks) for ticks in np.diff(ends)]
 
 
-def _palette_indices(frames: Pixels) -> Pixels:
-    if frames.ndim == 3:
-        return GREY_INDEX[frames]
-    count, height, width, _ = frames.shape
-    red, green, blue = cv2.split(frames.reshape(count * height, width, 3))
-    indices = np.asarray(cv2.LUT(green, GREY_INDEX), np.uint8)
-    is_marked = (red != green) | (blue != green)
-    indices[is_marked] = RED_INDEX + np.argmax([red[is_marked], green[is_marked], blue[is_marked]], axis=0)
-    return indices.reshape(count, height, width)
-
-
-def _gif(indices: Pixels, durations: Sequence[int]) -> bytes:
-    count, height, width = indices.shape
-    changes = np.where(indices[1:] == indices[:-1], np.uint8(UNCHANGED_INDEX), indices[1:])
+def _gif(frames: Iterable[Pixels], fps: float) -> bytes:
+    pictures: list[bytes] = []
+    shown = np.empty((0, 0), np.uint8)
+    for frame in frames:
+        indices = _palette_indices(frame)
+        changes = np.where(indices == shown, np.uint8(UNCHANGED_INDEX), indices) if pictures else indices
+        pictures.append(Image.fromarray(changes).tobytes("gif", "L"))
+        shown = indices
+    height, width = shown.shape
     parts = [GIF_SCREEN.pack(b"GIF89a", width, height, GIF_256_COLOURS, 0, 0), PALETTE, GIF_LOOP_FOREVER]
-    for t in range(count):
-        frame, disposal = (indices[0], GIF_KEEP) if t == 0 else (changes[t - 1], GIF_KEEP_AND_UNCHANGED)
+    for t, ticks in enumerate(_ticks(len(pictures), fps, ticks_a_second=100)):
+        disposal = GIF_KEEP if t == 0 else GIF_KEEP_AND_UNCHANGED
         parts += (
-            GIF_CONTROL.pack(b"\x21\xf9", 4, disposal, durations[t], UNCHANGED_INDEX, 0),
+            GIF_CONTROL.pack(b"\x21\xf9", 4, disposal, ticks, UNCHANGED_INDEX, 0),
             GIF_DESCRIPTOR.pack(b",", 0, 0, width, height, 0, 8),
-            Image.fromarray(frame).tobytes("gif", "L"),
+            pictures[t],
             b"\0",
         )
     return b"".join((*parts, b";"))
+
+
+def _palette_indices(frame: Pixels) -> Pixels:
+    if frame.ndim == 2:
+        return GREY_INDEX[frame]
+    red, green, blue = cv2.split(frame)
+    indices = np.asarray(cv2.LUT(green, GREY_INDEX), np.uint8)
+    is_marked = (red != green) | (blue != green)
+    indices[is_marked] = RED_INDEX + np.argmax([red[is_marked], green[is_marked], blue[is_marked]], axis=0)
+    return indices
+
+
+def _apng(frames: Iterable[Pixels], fps: float) -> bytes:
+    """Whole frames, one after the other; see https://www.w3.org/TR/png-3/#apng-frame-based-animation."""
+    pictures: list[bytes] = []
+    shape: tuple[int, ...] = (0, 0)
+    for frame in frames:
+        shape = frame.shape
+        pictures.append(_png_pixels(frame))
+    height, width = shape[:2]
+    colour = PNG_GREY if len(shape) == 2 else PNG_RGB
+    parts = [
+        PNG_SIGNATURE,
+        _png_chunk(b"IHDR", PNG_HEADER.pack(width, height, 8, colour, 0, 0, 0)),
+        _png_chunk(b"acTL", PNG_ANIMATION.pack(len(pictures), PNG_LOOP_FOREVER)),
+    ]
+    number = 0
+    for pixels, ticks in zip(pictures, _ticks(len(pictures), fps, ticks_a_second=1000), strict=True):
+        frame_control = PNG_FRAME.pack(number, width, height, 0, 0, ticks, 1000, PNG_KEEP, PNG_REPLACE)
+        parts.append(_png_chunk(b"fcTL", frame_control))
+        is_first = number == 0  # the picture of readers that know no animations, and not numbered
+        parts.append(
+            _png_chunk(b"IDAT", pixels) if is_first else _png_chunk(b"fdAT", PNG_NUMBER.pack(number + 1), pixels)
+        )
+        number += 1 if is_first else 2
+    return b"".join((*parts, _png_chunk(b"IEND")))
+
+
+def _png_pixels(frame: Pixels) -> bytes:
+    """Every row as its difference to the row above: nothing at all, mostly, where pixels were enlarged to blocks."""
+    rows = frame.reshape(len(frame), -1)
+    filtered = np.full((len(rows), 1 + rows.shape[1]), PNG_UP, np.uint8)
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    coder = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return coder.compress(filtered.tobytes()) + coder.flush()
+
+
+def _png_chunk(kind: bytes, *data: bytes) -> bytes:
+    body = b"".join((kind, *data))
+    return b"".join((PNG_NUMBER.pack(len(body) - len(kind)), body, PNG_NUMBER.pack(zlib.crc32(body))))
+
+
+def _webp(frames: Iterable[Pixels], fps: float) -> bytes:
+    first, *others = map(Image.fromarray, frames)
+    durations = _ticks(1 + len(others), fps, ticks_a_second=1000)
+    file = BytesIO()
+    first.save(
+        file,
+        "WEBP",
+        save_all=True,
+        append_images=others,
+        duration=durations,
+        loop=0,
+        lossless=True,
+        method=0,
+        quality=0,
+    )
+    return file.getvalue()

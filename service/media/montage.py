@@ -1,6 +1,7 @@
 """Several pictures in one: contact sheet, film strip, panels side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import cv2
 import numpy as np
@@ -19,21 +20,31 @@ def enlarge(images: Pixels, scale: int) -> Pixels:
     return images if scale == 1 else images.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
+def sheet(images: Iterable[Pixels], rows: int, columns: int, gap: int = 1) -> Pixels:
+    """Lay pictures of one size, each [H W] or [H W 3], out left to right, then down, with gaps between.
+
+    They are taken one by one, so that not all of them need be there at once; there may be too few.
+    """
+    remaining = iter(images)
+    first = next(remaining)
+    height, width, *channels = first.shape
+    page = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, *channels), GAP_GREY, np.uint8)
+    for index, image in enumerate(chain([first], remaining)):
+        row, column = divmod(index, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        page[top : top + height, left : left + width] = image
+    return page
+
+
 def grid(images: Pixels, columns: int, gap: int = 1) -> Pixels:
     """Lay [N H W] or [N H W 3] out in rows of `columns`, left to right, then down, with gaps between."""
-    count, height, width, *channels = images.shape
-    rows = -(-count // columns)
-    cells = np.full((rows * columns, height + gap, width + gap, *channels), GAP_GREY, np.uint8)
-    cells[:count, :height, :width] = images
-    sheet = cells.reshape(rows, columns, height + gap, width + gap, *channels).swapaxes(1, 2)
-    joined = sheet.reshape(rows * (height + gap), columns * (width + gap), *channels)
-    return np.ascontiguousarray(joined[: joined.shape[0] - gap, : joined.shape[1] - gap])
+    return sheet(images, -(-len(images) // columns), columns, gap)
 
 
 def film_strip(frames: Pixels, gap: int = 1) -> Pixels:
     """Lay [N T H W] or [N T H W 3] out as the paper does: a row a sample, a column a step."""
     samples, steps = frames.shape[:2]
-    return grid(frames.reshape(samples * steps, *frames.shape[2:]), columns=steps, gap=gap)
+    return sheet(frames.reshape(samples * steps, *frames.shape[2:]), samples, steps, gap)
 
 
 def strip(panels: Sequence[Pixels], caption: str, height: int = 256) -> Pixels:

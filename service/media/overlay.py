@@ -22,14 +22,14 @@ def draw_windows(
     N: int,
     scale: int,
     colour: tuple[int, int, int] = RED,
-) -> Pixels:
-    """Draw the attention window of every frame, as in the paper's figures.
+) -> None:
+    """Draw the attention window of every frame upon it, as in the paper's figures.
 
     The window is a square around (g_X, g_Y) whose sides are the (N - 1) delta that its outermost filters lie
     apart; its line is the thicker the wider the filters are. What lies outside the frame is cut off.
 
     Args:
-        frames: [T H W 3], canvases that were enlarged `scale` times; left as they are.
+        frames: [T H W 3], canvases that were enlarged `scale` times; drawn upon.
         g_X: [T], the centre, counted in pixels of the canvas from 1, as in the paper.
         g_Y: [T], likewise.
         delta: [T], the distance between filters, in pixels of the canvas.
@@ -38,19 +38,17 @@ def draw_windows(
         scale: how many times the canvases were enlarged.
         colour: of the line.
     """
-    marked = frames.copy()
     line = np.rint(np.clip(scale * sigma / 2, 1, 2 * scale))[:, None]
     centre = (np.stack([g_Y, g_X], axis=1) - 0.5) * scale
     reach = ((N - 1) * delta * scale)[:, None] / 2 + line / 2
     low, high = np.rint(centre - reach), np.rint(centre + reach)
     edges = np.stack([low, np.minimum(low + line, high), np.maximum(high - line, low), high], axis=2)  # [T 2 4]
     limits = np.array(frames.shape[1:3])[:, None]
-    for frame, (y, x) in zip(marked, np.clip(edges, 0, limits).astype(int).tolist(), strict=True):
+    for frame, (y, x) in zip(frames, np.clip(edges, 0, limits).astype(int).tolist(), strict=True):
         frame[y[0] : y[1], x[0] : x[3]] = colour
         frame[y[2] : y[3], x[0] : x[3]] = colour
         frame[y[0] : y[3], x[0] : x[1]] = colour
         frame[y[0] : y[3], x[2] : x[3]] = colour
-    return marked
 
 
 def outline(image: Pixels, polygon: Points, colour: tuple[int, int, int] = RED) -> Pixels:

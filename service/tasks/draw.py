@@ -1,6 +1,7 @@
 """Drawing: a seed in, pictures step by step out; or a picture in, and how DRAW sees and redraws it."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,20 +85,20 @@ def reconstruction(manifest: Manifest, *, picture: Pixels, seed: int, steps: int
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One sample, step by step."""
+    """Pictures and where the network looked: those of a sample, step by step, or those of all samples at a step."""
 
     frames: Pixels
-    """The picture after every step, [T 28 28]."""
+    """The pictures, [F 28 28]."""
     write_windows: Floats
-    """[T 5], in the order of `PARAMETERS`."""
+    """[F 5], in the order of `PARAMETERS`."""
     read_windows: Floats | None
     """Likewise; None where nothing was read."""
     write_filters: int
     read_filters: int
 
-    def step(self, step: int) -> "Drawing":
-        """A single step, as a drawing of one."""
-        one = slice(step, step + 1)
+    def only(self, frame: int) -> "Drawing":
+        """A single frame, as a drawing of one."""
+        one = slice(frame, frame + 1)
         return replace(
             self,
             frames=self.frames[one],
@@ -105,28 +106,39 @@ class Drawing:
             read_windows=None if self.read_windows is None else self.read_windows[one],
         )
 
-    def attention(self, step: int) -> dict[str, float]:
-        """The write window of a step."""
-        return _named(self.write_windows[step])
+    def attention(self, frame: int) -> dict[str, float]:
+        """The write window of a frame."""
+        return _named(self.write_windows[frame])
 
-    def reading(self, step: int) -> dict[str, float] | None:
-        """The read window of a step."""
-        return None if self.read_windows is None else _named(self.read_windows[step])
+    def reading(self, frame: int) -> dict[str, float] | None:
+        """The read window of a frame."""
+        return None if self.read_windows is None else _named(self.read_windows[frame])
 
     def enlarged(self, scale: int, *, with_attention: bool) -> Pixels:
-        """The frames, enlarged: [T H W], or [T H W 3] with the write window in red and the read window in green."""
+        """The frames, enlarged: [F H W], or [F H W 3] with the write window in red and the read window in green."""
         frames = enlarge(self.frames, scale)
         if not with_attention:
             return frames
         marked = as_rgb(frames)
         if self.read_windows is not None:
-            marked = _marked(marked, self.read_windows, self.read_filters, scale, GREEN)
-        return _marked(marked, self.write_windows, self.write_filters, scale, RED)
+            _mark(marked, self.read_windows, self.read_filters, scale, GREEN)
+        _mark(marked, self.write_windows, self.write_filters, scale, RED)
+        return marked
 
 
 def drawings(answered: Request, manifest: Manifest) -> list[Drawing]:
     """The samples of a request, in their order; complete once the request is."""
     return [drawing(answered, row, manifest) for row in range(answered.rows)]
+
+
+def drawing(answered: Request, row: int, manifest: Manifest) -> Drawing:
+    """One sample of a request, step by step; what is computed of it so far is there."""
+    return _drawing(answered, np.s_[:, row], manifest)
+
+
+def moment(answered: Request, step: int, manifest: Manifest) -> Drawing:
+    """All samples of a request at a step, in their order."""
+    return _drawing(answered, np.s_[step], manifest)
 
 
 def bound_nats(answered: Request) -> float:
@@ -135,22 +147,22 @@ def bound_nats(answered: Request) -> float:
     return float(pixels[-1] + latent.sum())
 
 
-def drawing(answered: Request, row: int, manifest: Manifest) -> Drawing:
-    """One sample of a request; what is computed of it so far is there."""
+def _drawing(answered: Request, part: Any, manifest: Manifest) -> Drawing:
+    """What a part of the steps and rows shows."""
     outputs = answered.outputs
     read_windows = outputs.get("read_windows")
     return Drawing(
-        outputs["pictures"][:, row],
-        outputs["write_windows"][:, row],
-        None if read_windows is None else read_windows[:, row],
+        outputs["pictures"][part],
+        outputs["write_windows"][part],
+        None if read_windows is None else read_windows[part],
         int(manifest.config["write_filters"]),
         int(manifest.config["read_filters"]),
     )
 
 
-def _marked(frames: Pixels, windows: Floats, filters: int, scale: int, colour: tuple[int, int, int]) -> Pixels:
+def _mark(frames: Pixels, windows: Floats, filters: int, scale: int, colour: tuple[int, int, int]) -> None:
     g_X, g_Y, delta, sigma, _ = windows.T
-    return draw_windows(frames, g_X, g_Y, delta, sigma, N=filters, scale=scale, colour=colour)
+    draw_windows(frames, g_X, g_Y, delta, sigma, N=filters, scale=scale, colour=colour)
 
 
 def _named(window: Floats) -> dict[str, float]:

@@ -4,6 +4,7 @@ Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs
 those that the machines were trained with (`models/ntm/tasks.py`; a test holds the two together).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ REPEATS_MEAN, REPEATS_DEVIATION = 5.5, 2.8722813
 ITEM_BITS, ITEM_VECTORS = 6, 3
 CONTEXT_BITS = 5
 SORTED_VECTORS = 16
+TRACED = ("read_weights", "write_weights", "reads", "adds")
+"""What a machine does, in the names of the graph's outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +48,6 @@ class Episode:
         """A request to run this episode."""
         wanted = None if with_trace else frozenset({"probabilities"})
         return Request({"inputs": self.inputs[:, None]}, 1, self.steps, deadline, wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What a machine did, a row a step; heads one after the other."""
-
-    read_weights: Floats
-    write_weights: Floats
-    reads: Floats
-    adds: Floats
 
 
 def copy(sequence: Bits) -> Episode:
@@ -169,7 +162,7 @@ def report(episode: Episode, answered: Request) -> dict[str, Any]:
     }
 
 
-def trace(answered: Request) -> Trace:
-    """What the machine did at every step."""
-    outputs = {name: array[:, 0].reshape(len(array), -1) for name, array in answered.outputs.items()}
-    return Trace(outputs["read_weights"], outputs["write_weights"], outputs["reads"], outputs["adds"])
+def trace(answered: Request) -> Mapping[str, Floats]:
+    """What the machine did: for every name of `TRACED` a row a step, heads one after the other."""
+    outputs = {name: answered.outputs[name][:, 0] for name in TRACED}
+    return {name: array.reshape(len(array), -1) for name, array in outputs.items()}

@@ -12,6 +12,9 @@ class Loop:
     def __init__(self) -> None:
         self.later: list[Callable[[], None]] = []
 
+    def call_later(self, _seconds: float, callback: Callable[[], None]) -> None:
+        self.later.append(callback)
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.later.append(callback)
 
@@ -26,12 +29,20 @@ class Transport:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.is_closed = False
+        self.is_aborted = False
+        self.untaken = 0
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
     def close(self) -> None:
         self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.untaken
 
     def is_closing(self) -> bool:
         return self.is_closed
@@ -89,3 +100,18 @@ def test_closing_loses_nothing() -> None:
     assert transport.written == [b"HTTP/1.1 204 No Content\r\n\r\n"]
     assert transport.is_closed
     assert subject.is_closing()
+
+
+def test_connection_ends_though_its_client_takes_nothing() -> None:
+    """What a client has not taken some time after the close is dropped, and the connection with it."""
+    patient, patient_transport, patient_loop = corked()
+    stuck, stuck_transport, stuck_loop = corked()
+    stuck_transport.untaken = 1000
+
+    for subject in (patient, stuck):
+        subject.close()
+    for loop in (patient_loop, stuck_loop):
+        loop.end_of_turn()
+
+    assert stuck_transport.is_aborted
+    assert not patient_transport.is_aborted

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from service import settings as settings_module
-from service.settings import SHIPPED_MODELS, Batching, Limits, Settings, granted_cpus
+from service.settings import SHIPPED_MODELS, Batching, Limits, Settings, granted_cpus, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +145,17 @@ def test_graphs_of_all_processes_share_half_the_cpus(
     monkeypatch.setattr(settings_module, "_cpu_quota", lambda _: None)
 
     assert Settings(threads=threads, workers=workers).graph_threads == expected
+
+
+def test_variable_that_is_no_setting_is_noticed() -> None:
+    """A misspelt one would otherwise change nothing, and say nothing."""
+    variables = (
+        "GLIMPSE_WORKER",
+        "GLIMPSE_WORKERS",
+        "GLIMPSE_DRAW__SLOTS",
+        "GLIMPSE_DATA",
+        "GLIMPSE_DRAWS__SLOTS",
+        "PATH",
+    )
+
+    assert unknown_variables(variables) == ["GLIMPSE_DRAWS__SLOTS", "GLIMPSE_WORKER"]

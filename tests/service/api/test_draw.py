@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +16,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from export.manifest import Manifest
 from export.package import network_of
 from models.checkpoint import load
 from models.draw.network import NO_CLASS, Draw, condition
+from service.api.catalogue import ServedModel
+from service.api.draw import Drawn
+from service.engine.request import Request
+from service.schemas.draw import GenerateQuery
 from service.tasks.draw import drawn_digit, noise
 
 PNG = {"content-type": "image/png"}
@@ -31,6 +37,11 @@ FORMATS = {
     "npz": "application/x-npz",
     "sse": "text/event-stream",
 }
+MANIFEST = Manifest(
+    name="draw", version=1, family="draw", config={"write_filters": 5, "read_filters": 3}, graphs={}, metrics={},
+    training={}, producer={}, files={},
+)  # fmt: skip
+MODEL = ServedModel(MANIFEST, engines={})
 WINDOW = {"gx", "gy", "delta", "sigma", "gamma"}
 Decode = Callable[[bytes], NDArray[np.uint8]]
 
@@ -271,6 +282,23 @@ def test_answer_without_a_format_goes_by_accept(client: httpx.Client) -> None:
         assert response.headers["content-type"] == expected, accept
     named = client.get("/draw/generate?steps=2&format=final", headers={"accept": "application/json"})
     assert named.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize(("name", "most"), [("gif", 0.5), ("apng", 0.5), ("webp", 0.5), ("png", 2.5)])
+def test_frames_are_not_all_in_memory_at_once(name: str, most: float) -> None:
+    """In arrays, an animation takes less than its frames, and a film strip about itself twice: for its encoder too."""
+    samples, steps, scale = 16, 16, 8
+    request = Request({}, samples, steps, deadline=9.0)
+    windows = np.tile(np.array([14, 14, 2, 1, 1], np.float32), (steps, samples, 1))
+    request.outputs |= {"pictures": np.zeros((steps, samples, 28, 28), np.uint8), "write_windows": windows}
+    drawn = Drawn(GenerateQuery(steps=steps, count=samples, scale=scale), MODEL, "generate", request, seed=1)
+
+    tracemalloc.start()
+    drawn.answer(name)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < most * samples * steps * (28 * scale) ** 2 * 3
 
 
 # --- reconstruction ---

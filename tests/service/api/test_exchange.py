@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import weakref
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from starlette.types import Message
@@ -24,17 +26,43 @@ async def gone() -> Message:
     return {"type": "http.disconnect"}
 
 
-def test_body_that_does_not_come_ends_at_the_deadline() -> None:
-    """The task is interrupted, and is as good as new afterwards."""
+async def explained(exchange: Exchange, work: Coroutine[Any, Any, object]) -> None:
+    """What an endpoint does with an exchange."""
+    exchange.begin()
+    try:
+        await work
+    except asyncio.CancelledError:
+        exchange.explain()
+        raise
+    finally:
+        exchange.end()
+
+
+def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None:
+    """A body that does not come, a codec, a model; and the task is as good as new afterwards."""
 
     async def wait() -> None:
-        with pytest.raises(DeadlineExceeded, match="before the body was complete"):
-            await Exchange(SCOPE, never, 0.001).body(100)
-        task = asyncio.current_task()
-        assert task is not None
-        assert not task.cancelling()
+        for wait_for in (lambda exchange: exchange.body(100), lambda _: asyncio.sleep(60)):
+            exchange = Exchange(SCOPE, never, 0.001)
+            with pytest.raises(DeadlineExceeded, match="before the answer was there"):
+                await explained(exchange, wait_for(exchange))
+            task = asyncio.current_task()
+            assert task is not None
+            assert not task.cancelling()
 
     asyncio.run(wait())
+
+
+def test_exchange_that_has_ended_is_not_interrupted() -> None:
+    """What is sent is sent, however long that takes."""
+
+    async def outlast() -> None:
+        exchange = Exchange(SCOPE, never, 0.001)
+        exchange.begin()
+        exchange.end()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(outlast())
 
 
 def test_work_is_given_up_when_the_client_leaves() -> None:
@@ -42,8 +70,9 @@ def test_work_is_given_up_when_the_client_leaves() -> None:
 
     async def leave() -> bool:
         work = asyncio.Event()
+        exchange = Exchange(SCOPE, gone, 30.0)
         with pytest.raises(Cancelled, match="the client left"):
-            await Exchange(SCOPE, gone, 30.0).unless_client_leaves(_until(work))
+            await explained(exchange, exchange.unless_client_leaves(_until(work)))
         return work.is_set()
 
     assert asyncio.run(leave())
@@ -53,7 +82,8 @@ def test_cancellation_by_somebody_else_stays_one() -> None:
     """A server that shuts down cancels tasks: that is no client's departure."""
 
     async def cancel() -> None:
-        task = asyncio.create_task(Exchange(SCOPE, never, 30.0).body(100))
+        exchange = Exchange(SCOPE, never, 30.0)
+        task = asyncio.create_task(explained(exchange, exchange.body(100)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -77,9 +107,10 @@ def test_interrupted_exchange_is_forgotten_at_once() -> None:
 
         kept = weakref.ref(chunk)
         del chunk
+        exchange = Exchange(SCOPE, receive, 0.001)
         with pytest.raises(DeadlineExceeded) as raised:
-            await Exchange(SCOPE, receive, 0.001).body(100)
-        del raised, receive
+            await explained(exchange, exchange.body(100))
+        del raised, receive, exchange
         return kept
 
     gc.disable()

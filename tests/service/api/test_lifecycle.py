@@ -82,16 +82,16 @@ def test_draining_service_finishes_what_it_has_and_takes_no_more(serve: Serve, p
     async def scenario() -> tuple[httpx.Response, list[httpx.Response], bool]:
         async with serve() as (app, client):
             admitted = asyncio.create_task(client.get("/draw/generate?steps=64&count=64&format=npz&seed=1"))
-            engine = app.catalogue.models["draw"][1].engine("generate")
-            while not engine._in_flight:
+            while not app._admission._in_hand:
                 await asyncio.wait([admitted], timeout=0.001)
-            app.begin_draining()
+            drained = asyncio.create_task(app.drain())
+            await asyncio.sleep(0)
             late = [
                 await client.get(path)
                 for path in ("/readyz", "/draw/generate", "/ntm/copy", "/draw/generate?format=sse")
             ]
             assert (await client.get("/livez")).status_code == 200
-            return await admitted, late, await app.drain()
+            return await admitted, late, await drained
 
     admitted, late, is_drained = asyncio.run(scenario())
 
@@ -186,11 +186,12 @@ def test_setting_out_of_range_stops_the_start_with_one_line(repository: Path) ->
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_repository_without_models_stops_the_start_with_one_line(tmp_path: Path) -> None:
-    """An empty folder serves nobody."""
-    ended = refused(MODELS=str(tmp_path))
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_repository_without_models_stops_the_start_with_one_line(tmp_path: Path, workers: str) -> None:
+    """An empty folder serves nobody; nor does a parent go on without its processes."""
+    ended = refused(MODELS=str(tmp_path), WORKERS=workers)
 
-    assert ended.returncode != 0
+    assert ended.returncode == 3
     assert "holds no model" in ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -23,11 +23,23 @@ FORMATS = {"image/png": "png", "application/json": "json", "text/event-stream": 
         ("application/json;q=0", "gif"),
         ("application/json;q=high, image/png;q=0.1", "png"),
         (",;q=,,", "gif"),
+        ("image/*", "png"),
+        ("application/*, image/png;q=0.9", "json"),
+        ("application/*;Q=0.1, image/png;q=0.9", "png"),
+        ("application/json;q=0.5, */*", "png"),
+        ("text/html, */*;q=0.8", "png"),
+        ("image/*, image/png;q=0, application/json;q=0.1", "json"),
     ],
 )
 def test_accept_decides_where_nothing_was_named(accept: str, expected: str) -> None:
     """By weight, then by order; what is not known or not wanted does not count."""
     assert chosen(None, accept, FORMATS, "gif") == expected
+
+
+@pytest.mark.parametrize("accept", ["*/*", "image/*", "text/html, image/webp, */*;q=0.8", "*/*;q=0.1", "a/b"])
+def test_default_is_preferred_among_equals(accept: str) -> None:
+    """A browser, say, that takes anything."""
+    assert chosen(None, accept, {"image/png": "png", "image/gif": "gif"}, "gif") == "gif"
 
 
 def test_what_the_query_names_wins() -> None:

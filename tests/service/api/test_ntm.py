@@ -126,6 +126,8 @@ def test_smallest_and_largest_episode_are_run(
         response = client.post(f"/ntm/{task}", json=episode)
         assert response.status_code == 200, response.text
         assert np.shape(response.json()["output"]) == np.shape(response.json()["expected"])
+    printed = json.dumps(largest, indent=8)  # a bit a line
+    assert client.post(f"/ntm/{task}", content=printed).json() == response.json()
 
 
 def test_repeat_copy_says_whether_it_ended_in_time(client: httpx.Client) -> None:

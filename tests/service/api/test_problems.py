@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from service import errors
+from service.api.ntm import LARGEST_EPISODE_BYTES
 from service.api.problems import STATUSES, status_of
 from service.app import Glimpse
 from service.settings import Batching, Limits
@@ -30,6 +31,16 @@ def form(*parts: bytes, boundary: bytes = b"frontier", end: bytes = b"--frontier
 
 FORM = {"content-type": "multipart/form-data; boundary=frontier"}
 FILE = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+
+
+SIZES = {"wide": (1000, 600), "high": (400, 1000), "dot": (1, 1)}
+
+
+def blank(width: int, height: int) -> bytes:
+    """A PNG of black pixels."""
+    file = BytesIO()
+    Image.new("L", (width, height)).save(file, "PNG")
+    return file.getvalue()
 
 
 def huge_png() -> bytes:
@@ -189,18 +200,20 @@ def test_wrong_method_is_answered_with_all_right_ones(client: httpx.Client) -> N
 # --- 413 and 415: what is too large, or of another kind ---
 
 
-@pytest.mark.parametrize("path", ["/stn/rectify", "/draw/reconstruct", "/ntm/copy"])
+@pytest.mark.parametrize(
+    ("path", "limit"), [("/stn/rectify", 2**20), ("/draw/reconstruct", 2**20), ("/ntm/copy", LARGEST_EPISODE_BYTES)]
+)
 @pytest.mark.parametrize("announced", [True, False])
 def test_body_over_the_limit_is_a_413_announced_or_not(
-    client: httpx.Client, problem: Problem, path: str, *, announced: bool
+    client: httpx.Client, problem: Problem, path: str, limit: int, *, announced: bool
 ) -> None:
     """A content length over the limit is refused at once, a body without end when it gets there."""
-    size = 3 * 2**20
-    body = bytes(size) if announced else (bytes(2**16) for _ in range(size >> 16))
+    size = 3 * limit
+    body = bytes(size) if announced else (bytes(2**12) for _ in range(size >> 12))
 
     document = problem(client.post(path, content=body, headers=PNG), 413, "too-large")
 
-    assert "1048576" in document["detail"]
+    assert str(limit) in document["detail"]
     assert client.get("/livez").status_code == 200
 
 
@@ -211,6 +224,18 @@ def test_picture_of_too_many_pixels_is_a_413_by_its_header(client: httpx.Client,
 
     assert "10000 x 10000" in document["detail"]
     assert "1000000" in document["detail"]
+
+
+def test_pictures_of_a_request_share_one_allowance_of_pixels(client: httpx.Client, problem: Problem) -> None:
+    """All files together are held to the limit, here a megapixel: two files reach it, and a third one passes it."""
+    wide, high, dot = (("image", (name, blank(*size), "image/png")) for name, size in SIZES.items())
+
+    assert len(client.post("/stn/rectify", files=[wide, high]).json()["results"]) == 2
+    for files in ([wide, high, dot], [dot, high, wide]):
+        detail = problem(client.post("/stn/rectify", files=files), 413, "too-large")["detail"]
+        assert "1000000" in detail
+    assert "1000 x 600" in detail
+    assert "400001 of the 1000000" in detail
 
 
 @pytest.mark.parametrize(
@@ -395,7 +420,7 @@ def test_more_requests_than_a_process_takes_are_a_429(serve: Serve, problem: Pro
     assert [answer.status_code for answer in answers].count(200) == 2
     for answer in answers:
         if answer.status_code != 200:
-            assert problem(answer, 429, "overloaded")["detail"].endswith("at most 2 are taken")
+            assert problem(answer, 429, "overloaded")["detail"].startswith("2 requests are in hand")
             assert int(answer.headers["retry-after"]) >= 1
     assert ready.status_code == 200
 

@@ -14,7 +14,7 @@ import pytest
 from service.engine.batcher import BatchingPolicy
 from service.engine.engine import Engine, Progress
 from service.engine.request import Request
-from service.errors import DeadlineExceeded, GlimpseError, InferenceFailed, NotReady, Overloaded
+from service.errors import DeadlineExceeded, InferenceFailed, NotReady, Overloaded
 from tests.service.fakes import (
     INITIAL,
     PATIENCE_SECONDS,
@@ -368,13 +368,13 @@ async def test_closed_stream_frees_its_slot_before_the_next_segment() -> None:
 
 @in_virtual_time
 async def test_stream_is_refused_before_its_first_answer() -> None:
-    """A full queue and an engine that drains are known before anything is sent."""
+    """A full queue and an engine that was stopped are known before anything is sent."""
     async with serving(queue_rows=1) as bench:
         with pytest.raises(Overloaded, match="the queue holds 1"):
             await anext(bench.engine.stream(recurrent_request(1, rows=2)))
         assert bench.listener.rejected_rows == 2
-        bench.engine.close_admission()
-        with pytest.raises(NotReady, match="takes no new requests"):
+        await bench.engine.stop(PATIENCE_SECONDS)
+        with pytest.raises(NotReady, match="fake has been stopped"):
             await anext(bench.engine.stream(recurrent_request(1)))
 
 
@@ -418,6 +418,24 @@ async def test_deadline_that_passes_while_running_frees_the_slot() -> None:
     assert_right(stayer)
     assert bench.runtime.shapes[-1] == (1, 2)
     assert bench.listener.deadline_missed_rows == 1
+
+
+@in_virtual_time
+async def test_caller_that_gives_up_at_the_deadline_has_missed_it() -> None:
+    """Whoever's timer comes first: it is no client's departure, and is counted once."""
+    async with serving() as bench:
+        late = await bench.submitted(recurrent_request(4, deadline=bench.clock() + 3))
+        gone = await bench.submitted(recurrent_request(4))
+        await bench.in_hand()
+
+        bench.clock.advance(3)
+        late.cancel()
+        gone.cancel()
+        await asyncio.wait([late, gone])
+
+        bench.gate.open()
+    assert bench.listener.deadline_missed_rows == 1
+    assert bench.listener.cancelled_rows == 1
 
 
 @in_virtual_time
@@ -503,51 +521,6 @@ async def test_request_of_the_wrong_shape_harms_nobody() -> None:
 
 
 @in_virtual_time
-async def test_drain_finishes_what_was_admitted() -> None:
-    """Who runs and who waits is answered; who comes later is refused."""
-    async with serving(slots=1) as bench:
-        requests = [recurrent_request(4, seed=seed) for seed in range(3)]
-        tasks = [await bench.submitted(request) for request in requests]
-        await bench.in_hand()
-
-        drained = asyncio.ensure_future(bench.engine.drain(60))
-        await asyncio.sleep(0)
-        with pytest.raises(NotReady, match="fake is shutting down and takes no new requests"):
-            await bench.engine.submit(recurrent_request(1))
-        assert not drained.done()
-        bench.gate.open()
-
-        assert await drained
-        await asyncio.gather(*tasks)
-    for request in requests:
-        assert_right(request)
-
-
-@in_virtual_time
-async def test_drain_of_an_idle_engine_is_done_at_once() -> None:
-    """There is nothing to wait for, the second time neither."""
-    async with serving() as bench:
-        assert await bench.engine.drain(0)
-        assert await bench.engine.drain(0)
-
-
-@in_virtual_time
-async def test_drain_is_bounded() -> None:
-    """When the time is up, drain says that not all was finished."""
-    async with serving() as bench:
-        stuck = await bench.submitted(recurrent_request(2))
-        await bench.in_hand()
-        drained = asyncio.ensure_future(bench.engine.drain(5))
-        await asyncio.sleep(0)
-
-        await bench.let_time_pass(5)
-
-        assert not await drained
-        bench.gate.open()
-        await stuck
-
-
-@in_virtual_time
 async def test_stop_tells_those_who_still_wait() -> None:
     """The segment in hand is finished; whatever is not complete by then is answered with `NotReady`."""
     async with serving(slots=1) as bench:
@@ -563,7 +536,7 @@ async def test_stop_tells_those_who_still_wait() -> None:
         for task in (running, waiting):
             with pytest.raises(NotReady, match="fake has been stopped"):
                 await task
-        with pytest.raises(NotReady, match="takes no new requests"):
+        with pytest.raises(NotReady, match="fake has been stopped"):
             await bench.engine.submit(recurrent_request(1))
         assert not bench.engine.recover()
 
@@ -615,25 +588,6 @@ async def test_dead_worker_is_replaced() -> None:
 
 
 @in_virtual_time
-async def test_worker_that_dies_while_draining_keeps_nobody_waiting() -> None:
-    """Who waited is told, and the drain comes to its end."""
-    async with serving() as bench:
-        await bench.submitted(recurrent_request(2))
-        await bench.in_hand()
-        waiting = await bench.submitted(recurrent_request(2))
-        drained = asyncio.ensure_future(bench.engine.drain(60))
-        await bench.death()
-
-        assert bench.engine.recover()
-
-        with pytest.raises(InferenceFailed, match="the worker died"):
-            await waiting
-        assert await drained
-        with pytest.raises(NotReady, match="takes no new requests"):
-            await bench.engine.submit(recurrent_request(1))
-
-
-@in_virtual_time
 async def test_hanging_segment_turns_health_red() -> None:
     """Longer than the time that is allowed is unhealthy; its end is recovery."""
     async with serving(stall_seconds=5) as bench:
@@ -681,14 +635,6 @@ def test_worker_outlives_a_loop_that_has_closed() -> None:
 
     assert worker.join(PATIENCE_SECONDS)
     assert not worker.has_died
-
-
-@in_virtual_time
-async def test_errors_are_of_one_tree() -> None:
-    """Whoever catches `GlimpseError` has caught every refusal of the engine."""
-    async with serving(queue_rows=1) as bench:
-        with pytest.raises(GlimpseError, match="the queue holds 1"):
-            await bench.engine.submit(recurrent_request(1, rows=2))
 
 
 @in_virtual_time

@@ -1,7 +1,10 @@
 """Animation: every frame, its colours and its time, as Pillow reads them back."""
 
 import io
+import weakref
+from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,6 +106,34 @@ def test_single_frame_is_a_picture(animation_format: AnimationFormat) -> None:
     image = Image.open(io.BytesIO(animate(frames, 12, animation_format)))
 
     np.testing.assert_allclose(np.asarray(image.convert("L")).astype(int), frames[0], atol=1)
+
+
+@pytest.mark.parametrize("animation_format", [AnimationFormat.GIF, AnimationFormat.APNG])
+@pytest.mark.parametrize("in_colour", [False, True])
+def test_frames_are_taken_one_by_one(animation_format: AnimationFormat, *, in_colour: bool) -> None:
+    """Of frames that are made while the file is written, none but the newest is kept, and the file is the same."""
+    frames = as_rgb(fading(12)) if in_colour else fading(12)
+    made: list[weakref.ref[Pixels]] = []
+
+    def newly_made() -> Iterator[Pixels]:
+        for original in frames:
+            assert sum(frame() is not None for frame in made) <= 1
+            frame = original.copy()
+            made.append(weakref.ref(frame))
+            yield frame
+            del frame
+
+    assert animate(newly_made(), 12, animation_format) == animate(frames, 12, animation_format)
+
+
+@pytest.mark.parametrize("in_colour", [False, True])
+def test_animated_png_is_a_still_picture_to_whoever_knows_no_animations(*, in_colour: bool) -> None:
+    """OpenCV's reader, which is not Pillow, sees the first frame, whose checksums are right."""
+    frames = as_rgb(fading(3)) if in_colour else fading(3)
+
+    still = cv2.imdecode(np.frombuffer(animate(frames, 12, AnimationFormat.APNG), np.uint8), cv2.IMREAD_UNCHANGED)
+
+    np.testing.assert_array_equal(still, frames[0])
 
 
 @EVERY_FORMAT

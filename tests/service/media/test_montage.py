@@ -1,9 +1,13 @@
 """Montage: every picture in its place."""
 
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
-from service.media.montage import GAP_GREY, enlarge, film_strip, grid, strip
+from service.media.montage import GAP_GREY, enlarge, film_strip, grid, sheet, strip
+from service.media.picture import Pixels
 
 
 def test_enlarged_pixel_is_a_block() -> None:
@@ -42,6 +46,22 @@ def test_grid_without_gap_is_the_pictures_alone() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
 
     np.testing.assert_array_equal(grid(images, columns=2, gap=0), np.hstack(list(images)))
+
+
+def test_sheet_takes_pictures_one_by_one() -> None:
+    """Of pictures that are made while the sheet is filled, the first and the newest are there, and no other."""
+    made: list[weakref.ref[Pixels]] = []
+
+    def pictures() -> Iterator[Pixels]:
+        for level in range(12):
+            assert sum(picture() is not None for picture in made) <= 2
+            picture = np.full((2, 3), level, np.uint8)
+            made.append(weakref.ref(picture))
+            yield picture
+
+    filled = sheet(pictures(), rows=3, columns=4, gap=0)
+
+    np.testing.assert_array_equal(filled[::2, ::3], np.arange(12).reshape(3, 4))
 
 
 def test_film_strip_has_a_row_a_sample_and_a_column_a_step() -> None:

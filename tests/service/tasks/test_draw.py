@@ -152,12 +152,23 @@ def test_drawing_is_a_column_of_the_outputs() -> None:
         assert drawing.reading(2) is None
 
 
-def test_step_of_a_drawing_is_a_drawing_of_one_step() -> None:
+@pytest.mark.parametrize("reads", [False, True])
+def test_moment_is_a_row_of_the_outputs(*, reads: bool) -> None:
+    """All samples at a step look as that step does in the drawing of each, windows and all."""
+    request = computed(3, 5, reads=reads)
+
+    for step in range(5):
+        samples = draw.moment(request, step, MANIFEST).enlarged(2, with_attention=True)
+        alone = [drawing.enlarged(2, with_attention=True)[step] for drawing in draw.drawings(request, MANIFEST)]
+        np.testing.assert_array_equal(samples, alone)
+
+
+def test_single_frame_of_a_drawing_is_a_drawing_of_one() -> None:
     """Enlarged alone, it looks as it does among the others."""
     (drawing,) = draw.drawings(computed(1, 5, reads=True), MANIFEST)
 
     for step in range(5):
-        alone = drawing.step(step)
+        alone = drawing.only(step)
         assert alone.reading(0) == drawing.reading(step)
         np.testing.assert_array_equal(
             alone.enlarged(3, with_attention=True)[0], drawing.enlarged(3, with_attention=True)[step]

@@ -181,6 +181,21 @@ def test_report_of_repeat_copy_says_whether_it_ended_at_the_right_step(markers: 
     assert report["bit_errors"] == 0
 
 
+def test_trace_has_a_row_a_step_with_the_heads_side_by_side() -> None:
+    """Outputs [T 1 ...] of one head or several become [T ...], and nothing else of the outputs is in it."""
+    request = ntm.copy(np.ones((2, 8), np.uint8)).request(deadline=1.0, with_trace=True)
+    rng = np.random.default_rng(0)
+    request.outputs |= {"probabilities": rng.random((5, 1, 8))}
+    request.outputs |= {name: rng.random((5, 1, heads, 3)) for heads, name in enumerate(ntm.TRACED, 1)}
+
+    traced = ntm.trace(request)
+
+    assert tuple(traced) == ntm.TRACED
+    for heads, (name, rows) in enumerate(traced.items(), 1):
+        assert rows.shape == (5, 3 * heads)
+        np.testing.assert_array_equal(rows[4, -3:], request.outputs[name][4, 0, -1])
+
+
 def test_request_without_a_trace_keeps_the_probabilities_alone() -> None:
     """A long episode's weightings are not copied out for nobody."""
     episode = ntm.copy(np.ones((2, 8), np.uint8))

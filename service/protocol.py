@@ -1,0 +1,122 @@
+"""uvicorn's HTTP protocol, and what a service on an open port needs beyond it.
+
+- A response's head and body leave in one write (`CorkedTransport`).
+- Who asks for another protocol is answered in this one, body and all. The parser takes all that follows such a request
+  for the other protocol: left at that, its body would be lost, or be read as a request of its own.
+- A head that does not end is refused.
+- What is no HTTP is answered with a problem document, as everything else is.
+- When the connection is lost, whatever it had asked for is given up, not the newest request alone.
+"""
+
+import asyncio
+import json
+import secrets
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.api.problems import MEDIA_TYPE, document
+from service.corked import CorkedTransport
+
+LARGEST_HEAD_BYTES = 2**16
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection; see the module."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_bytes = 0
+        self._running: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin a connection."""
+        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever works for this connection."""
+        super().connection_lost(exc)
+        for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and start what is complete."""
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, "bad-request", f"this is not HTTP: {error}")
+            return
+        # Between the first byte of a head and its last, its scope has no path.
+        is_in_head = self.scope is not None and "path" not in self.scope
+        self._head_bytes = self._head_bytes + len(data) if is_in_head else 0
+        if self._head_bytes > LARGEST_HEAD_BYTES:
+            detail = f"the request's head has more than {LARGEST_HEAD_BYTES} bytes, which is the most that is allowed"
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too-large", detail)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_in_http(data[upgrade.args[0] :])
+
+    def _go_on_in_http(self, rest: bytes) -> None:
+        """Read what follows a head that asks for another protocol: its body, if it announces one, and more requests."""
+        framing = [header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
+        if framing:
+            self.cycle.more_body = True
+            head = b"".join(b"%s: %s\r\n" % header for header in framing)
+            parser = httptools.HttpRequestParser(_Continuation(self))
+            parser.feed_data(b"POST / HTTP/1.1\r\n" + head + b"\r\n")
+            self.parser = parser
+        if rest:
+            self._feed(rest)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
+        """Answer what never became a request, and close."""
+        body = json.dumps(document(status, code, detail)).encode()
+        head = (
+            f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            f"x-request-id: {secrets.token_hex(16)}\r\nserver-timing: decode;dur=0\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("latin-1") + body)
+        self.transport.close()
+
+
+class _Continuation:
+    """Tells a protocol what a parser reads after the head that the protocol has had already."""
+
+    def __init__(self, protocol: HttpToolsProtocol) -> None:
+        self._protocol = protocol
+        self._is_in_that_head = True
+
+    def on_message_begin(self) -> None:
+        if not self._is_in_that_head:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_in_that_head:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_that_head:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self._is_in_that_head:
+            self._protocol.on_headers_complete()
+        self._is_in_that_head = False
+
+    def on_body(self, body: bytes) -> None:
+        self._protocol.on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._protocol.on_message_complete()

@@ -1,0 +1,61 @@
+"""Admission: nobody beyond the limit, nobody while draining, and everybody who was let in may finish."""
+
+import asyncio
+
+import pytest
+
+from service.api.admission import Admission
+from service.errors import NotReady, Overloaded
+
+
+def test_no_more_are_let_in_than_there_is_room_for() -> None:
+    """Who leaves makes room."""
+    admission = Admission(2)
+    admission.enter()
+    admission.enter()
+
+    with pytest.raises(Overloaded, match="2 requests are in hand, which is the most"):
+        admission.enter()
+    admission.leave()
+    admission.enter()
+
+
+def test_drain_waits_for_the_last_and_lets_nobody_in() -> None:
+    """It is over when the last has left, and not before."""
+
+    async def scenario() -> bool:
+        admission = Admission(3)
+        admission.enter()
+        admission.enter()
+        drained = asyncio.create_task(admission.drain(60))
+        await asyncio.sleep(0)
+        with pytest.raises(NotReady, match="shutting down and takes no new requests"):
+            admission.enter()
+        admission.leave()
+        await asyncio.sleep(0)
+        assert not drained.done()
+        admission.leave()
+        return await drained
+
+    assert asyncio.run(scenario())
+
+
+def test_drain_of_nobody_is_done_at_once() -> None:
+    """There is nothing to wait for, the second time neither."""
+
+    async def scenario() -> tuple[bool, bool]:
+        admission = Admission(1)
+        return await admission.drain(0), await admission.drain(0)
+
+    assert asyncio.run(scenario()) == (True, True)
+
+
+def test_drain_is_bounded() -> None:
+    """When the time is up, drain says that not all have left."""
+
+    async def scenario() -> bool:
+        admission = Admission(1)
+        admission.enter()
+        return await admission.drain(0.001)
+
+    assert not asyncio.run(scenario())

@@ -1,0 +1,135 @@
+"""HTTP on the wire: what a client library would not send."""
+
+import json
+import re
+import socket
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+Problem = Callable[[httpx.Response, int, str], dict[str, object]]
+
+BODY = b'{"sequence": [[1, 0, 1, 1, 0, 0, 1, 0]]}'
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+COPY = b"POST /ntm/copy HTTP/1.1\r\nHost: glimpse\r\nContent-Type: application/json\r\n"
+LOOKS = 5_000
+"""At the metrics, until something shows there: more than a minute's."""
+CHUNKED = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (10, BODY[:10], len(BODY) - 10, BODY[10:])
+
+
+def connected(server: str) -> socket.socket:
+    """A connection that has nothing to say yet."""
+    url = urlsplit(server)
+    assert url.hostname is not None
+    connection = socket.create_connection((url.hostname, url.port or 80), timeout=30)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def answers(connection: socket.socket, count: int) -> list[httpx.Response]:
+    """The next answers, each with a length."""
+    data = b""
+    found: list[httpx.Response] = []
+    while len(found) < count:
+        head, is_complete, rest = data.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if is_complete and length and len(rest) >= int(length[1]):
+            status, *lines = head.decode("latin-1").split("\r\n")
+            headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+            found.append(httpx.Response(int(status.split()[1]), headers=headers, content=rest[: int(length[1])]))
+            data = rest[int(length[1]) :]
+        else:
+            chunk = connection.recv(65536)
+            assert chunk, f"the connection was closed after {data!r}"
+            data += chunk
+    return found
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: %d\r\n" % len(BODY), b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("is_in_pieces", [False, True])
+def test_request_that_offers_another_protocol_is_answered_in_this_one(
+    server: str, framing: bytes, *, is_in_pieces: bool
+) -> None:
+    """With its body, however that arrives; and what comes after it is a request of its own."""
+    body = CHUNKED if b"chunked" in framing else BODY
+    after = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n"
+    with connected(server) as connection:
+        pieces = [COPY + UPGRADE + framing + b"\r\n", body[:7], body[7:], after]
+        if is_in_pieces:
+            for piece in pieces:
+                connection.sendall(piece)
+        else:
+            connection.sendall(b"".join(pieces))
+        first, second = answers(connection, 2)
+
+    assert first.status_code == 200, first.text
+    assert first.json()["expected"] == json.loads(BODY)["sequence"]
+    assert second.json() == {"status": "alive"}
+
+
+def test_offer_of_another_protocol_without_a_body_is_declined(server: str) -> None:
+    """The connection goes on."""
+    ask = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n" + UPGRADE + b"\r\n"
+    with connected(server) as connection:
+        connection.sendall(ask + ask)
+        assert [answer.status_code for answer in answers(connection, 2)] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"BREW /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n",
+        b"GET /livez\xff HTTP/1.1\r\nHost: glimpse\r\n\r\n",
+        COPY + b"Transfer-Encoding: chunked\r\n\r\nnot a size\r\n",
+    ],
+)
+def test_what_is_no_http_is_answered_with_a_problem(server: str, problem: Problem, sent: bytes) -> None:
+    """As every error is, with an identity of its own; and the connection is closed."""
+    with connected(server) as connection:
+        connection.sendall(sent)
+        (answer,) = answers(connection, 1)
+        assert connection.recv(1) == b""
+
+    assert "not HTTP" in str(problem(answer, 400, "bad-request")["detail"])
+    assert answer.headers["x-request-id"]
+    assert answer.headers["server-timing"]
+
+
+def test_head_without_end_is_refused(server: str, problem: Problem) -> None:
+    """It is not kept in memory until it ends; a client that sends many requests is no such client."""
+    with connected(server) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n" * 2000)
+        assert {answer.status_code for answer in answers(connection, 2000)} == {200}
+        connection.sendall(b"GET /livez HTTP/1.1\r\nX-Endless: ")
+        with pytest.raises(OSError, match=r"reset|pipe"):  # noqa: PT012 - whichever send finds out
+            for _ in range(10_000):
+                connection.sendall(b"a" * 10_000)
+    with connected(server) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nX-Endless: " + b"a" * 2**16)
+        (answer,) = answers(connection, 1)
+
+    assert "65536 bytes" in str(problem(answer, 431, "too-large")["detail"])
+
+
+def test_everything_that_a_lost_connection_asked_for_is_given_up(server: str) -> None:
+    """Of requests sent one after the other without waiting, the first runs, the others wait; none goes on."""
+    ask = b"GET /ntm/repeat-copy?length=128&repeats=32 HTTP/1.1\r\nHost: glimpse\r\n\r\n"
+
+    def told(metric: str) -> float:
+        text = httpx.get(f"{server}/metrics").text
+        found = re.search(rf'{metric}{{model="ntm-repeat-copy"}} (\S+)', text)
+        return float(found[1]) if found else 0.0
+
+    def wait_for(slots: float) -> None:
+        assert any(told("glimpse_slots_occupied") == slots for _ in range(LOOKS)), f"{slots} slots were never occupied"
+
+    before = told("glimpse_cancellations_total")
+    with connected(server) as connection:
+        connection.sendall(ask * 2)
+        wait_for(1.0)
+    wait_for(0.0)
+
+    assert told("glimpse_cancellations_total") == before + 1
