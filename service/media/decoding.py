@@ -76,7 +76,8 @@ class DecodeLimits:
 
     max_pixels: int = 1 << 24
     """16 megapixels, 4096 x 4096."""
-    max_side: int = 1 << 14
+    max_side: int = (1 << 14) - 1
+    """The most that a WebP picture has, which an upload may be sent back as."""
 
     def check(self, width: int, height: int) -> None:
         """Refuse a picture by the size that its header claims.

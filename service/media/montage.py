@@ -13,6 +13,7 @@ from service.media.picture import Pixels, as_rgb
 GAP_GREY = 96
 STRIP_MARGIN = 12
 STRIP_TEXT_SIZE = 22
+STRIP_WIDEST = 4
 
 
 def enlarge(images: Pixels, scale: int) -> Pixels:
@@ -48,21 +49,27 @@ def film_strip(frames: Pixels, gap: int = 1) -> Pixels:
 
 
 def strip(panels: Sequence[Pixels], caption: str, height: int = 256) -> Pixels:
-    """Set pictures, grey or colour, side by side on white at one height, with a caption below: [H W 3]."""
-    scaled = [_at_height(panel, height) for panel in panels]
+    """Set pictures, grey or colour, side by side on white at one height, with a caption below: [H W 3].
+
+    One that would become wider than `STRIP_WIDEST` heights is lower than the others instead.
+    """
+    scaled = [_fitted(panel, height, STRIP_WIDEST * height) for panel in panels]
     text = lettering(caption, STRIP_TEXT_SIZE)
     width = max(sum(panel.shape[1] + STRIP_MARGIN for panel in scaled), text.shape[1] + STRIP_MARGIN) + STRIP_MARGIN
     page = np.full((height + text.shape[0] + 3 * STRIP_MARGIN, width, 3), 255, np.uint8)
     left = STRIP_MARGIN
     for panel in scaled:
-        page[STRIP_MARGIN : STRIP_MARGIN + height, left : left + panel.shape[1]] = panel
+        top = STRIP_MARGIN + (height - panel.shape[0]) // 2
+        page[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
         left += panel.shape[1] + STRIP_MARGIN
     top = height + 2 * STRIP_MARGIN
     page[top : top + text.shape[0], STRIP_MARGIN : STRIP_MARGIN + text.shape[1]] = 255 - text[..., None]
     return page
 
 
-def _at_height(panel: Pixels, height: int) -> Pixels:
-    width = max(1, round(panel.shape[1] * height / panel.shape[0]))
-    scaled = resize(panel, width, height, enlarging=cv2.INTER_NEAREST)
+def _fitted(panel: Pixels, height: int, width: int) -> Pixels:
+    """Scale a picture, its sides in proportion, to what fits into so much space; to one pixel at least."""
+    scale = min(height / panel.shape[0], width / panel.shape[1])
+    rows, columns = (max(1, round(side * scale)) for side in panel.shape[:2])
+    scaled = resize(panel, columns, rows, enlarging=cv2.INTER_NEAREST)
     return scaled if scaled.ndim == 3 else as_rgb(scaled)

@@ -17,9 +17,9 @@ Priority = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 
 
 class EpisodeBody(BaseModel):
-    """An episode in the words of its task."""
+    """An episode in the words of its task; what JSON calls a string or a truth value is no number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def episode(self) -> ntm.Episode:
         """The episode as the machine sees it."""

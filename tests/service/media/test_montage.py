@@ -100,3 +100,14 @@ def test_long_caption_widens_the_strip() -> None:
 
     assert long.shape[1] > short.shape[1]
     assert (long[:, -12:] == 255).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 16_383), (16_383, 1), (1, 3_900, 3), (2, 9)])
+def test_strip_of_a_narrow_picture_is_no_larger_than_others(shape: tuple[int, ...]) -> None:
+    """A picture of one row is not blown up to the height of the others, which would make it endless."""
+    page = strip([np.zeros(shape, np.uint8), np.full((28, 28), 50, np.uint8)], caption="1", height=64)
+
+    assert page.shape[1] <= 5 * 64 + 3 * 12
+    assert page.shape[0] == strip([np.zeros((28, 28), np.uint8)], caption="1", height=64).shape[0]
+    assert (page == 0).all(-1).any(), "the picture is on the page"
+    assert (page == 50).all(-1).sum() == 64 * 64

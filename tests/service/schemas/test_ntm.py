@@ -12,8 +12,8 @@ from service.errors import InvalidParameter
 from service.schemas.ntm import TASKS, AssociativeRecallBody, CopyBody, PrioritySortBody, RandomQuery
 from service.tasks.ntm import SORTED_VECTORS
 
-VECTOR = [0, 1] * 4
-ITEM = [[0, 1, 0, 1, 0, 1]] * 3
+VECTOR: list[Any] = [0, 1] * 4
+ITEM: list[Any] = [[0, 1, 0, 1, 0, 1]] * 3
 SIZES: dict[str, dict[str, tuple[int, int, int]]] = {
     "copy": {"length": (1, 128, 20)},
     "repeat-copy": {"length": (1, 128, 10), "repeats": (1, 32, 10)},
@@ -95,3 +95,23 @@ def test_at_most_sixteen_vectors_are_sorted(count: int, sorted_count: int) -> No
 
     assert len(episode.expected) == sorted_count <= SORTED_VECTORS
     assert episode.steps == count + 1 + sorted_count
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ("repeat-copy", {"sequence": [VECTOR], "repeats": "3"}),
+        ("repeat-copy", {"sequence": [VECTOR], "repeats": True}),
+        ("associative-recall", {"items": [ITEM, ITEM], "query": False}),
+        ("priority-sort", {"vectors": [VECTOR], "priorities": ["0.5"]}),
+    ],
+)
+def test_number_is_a_number(body: str, wrong: dict[str, Any]) -> None:
+    """A string is not parsed, and a truth value counts nothing."""
+    with pytest.raises(ValidationError, match="should be a valid"):
+        TASKS[body][0].model_validate(wrong)
+
+
+def test_whole_number_is_a_priority_too() -> None:
+    """JSON tells whole numbers from others no more than it must."""
+    assert PrioritySortBody.model_validate({"vectors": [VECTOR], "priorities": [1]}).priorities == [1.0]
