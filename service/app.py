@@ -80,10 +80,11 @@ class Glimpse:
         )
         app.include_router(system.router(self._context, self.metrics))
         app.include_router(playground.router())
-        # The gateway answers these itself; as routes they answer whoever comes with another method (405).
+        # The gateway answers these itself. As routes they answer whoever comes with another method (405), or with a
+        # path that is nearly theirs (404): Starlette's patterns let a line's end pass.
         for path in dict.fromkeys(endpoint.path for endpoint in endpoints):
-            methods = {endpoint.method: endpoint for endpoint in endpoints if endpoint.path == path}
-            app.router.routes.append(Route(path, next(iter(methods.values())), methods=list(methods)))
+            methods = [endpoint.method for endpoint in endpoints if endpoint.path == path]
+            app.router.routes.append(Route(path, _not_found, methods=methods))
         app.router.routes.append(Route("/ntm/{task}", _unknown_task, methods=["GET", "POST"]))
         generated = app.openapi
 
@@ -246,6 +247,10 @@ def _load_and_verify(folder: Path, runtime: str, options: RuntimeOptions) -> Loa
     for graph in loaded.graphs.values():
         graph.verify()
     return loaded
+
+
+async def _not_found(_: Request) -> Response:
+    raise HTTPException(404)
 
 
 async def _unknown_task(request: Request) -> Response:

@@ -9,8 +9,8 @@ import asyncio
 from typing import Any
 
 HEAD = b"HTTP/1.1 "
-FAREWELL_SECONDS = 5.0
-"""For so long a connection that is being closed may take what it has not taken yet."""
+STALL_SECONDS = 20.0
+"""A client that has taken nothing for so long will not. The kernel's buffers empty in leaps that are seconds apart."""
 
 
 class CorkedTransport:
@@ -20,6 +20,8 @@ class CorkedTransport:
         self._transport = transport
         self._loop = loop
         self._held = b""
+        self._written = 0
+        self._is_watched = False
 
     def write(self, data: bytes) -> None:
         """Write, or hold back the head of a response."""
@@ -29,19 +31,36 @@ class CorkedTransport:
             self._held = data
             self._loop.call_soon(self._flush)
             return
-        self._transport.write(data)
+        self._pass_on(data)
 
     def close(self) -> None:
-        """Write what was held back, then close; who takes nothing of it does not keep the connection."""
+        """Write what was held back, then close; a client that takes nothing of it does not keep the connection."""
         self._flush()
         self._transport.close()
-        if self._transport.get_write_buffer_size():
-            self._loop.call_later(FAREWELL_SECONDS, self._transport.abort)
+        self.abort_if_stalled()
+
+    def abort_if_stalled(self) -> None:
+        """From now on, until all that was written has been taken, abort when nothing is taken for `STALL_SECONDS`."""
+        if not self._is_watched:
+            self._look(-1)
+
+    def _look(self, taken_before: int) -> None:
+        left = self._transport.get_write_buffer_size()
+        taken = self._written - left
+        self._is_watched = left > 0 and taken > taken_before
+        if self._is_watched:
+            self._loop.call_later(STALL_SECONDS, self._look, taken)
+        elif left:
+            self._transport.abort()
 
     def _flush(self) -> None:
         if self._held:
             held, self._held = self._held, b""
-            self._transport.write(held)
+            self._pass_on(held)
+
+    def _pass_on(self, data: bytes) -> None:
+        self._written += len(data)
+        self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -3,8 +3,9 @@
 - A response's head and body leave in one write (`CorkedTransport`).
 - Who asks for another protocol is answered in this one, body and all. The parser takes all that follows such a request
   for the other protocol: left at that, its body would be lost, or be read as a request of its own.
-- A head that does not end is refused.
+- A head, or what may follow a body, that does not end is refused.
 - What is no HTTP is answered with a problem document, as everything else is.
+- A client that takes nothing of its answers does not keep its connection.
 - When the connection is lost, whatever it had asked for is given up, not the newest request alone.
 """
 
@@ -21,6 +22,7 @@ from service.api.problems import MEDIA_TYPE, document
 from service.corked import CorkedTransport
 
 LARGEST_HEAD_BYTES = 2**16
+"""Most bytes that may come without a request or a part of a body being complete with them."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -28,7 +30,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_bytes = 0
+        self._idle_bytes = 0
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -46,26 +48,43 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, and start what is complete."""
         self._unset_keepalive_if_required()
+        self._idle_bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, "bad-request", f"this is not HTTP: {error}")
             return
-        # Between the first byte of a head and its last, its scope has no path.
-        is_in_head = self.scope is not None and "path" not in self.scope
-        self._head_bytes = self._head_bytes + len(data) if is_in_head else 0
-        if self._head_bytes > LARGEST_HEAD_BYTES:
+        if self._idle_bytes > LARGEST_HEAD_BYTES:
             detail = f"the request's head has more than {LARGEST_HEAD_BYTES} bytes, which is the most that is allowed"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too-large", detail)
 
-    def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_in_http(data[upgrade.args[0] :])
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._idle_bytes = 0
+        super().on_body(body)
 
-    def _go_on_in_http(self, rest: bytes) -> None:
-        """Read what follows a head that asks for another protocol: its body, if it announces one, and more requests."""
+    def on_message_complete(self) -> None:
+        """Take note of a request's end."""
+        self._idle_bytes = 0
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take what was written."""
+        super().pause_writing()
+        self.transport.abort_if_stalled()  # type: ignore[attr-defined] # it is corked
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._go_on_in_http()
+            else:
+                return
+
+    def _go_on_in_http(self) -> None:
+        """Have what follows a head that asks for another protocol read as its body, if it announces one."""
         framing = [header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
         if framing:
             self.cycle.more_body = True
@@ -73,15 +92,22 @@ class HttpProtocol(HttpToolsProtocol):
             parser = httptools.HttpRequestParser(_Continuation(self))
             parser.feed_data(b"POST / HTTP/1.1\r\n" + head + b"\r\n")
             self.parser = parser
-        if rest:
-            self._feed(rest)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
-        """Answer what never became a request, and close."""
+        """Answer what never became a request, and close; not before what came ahead of it has its answer."""
+        running = self._running
+        if running is not None and not running.response_complete:
+            self.pipeline.clear()
+            running.keep_alive = False
+            if not running.more_body:
+                return
+            if running.response_started:
+                self.transport.close()
+                return
         body = json.dumps(document(status, code, detail)).encode()
         head = (
             f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"

@@ -20,6 +20,9 @@ APPLICATION = "service.app:create"
 KEEP_ALIVE_SECONDS = 75
 """Longer than a reverse proxy keeps an idle connection, so that it is never us who closes one in its hands."""
 
+FAREWELL_SECONDS = 5
+"""Within which clients take the last answers."""
+
 
 class Supervisor(Multiprocess):
     """uvicorn's parent of several processes; when all of them are to end, nobody is left in the port's queue."""
@@ -59,7 +62,7 @@ def serve(given: Mapping[str, object]) -> int:
         "server_header": False,
         "proxy_headers": False,  # nobody here asks for the client's address
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-        "timeout_graceful_shutdown": int(settings.drain_seconds) + 1,
+        "timeout_graceful_shutdown": FAREWELL_SECONDS,  # what was admitted has had its time to be computed
     }
     if settings.workers == 1:
         uvicorn.run(APPLICATION, **options)

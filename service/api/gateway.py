@@ -7,6 +7,7 @@ their exact path, without a framework's routing, dependency and response machine
 A pure ASGI application, because middleware that wraps `receive` would hide that a client has left.
 """
 
+import asyncio
 import hmac
 import logging
 import time
@@ -63,17 +64,19 @@ class Gateway:
             await send(message)
 
         try:
-            if self._api_keys and scope["path"] not in OPEN_PATHS:
-                self._authorise(exchange)
-            await self._dispatch(scope, receive, send_marked)
+            await self._dispatch(exchange, scope, receive, send_marked)
         except GlimpseError as error:
             if exchange.status:  # The head is gone. The server breaks the answer off, if anybody is there to see.
                 exchange.status = problems.status_of(error)
             else:
                 await problems.problem(error).send(send_marked)
+        except asyncio.CancelledError:  # the server ends
+            exchange.status = exchange.status or 503
+            raise
         except Exception:
             logger.exception("request %s failed", exchange.request_id)
             if exchange.status:
+                exchange.status = 500
                 raise
             detail = "something went wrong on our side; the log knows what, by this answer's X-Request-ID"
             await problems.answer(problems.document(500, GlimpseError.code, detail)).send(send_marked)
@@ -83,7 +86,9 @@ class Gateway:
                 exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds
             )
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _dispatch(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._api_keys and scope["path"] not in OPEN_PATHS:
+            self._authorise(exchange)
         endpoint = self._plain.get((scope["method"], scope["path"]))
         if endpoint is None:  # How the service fares can always be asked.
             await self._app(scope, receive, send)

@@ -200,9 +200,12 @@ class Worker:
         return failed
 
     def _examine(self) -> None:
-        """Where everybody failed, find out whether it is the runtime that is broken."""
+        """Where everybody failed, find out whether it is the runtime that is broken; it may hang, too."""
+        self._tell()
+        self._busy_since = self._clock()
         try:
             self._verify()
         except Exception as error:
             self.broken_because = str(error)
             logger.exception("%s: the runtime fails at what it could do before", self._thread.name)
+        self._busy_since = None

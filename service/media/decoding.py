@@ -159,7 +159,7 @@ def _png_chunks(data: bytes) -> bytes:
     """Return the types of all chunks up to the end, joined.
 
     Raises:
-        UndecodableInput: the file ends before its end chunk, or a checksum is wrong.
+        UndecodableInput: the file ends before its end chunk, a checksum is wrong, or there are two headers.
     """
     view = memoryview(data)
     kinds: list[bytes] = []
@@ -171,6 +171,8 @@ def _png_chunks(data: bytes) -> bytes:
         kind = data[start + 4 : start + 8]
         if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise UndecodableInput(f"the PNG picture is damaged: wrong checksum of the chunk {kind!r} at {start}")
+        if kinds and kind == b"IHDR":  # decoders differ in which of them they believe
+            raise UndecodableInput(f"the PNG picture is damaged: a second header at {start}")
         kinds.append(kind)
         if len(kinds) > PNG_MOST_CHUNKS:
             raise UndecodableInput(f"the PNG picture has more than {PNG_MOST_CHUNKS} chunks")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from service.corked import CorkedTransport
 
@@ -12,14 +13,15 @@ class Loop:
     def __init__(self) -> None:
         self.later: list[Callable[[], None]] = []
 
-    def call_later(self, _seconds: float, callback: Callable[[], None]) -> None:
-        self.later.append(callback)
+    def call_later(self, _seconds: float, callback: Callable[..., None], *args: object) -> None:
+        self.later.append(partial(callback, *args))
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.later.append(callback)
 
     def end_of_turn(self) -> None:
-        for callback in self.later:
+        later, self.later = self.later, []
+        for callback in later:
             callback()
 
 
@@ -102,16 +104,47 @@ def test_closing_loses_nothing() -> None:
     assert subject.is_closing()
 
 
-def test_connection_ends_though_its_client_takes_nothing() -> None:
-    """What a client has not taken some time after the close is dropped, and the connection with it."""
-    patient, patient_transport, patient_loop = corked()
-    stuck, stuck_transport, stuck_loop = corked()
-    stuck_transport.untaken = 1000
-
-    for subject in (patient, stuck):
-        subject.close()
-    for loop in (patient_loop, stuck_loop):
+def test_connection_ends_when_its_client_takes_nothing() -> None:
+    """Looked at again and again: whoever takes something in between has time, however slow, and whatever is added."""
+    subject, transport, loop = corked()
+    subject.write(b"a" * 100)
+    transport.untaken = 100
+    subject.close()
+    for untaken in (60, 20):
+        transport.untaken = untaken
         loop.end_of_turn()
+        assert not transport.is_aborted
 
-    assert stuck_transport.is_aborted
-    assert not patient_transport.is_aborted
+    loop.end_of_turn()
+
+    assert transport.is_aborted
+
+
+def test_client_that_takes_while_more_is_written_is_not_stalled() -> None:
+    """What counts is what was taken, not what is left."""
+    subject, transport, loop = corked()
+    subject.write(b"a" * 100)
+    transport.untaken = 50
+    subject.abort_if_stalled()
+    subject.abort_if_stalled()
+    assert len(loop.later) == 1, "a second watch is none"
+    subject.write(b"b" * 100)
+    transport.untaken = 149
+
+    loop.end_of_turn()
+
+    assert not transport.is_aborted
+    transport.untaken = 0
+    loop.end_of_turn()
+    assert not loop.later, "all was taken: nobody looks any more"
+    assert not transport.is_aborted
+
+
+def test_connection_whose_client_took_all_is_closed_and_forgotten() -> None:
+    """Nothing is left to wait for."""
+    subject, transport, loop = corked()
+
+    subject.close()
+
+    assert transport.is_closed
+    assert not loop.later

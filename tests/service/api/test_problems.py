@@ -483,3 +483,13 @@ def test_every_error_has_a_status_of_its_own_or_its_parents() -> None:
         assert 400 <= status <= 504
         assert (status < 500) == issubclass(cls, errors.ClientError | errors.Overloaded | errors.Cancelled)
     assert status_of(errors.ArtifactRejected("damaged")) == 500
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/draw/generate%0A"), ("POST", "/ntm/copy%0A"), ("GET", "/ntm/copy%0A")]
+)
+def test_path_that_is_nearly_an_endpoints_is_none(
+    client: httpx.Client, problem: Problem, method: str, path: str
+) -> None:
+    """It is not let in by a side door."""
+    problem(client.request(method, path), 404, "not-found")

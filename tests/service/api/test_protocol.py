@@ -114,6 +114,36 @@ def test_head_without_end_is_refused(server: str, problem: Problem) -> None:
     assert "65536 bytes" in str(problem(answer, 431, "too-large")["detail"])
 
 
+def test_requests_sent_ahead_are_no_head_without_end(server: str) -> None:
+    """However many there are, wherever a packet ends, and though all of them offer another protocol."""
+    ask = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\nX-Long: " + b"a" * 900 + b"\r\n" + UPGRADE + b"\r\n"
+    with connected(server) as connection:
+        connection.sendall(ask * 2000 + ask[:500])
+        connection.sendall(ask[500:])
+        assert {answer.status_code for answer in answers(connection, 2001)} == {200}
+
+
+def test_what_follows_a_body_without_end_is_refused(server: str) -> None:
+    """Neither trailers nor the extension of a chunk are collected until memory ends."""
+    for endless in (b"0\r\n" + b"a:\r\n" * 100_000, b"5;" + b"a" * 500_000):
+        with connected(server) as connection, pytest.raises((OSError, AssertionError)):  # noqa: PT012
+            connection.sendall(COPY + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(20):
+                connection.sendall(endless)
+            answers(connection, 2)
+    assert httpx.get(f"{server}/livez").status_code == 200
+
+
+def test_what_is_no_http_does_not_overtake_what_was_asked_before(server: str) -> None:
+    """The request ahead of it gets its answer, and then the connection ends."""
+    with connected(server) as connection:
+        connection.sendall(b"GET /ntm/copy?length=100 HTTP/1.1\r\nHost: glimpse\r\n\r\nnonsense\r\n\r\n")
+        (answer,) = answers(connection, 1)
+        assert connection.recv(1) == b""
+
+    assert answer.json()["task"] == "copy"
+
+
 def test_everything_that_a_lost_connection_asked_for_is_given_up(server: str) -> None:
     """Of requests sent one after the other without waiting, the first runs, the others wait; none goes on."""
     ask = b"GET /ntm/repeat-copy?length=128&repeats=32 HTTP/1.1\r\nHost: glimpse\r\n\r\n"

@@ -75,6 +75,9 @@ class Bench:
         self.listener = Recorder()
         self.is_broken = False
         """Whether the runtime fails at its golden example too."""
+        self.is_examined, self.examination = threading.Event(), threading.Event()
+        """Whether the golden example has been begun; whether it may be finished."""
+        self.examination.set()
         policy = BatchingPolicy(slots=slots, queue_rows=queue_rows, longest_segment=segment, stream_segment=segment)
         self.engine = Engine(
             "fake",
@@ -88,6 +91,8 @@ class Bench:
         )
 
     def _verify(self) -> None:
+        self.is_examined.set()
+        self.examination.wait(PATIENCE_SECONDS)
         if self.is_broken:
             raise InferenceFailed("the answer is not the golden one")
 
@@ -650,6 +655,23 @@ async def test_runtime_that_fails_at_everything_turns_health_red() -> None:
         bench.is_broken = True
         with pytest.raises(InferenceFailed):
             await bench.engine.submit(recurrent_request(1, poisoned_step=0))
+        await bench.engine.submit(recurrent_request(1))  # after which the runtime has been looked at
 
         assert bench.engine.unhealthy_because() == "fake: the runtime is broken: the answer is not the golden one"
         assert bench.engine.is_beyond_repair()
+
+
+@in_virtual_time
+async def test_runtime_that_hangs_at_its_golden_example_turns_health_red() -> None:
+    """Nobody waits for it: who failed has been told."""
+    async with serving(stall_seconds=5) as bench:
+        bench.gate.open()
+        bench.examination.clear()
+        with pytest.raises(InferenceFailed):
+            await bench.engine.submit(recurrent_request(1, poisoned_step=0))
+        await asyncio.to_thread(bench.is_examined.wait, PATIENCE_SECONDS)
+        bench.clock.advance(10.1)
+
+        assert "a batch has been running for 10.1 s" in (bench.engine.unhealthy_because() or "")
+        assert bench.engine.is_beyond_repair()
+        bench.examination.set()

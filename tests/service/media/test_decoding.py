@@ -351,6 +351,14 @@ def test_png_that_does_not_begin_with_its_header_is_undecodable() -> None:
         decode(data, None)
 
 
+def test_png_of_two_headers_is_undecodable() -> None:
+    """A second one could name another size, and decoders differ in which they believe."""
+    data = png(png_header(16, 16), png_header(4000, 4000), (b"IDAT", b""), (b"IEND", b""))
+
+    with pytest.raises(UndecodableInput, match="a second header at 33"):
+        decode(data, None)
+
+
 def test_png_of_very_many_chunks_is_undecodable() -> None:
     """A body made of empty chunks does not keep the decoder busy."""
     data = png(png_header(4, 4)) + png((b"IDAT", b""))[8:] * 100_001
