@@ -67,6 +67,8 @@ class Signature(_Record):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     state: tuple[TensorSpec, ...] = ()
+    least_rows: int = Field(1, ge=1)
+    """Rows that a batch has at least, for a row's answer not to depend on how many there are."""
 
     @property
     def is_recurrent(self) -> bool:

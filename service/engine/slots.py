@@ -9,8 +9,8 @@ The runtime is bound to a prefix once for every (rows, steps, set); after that, 
 A slot's row is written afresh when a sequence enters it, from the graph's initial state. Nothing of its predecessor is
 left.
 
-A segment has at least as many rows as the runtime needs for its arithmetic not to depend on how many they are; a lone
-sequence is computed beside copies of itself.
+A segment has at least as many rows as the graph's signature asks for, so that its arithmetic does not depend on how
+many there are; a lone sequence is computed beside copies of itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ class Slots:
         signature = runtime.signature
         self._runtime = runtime
         self._initial = initial
-        self._least_rows = runtime.least_rows
+        self._least_rows = signature.least_rows
         self._spare = slots
         """The first of the rows beyond all slots, where a sequence can be computed alone."""
         height = slots + self._least_rows

@@ -29,11 +29,6 @@ class Runtime(Protocol):
         """What computes, as the runtime names it: `CPUExecutionProvider`, `CUDAExecutionProvider`, `cpu`, `cuda`."""
         ...
 
-    @property
-    def least_rows(self) -> int:
-        """Rows that a batch has at least, so that a row's answer does not depend on how many there are."""
-        ...
-
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
         """Bind C-contiguous buffers by name: every input and state, every output and next state.
 
@@ -67,15 +62,6 @@ class RuntimeOptions:
     """`cpu` or `cuda`."""
     threads: int
     """Threads within one graph; runtimes do not spin while they wait."""
-
-
-def least_rows_of(signature: Signature) -> int:
-    """Two where there is a state, otherwise one.
-
-    A product with one row is computed by a kernel of its own, which rounds differently from those for more rows. The
-    difference, about 1e-6, is nothing by itself, but a state carries it on, and a long episode can make anything of it.
-    """
-    return 2 if signature.is_recurrent else 1
 
 
 def shape_of(spec: TensorSpec, rows: int, steps: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import onnxruntime as ort
 
 from export.manifest import Array, Signature
 from service.errors import ArtifactRejected, DeviceUnavailable
-from service.runtime.base import Bound, RuntimeOptions, least_rows_of
+from service.runtime.base import Bound, RuntimeOptions
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider"}
@@ -31,11 +31,6 @@ class OnnxRuntime:
     def provider(self) -> str:
         """The first execution provider of the session."""
         return str(self._session.get_providers()[0])
-
-    @property
-    def least_rows(self) -> int:
-        """See `least_rows_of`."""
-        return least_rows_of(self._signature)
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
         """Bind host buffers, which on a CPU are computed on where they lie."""

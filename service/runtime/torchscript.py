@@ -6,7 +6,7 @@ import torch
 
 from export.manifest import Array, Signature
 from service.errors import ArtifactRejected, DeviceUnavailable
-from service.runtime.base import Bound, RuntimeOptions, least_rows_of
+from service.runtime.base import Bound, RuntimeOptions
 
 
 class TorchScriptRuntime:
@@ -26,11 +26,6 @@ class TorchScriptRuntime:
     def provider(self) -> str:
         """The device's type."""
         return self._device.type
-
-    @property
-    def least_rows(self) -> int:
-        """See `least_rows_of`."""
-        return least_rows_of(self._signature)
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
         """Bind host buffers as tensors that share their memory."""

@@ -27,7 +27,6 @@ class SummingRuntime:
 
     provider = "fake"
     signature = SIGNATURE
-    least_rows = 1
 
     def __init__(self) -> None:
         self.segments: list[tuple[int, int]] = []

@@ -98,10 +98,9 @@ class FakeRuntime:
 
     provider = "fake"
 
-    def __init__(self, signature: Signature = RECURRENT, gate: Gate | None = None, least_rows: int = 1) -> None:
+    def __init__(self, signature: Signature = RECURRENT, gate: Gate | None = None) -> None:
         self.signature = signature
         self.gate = gate
-        self.least_rows = least_rows
         self.bindings = 0
         self.shapes: list[tuple[int, int]] = []
         """Rows and steps of every call that was let through."""

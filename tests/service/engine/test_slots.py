@@ -176,9 +176,9 @@ def test_padding_is_no_earlier_request() -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
-def test_sequence_is_never_computed_in_fewer_rows_than_the_runtime_asks_for(slots: int) -> None:
+def test_sequence_is_never_computed_in_fewer_rows_than_the_graph_asks_for(slots: int) -> None:
     """A lone one has copies of itself beside it, also where its batch failed and every row is computed again."""
-    made = bench(slots=slots, longest=2, runtime=FakeRuntime(least_rows=3))
+    made = bench(slots=slots, longest=2, runtime=FakeRuntime(RECURRENT.model_copy(update={"least_rows": 3})))
     alone = made.add(recurrent_request(5, seed=1))
     made.compute_all()
     good = [made.add(recurrent_request(3 + seed, seed=seed)) for seed in range(2, 5)]
