@@ -221,9 +221,9 @@ def evaluated_sizes(task: str) -> Sequence[Mapping[str, int]]:
 
 def random_episodes(model: LoadedModel, sizes: Mapping[str, int], count: int, *, seed: int) -> list[ntm.Episode]:
     """The episodes that the service draws for the seeds from `seed` on."""
-    _, query = TASKS[task_of(model)]
-    generators = [np.random.Generator(np.random.Philox(key=seed + index)) for index in range(count)]
-    return [query.model_validate(sizes).body(generator).episode() for generator in generators]
+    _, random_query = TASKS[task_of(model)]
+    query = random_query.model_validate(sizes)
+    return [query.episode(seed + index) for index in range(count)]
 
 
 def ntm_reports(model: LoadedModel, episodes: Sequence[ntm.Episode]) -> list[Mapping[str, Any]]:

@@ -14,7 +14,10 @@ STALL_SECONDS = 20.0
 
 
 class CorkedTransport:
-    """A transport that joins the head of a response to what follows it; otherwise the transport that it wraps."""
+    """A transport that joins the head of a response to what follows it, and can tell whether its client takes anything.
+
+    Otherwise it is the transport that it wraps.
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport

@@ -6,10 +6,8 @@ have before them. The engines' queues have a limit of their own, in rows.
 
 import asyncio
 
+from service.engine.batcher import RETRY_AFTER_SECONDS
 from service.errors import NotReady, Overloaded
-
-RETRY_AFTER_SECONDS = 1.0
-"""What is in hand is worked off well within this; it is the shortest time that `Retry-After` can name."""
 
 
 class Admission:

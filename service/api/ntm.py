@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 from pydantic import ValidationError
 from starlette.types import Send
@@ -74,7 +73,7 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
         model = _model(context, exchange, task, query)
         seed = seed_or_random(query.seed)
         with exchange.timed("decode"):
-            episode = query.body(np.random.Generator(np.random.Philox(key=seed))).episode()
+            episode = query.episode(seed)
         return await _answer(context, exchange, send, Run.of(exchange, query, model, episode, seed))
 
     return Endpoint(

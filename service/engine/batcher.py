@@ -29,7 +29,7 @@ from service.engine.request import Request, Sequence
 from service.errors import Overloaded
 
 RETRY_AFTER_SECONDS = 1.0
-"""A full queue is worked off well within this; it is the shortest time that `Retry-After` can name."""
+"""A full queue, or all that is in hand, is worked off well within this; `Retry-After` can name no shorter time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,6 +112,10 @@ class RandomQuery(NtmQuery):
 
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
 
+    def episode(self, seed: int) -> ntm.Episode:
+        """The episode that a seed draws."""
+        return self.body(np.random.Generator(np.random.Philox(key=seed))).episode()
+
     def body(self, generator: np.random.Generator) -> EpisodeBody:
         """A random episode of these sizes."""
         raise NotImplementedError

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import quality
@@ -44,6 +45,11 @@ def reader() -> CleanClassifier:
     return CleanClassifier().eval()
 
 
+def network_at(checkpoint: Path) -> nn.Module:
+    """What the artifact of the same name was exported from."""
+    return network_of(load(checkpoint), checkpoint)
+
+
 def smooth_pictures(size: int, height: int, width: int) -> torch.Tensor:
     """Blurred noise with 8-bit greys, in 0..1."""
     noise = torch.rand(size, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -56,8 +62,7 @@ def test_served_graph_and_network_agree_where_framing_is_the_identity(
     repository: Path, checkpoints: Path, kind: str
 ) -> None:
     """Pictures of the network's own size: equal probabilities, and the nearest whole grey levels."""
-    source = checkpoints / f"stn-{kind}.safetensors"
-    network = network_of(load(source), source)
+    network = network_at(checkpoints / f"stn-{kind}.safetensors")
     assert isinstance(network, StnNetwork)
     pictures = smooth_pictures(MORE_THAN_A_BATCH, network.config.side, network.config.side)
 
@@ -131,8 +136,7 @@ def test_samples_as_served_are_the_services_own(repository: Path) -> None:
 @torch.no_grad()
 def test_served_bound_is_the_networks(repository: Path, checkpoints: Path) -> None:
     """The mean over all digits of equation 11, on the binarisation and the noise that the seed decides."""
-    source = checkpoints / "draw.safetensors"
-    network = network_of(load(source), source)
+    network = network_at(checkpoints / "draw.safetensors")
     assert isinstance(network, Draw)
     model = quality.served(repository / "draw" / "1", "draw")
     given, steps, size = digits(MORE_THAN_A_BATCH), 3, network.config.latent_size
@@ -174,8 +178,7 @@ def test_ntm_table_is_what_the_network_does_on_the_services_episodes(
     repository: Path, checkpoints: Path, task: str
 ) -> None:
     """At all of the trainer's sizes: wrong bits, or what n-grams cost."""
-    source = checkpoints / f"ntm-{task}.safetensors"
-    network = network_of(load(source), source)
+    network = network_at(checkpoints / f"ntm-{task}.safetensors")
     assert isinstance(network, NeuralTuringMachine)
     model = quality.served(repository / f"ntm-{task}" / "1", "ntm")
 
