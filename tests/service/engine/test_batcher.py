@@ -156,6 +156,7 @@ class BatcherMachine(RuleBasedStateMachine):
         occupied = len(batch.running)
         assert occupied <= self.policy.slots
         assert self.slots[:occupied] == batch.running
+        self.slots[occupied:] = [None] * (self.policy.slots - occupied)
         assert set(batch.running) == {*running_before, *(sequence for _, sequence in batch.entered)}
         assert self.batcher.running_rows == occupied
         assert (batch.reason is CloseReason.FULL) == (occupied == self.policy.slots)
