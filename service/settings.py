@@ -25,7 +25,7 @@ class Batching(_Group):
 
     slots: int = Field(64, ge=1, le=1024)
     """Largest batch, in sequences (pictures, samples, episodes). More serve more at once, each more slowly."""
-    queue_rows: int = Field(1024, ge=64, le=1_000_000)
+    queue_rows: int = Field(512, ge=64, le=1_000_000)
     """Most sequences that wait. A longer queue refuses later and answers later."""
     max_queue_delay_seconds: float = Field(0.0, ge=0, le=1)
     """How long an idle worker waits for company. 0 never wastes time; more can raise throughput on a GPU."""

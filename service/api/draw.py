@@ -18,8 +18,8 @@ from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.events import Event, stream
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
-from service.api.uploads import REQUEST_BODY, framed, pictures
-from service.engine.engine import Progress
+from service.api.uploads import REQUEST_BODY, decoded, framed, uploads
+from service.engine.engine import Progress, Reservation
 from service.engine.request import Request
 from service.errors import InvalidParameter
 from service.media.animation import AnimationFormat, animate
@@ -46,7 +46,6 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
         _check_size(query, answer_format, query.count)
-        model.engine("generate").check_room(query.count)
         seed = seed_or_random(query.seed)
         generation = partial(
             draw.generation,
@@ -58,35 +57,39 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             temperature=query.temperature,
             deadline=exchange.deadline,
         )
-        with exchange.timed("decode"):
-            is_quick = query.count * query.steps <= QUICK_STEPS
-            request = generation() if is_quick else await context.off_loop(generation)
-        return await _answer(exchange, send, Drawn(query, model, "generate", request, seed), answer_format)
+        with model.engine("generate").reserve(query.count) as room:
+            with exchange.timed("decode"):
+                is_quick = query.count * query.steps <= QUICK_STEPS
+                request = generation() if is_quick else await context.off_loop(generation)
+            return await _answer(exchange, send, Drawn(query, model, "generate", request, seed), answer_format, room)
 
     async def reconstruct(exchange: Exchange, query: ReconstructQuery, send: Send) -> Answer | None:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
         deadline = exchange.deadline
-        model.engine("reconstruct").check_room(1)
-        uploads = await pictures(exchange, context)
-        if len(uploads) != 1:
-            raise InvalidParameter("image", f"must be one file, not {len(uploads)}")
         # DRAW was trained to see upright, centred digits in white ink: what the rectifier makes of any picture.
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
-        rectification = stn.request(await framed(exchange, context, uploads, rectifier.manifest), deadline)
-        await exchange.compute(rectifier.engine("rectify"), rectification)
-        seed = seed_or_random(query.seed)
-        request = draw.reconstruction(
-            model.manifest,
-            picture=rectification.outputs["rectified"][0],
-            seed=seed,
-            steps=query.steps,
-            deadline=deadline,
-        )
-        return await _answer(exchange, send, Drawn(query, model, "reconstruct", request, seed), answer_format)
+        with model.engine("reconstruct").reserve(1) as room, rectifier.engine("rectify").reserve(1) as rectifier_room:
+            files = await uploads(exchange, context)
+            if len(files) != 1:
+                raise InvalidParameter("image", f"must be one file, not {len(files)}")
+            pictures = await decoded(exchange, context, files)
+            rectification = stn.request(await framed(exchange, context, pictures, rectifier.manifest), deadline)
+            await exchange.compute(rectifier.engine("rectify"), rectification, rectifier_room)
+            seed = seed_or_random(query.seed)
+            request = draw.reconstruction(
+                model.manifest,
+                picture=rectification.outputs["rectified"][0],
+                seed=seed,
+                steps=query.steps,
+                deadline=deadline,
+            )
+            return await _answer(exchange, send, Drawn(query, model, "reconstruct", request, seed), answer_format, room)
 
-    async def _answer(exchange: Exchange, send: Send, drawn: Drawn, answer_format: str) -> Answer | None:
+    async def _answer(
+        exchange: Exchange, send: Send, drawn: Drawn, answer_format: str, room: Reservation
+    ) -> Answer | None:
         engine = drawn.model.engine(drawn.graph)
         if answer_format == "sse":
             await stream(
@@ -95,12 +98,13 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
                 send,
                 engine,
                 drawn.request,
+                room,
                 told=drawn.events,
                 done=drawn.summary,
                 headers=drawn.headers,
             )
             return None
-        await exchange.compute(engine, drawn.request)
+        await exchange.compute(engine, drawn.request, room)
         with exchange.timed("encode"):
             if answer_format == "final" and drawn.request.rows * drawn.query.scale**2 <= 4:
                 return drawn.answer(answer_format)

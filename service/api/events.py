@@ -10,7 +10,7 @@ from service.api.answer import to_json
 from service.api.context import Context
 from service.api.exchange import Exchange
 from service.api.problems import document, status_of
-from service.engine.engine import Engine, Progress
+from service.engine.engine import Engine, Progress, Reservation
 from service.engine.request import Request
 from service.errors import GlimpseError, StreamTooSlow
 
@@ -28,6 +28,7 @@ async def stream(
     send: Send,
     engine: Engine,
     request: Request,
+    room: Reservation,
     *,
     told: Callable[[list[Progress]], list[Event]],
     done: Callable[[], object],
@@ -41,6 +42,7 @@ async def stream(
         send: the exchange's ASGI `send`.
         engine: what computes.
         request: what is computed.
+        room: kept for it in the engine's queue.
         told: the events of new steps; called off the event loop, as is the next.
         done: the data of the last event, once all steps are there.
         headers: of the answer.
@@ -51,7 +53,7 @@ async def stream(
 
     async def events() -> AsyncGenerator[list[Event], None]:
         try:
-            async with aclosing(engine.stream(request)) as steps:
+            async with aclosing(engine.stream(request, room)) as steps:
                 async for news in steps:
                     yield await context.off_loop(told, news)
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
-from service.engine.engine import Engine
+from service.engine.engine import Engine, Reservation
 from service.engine.request import Request
 from service.errors import Cancelled, DeadlineExceeded, GlimpseError, InvalidParameter, TooLarge
 from service.metrics import STAGES
@@ -128,14 +128,14 @@ class Exchange:
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def compute(self, engine: Engine, request: Request) -> None:
+    async def compute(self, engine: Engine, request: Request, room: Reservation | None = None) -> None:
         """Have a request computed, unless the client leaves first. Needs the body to have been read.
 
         Raises:
             GlimpseError: as `Engine.submit` does.
         """
         try:
-            await self.unless_client_leaves(engine.submit(request))
+            await self.unless_client_leaves(engine.submit(request, room))
         finally:
             self.count(request)
 

@@ -15,7 +15,7 @@ from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.events import Event, stream
 from service.api.exchange import Exchange
 from service.api.negotiation import chosen
-from service.engine.engine import Progress
+from service.engine.engine import Progress, Reservation
 from service.engine.request import Request
 from service.errors import InvalidParameter, UndecodableInput, UnsupportedType
 from service.media.figures import memory_figure
@@ -45,13 +45,14 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
 def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoint[NtmQuery]:
     async def run(exchange: Exchange, query: NtmQuery, send: Send) -> Answer | None:
         model = _model(context, exchange, task, query)
-        data = await exchange.body(min(LARGEST_EPISODE_BYTES, context.settings.limits.body_bytes))
-        with exchange.timed("decode"):
-            content_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
-            if content_type not in {JSON, ""}:
-                raise UnsupportedType(f"the body must be {JSON}, not {content_type}")
-            episode = parsed(body_model, data).episode()
-        return await _answer(context, exchange, send, Run.of(exchange, query, model, episode))
+        with model.engine(GRAPH).reserve(1) as room:
+            data = await exchange.body(min(LARGEST_EPISODE_BYTES, context.settings.limits.body_bytes))
+            with exchange.timed("decode"):
+                content_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
+                if content_type not in {JSON, ""}:
+                    raise UnsupportedType(f"the body must be {JSON}, not {content_type}")
+                episode = parsed(body_model, data).episode()
+            return await _answer(context, exchange, send, Run.of(exchange, query, model, episode), room)
 
     return Endpoint(
         "POST",
@@ -72,9 +73,10 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
     async def run(exchange: Exchange, query: RandomQuery, send: Send) -> Answer | None:
         model = _model(context, exchange, task, query)
         seed = seed_or_random(query.seed)
-        with exchange.timed("decode"):
-            episode = query.episode(seed)
-        return await _answer(context, exchange, send, Run.of(exchange, query, model, episode, seed))
+        with model.engine(GRAPH).reserve(1) as room:
+            with exchange.timed("decode"):
+                episode = query.episode(seed)
+            return await _answer(context, exchange, send, Run.of(exchange, query, model, episode, seed), room)
 
     return Endpoint(
         "GET",
@@ -112,18 +114,17 @@ def parsed(model: type[EpisodeBody], data: bytes) -> EpisodeBody:
 def _model(context: Context, exchange: Exchange, task: str, query: NtmQuery) -> ServedModel:
     model = context.catalogue.find(f"ntm-{task}", query.version, "ntm")
     exchange.model = model.manifest.name
-    model.engine(GRAPH).check_room(1)
     return model
 
 
-async def _answer(context: Context, exchange: Exchange, send: Send, run: "Run") -> Answer | None:
+async def _answer(context: Context, exchange: Exchange, send: Send, run: "Run", room: Reservation) -> Answer | None:
     engine = run.model.engine(GRAPH)
     if run.answer_format == "sse":
         await stream(
-            context, exchange, send, engine, run.request, told=run.events, done=run.document, headers=run.headers
+            context, exchange, send, engine, run.request, room, told=run.events, done=run.document, headers=run.headers
         )
         return None
-    await exchange.compute(engine, run.request)
+    await exchange.compute(engine, run.request, room)
     with exchange.timed("encode"):
         if run.answer_format == "json" and run.episode.steps <= QUICK_STEPS and not run.query.trace:
             return run.answer()

@@ -10,7 +10,7 @@ from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
-from service.api.uploads import QUICK_SIDE, REQUEST_BODY, are_small, framed, pictures
+from service.api.uploads import QUICK_SIDE, REQUEST_BODY, are_small, decoded, framed, uploads
 from service.errors import InvalidParameter
 from service.media.encoding import PictureFormat
 from service.media.picture import Pixels
@@ -29,18 +29,27 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "png")
         deadline = exchange.deadline
         engine = model.engine("rectify")
-        engine.check_room(1)
-        uploads = await pictures(exchange, context)
-        if len(uploads) > 1 and answer_format not in {"json", "npz"}:
-            if query.format is not None:
-                raise InvalidParameter("format", f"must be json or npz for {len(uploads)} files, not {query.format!r}")
-            answer_format = "json"
-        squares = await framed(exchange, context, uploads, model.manifest)
-        request = stn.request(squares, deadline)
-        await exchange.compute(engine, request)
+        with engine.reserve(1) as room:
+            files = await uploads(exchange, context)
+            if len(files) > 1 and answer_format not in {"json", "npz"}:
+                if query.format is not None:
+                    raise InvalidParameter(
+                        "format", f"must be json or npz for {len(files)} files, not {query.format!r}"
+                    )
+                answer_format = "json"
+            room.extend(len(files))
+            pictures = await decoded(exchange, context, files)
+            squares = await framed(exchange, context, pictures, model.manifest)
+            request = stn.request(squares, deadline)
+            await exchange.compute(engine, request, room)
         with exchange.timed("encode"):
-            readings = stn.readings(uploads, request, model.manifest)
-            if answer_format == "png" and are_small(uploads) and query.size <= QUICK_SIDE and query.view == "rectified":
+            readings = stn.readings(pictures, request, model.manifest)
+            if (
+                answer_format == "png"
+                and are_small(pictures)
+                and query.size <= QUICK_SIDE
+                and query.view == "rectified"
+            ):
                 return _picture(readings[0], query, PictureFormat.PNG)
             if answer_format == "json":
                 return await context.off_loop(_json, readings, query, model.manifest.name, model.manifest.version)

@@ -51,43 +51,53 @@ class _FormParser(MultiPartParser):
         self.is_whole = True
 
 
-async def pictures(exchange: Exchange, context: Context) -> list[Picture]:
-    """The decoded pictures of a request, in their order.
+async def uploads(exchange: Exchange, context: Context) -> list[Upload]:
+    """The files of a request, in their order.
 
     Raises:
-        UndecodableInput: a file is empty, damaged or no picture; or the form is malformed.
-        UnsupportedType: a content type that is not read.
-        TooLarge: the body is over its limit, or the pictures together are.
+        UndecodableInput: the form is malformed.
+        TooLarge: the body is over its limit.
         InvalidParameter: a form without the field, or with too many files.
         Cancelled: the client left.
     """
     limits = context.settings.limits
     body = await exchange.body(limits.body_bytes)
     content_type = exchange.header(b"content-type")
+    if not content_type.lower().startswith("multipart/form-data"):
+        return [Upload(body, content_type)]
     with exchange.timed("decode"):
-        if content_type.lower().startswith("multipart/form-data"):
-            uploads = await _files(body, content_type, limits.files)
-        else:
-            uploads = [Upload(body, content_type)]
-        if len(uploads) == 1 and _is_quick(uploads[0].data):
-            return _decoded(uploads, limits.pixels)
-        return await context.off_loop(_decoded, uploads, limits.pixels)
+        return await _files(body, content_type, limits.files)
 
 
-def are_small(uploads: Sequence[Picture]) -> bool:
+async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload]) -> list[Picture]:
+    """The pictures in the files of a request.
+
+    Raises:
+        UndecodableInput: a file is empty, damaged or no picture.
+        UnsupportedType: a content type that is not read.
+        TooLarge: the pictures have too many pixels between them.
+    """
+    most_pixels = context.settings.limits.pixels
+    with exchange.timed("decode"):
+        if len(files) == 1 and _is_quick(files[0].data):
+            return _decoded(files, most_pixels)
+        return await context.off_loop(_decoded, files, most_pixels)
+
+
+def are_small(pictures: Sequence[Picture]) -> bool:
     """Whether this is a single picture so small that the event loop itself may work on it."""
-    return len(uploads) == 1 and uploads[0].width <= QUICK_SIDE and uploads[0].height <= QUICK_SIDE
+    return len(pictures) == 1 and pictures[0].width <= QUICK_SIDE and pictures[0].height <= QUICK_SIDE
 
 
-async def framed(exchange: Exchange, context: Context, uploads: Sequence[Picture], manifest: Manifest) -> list[Pixels]:
+async def framed(exchange: Exchange, context: Context, pictures: Sequence[Picture], manifest: Manifest) -> list[Pixels]:
     """Pictures as a spatial transformer sees them, in their order."""
     with exchange.timed("decode"):
-        if are_small(uploads):
-            return [stn.network_input(uploads[0], manifest)]
-        return await context.off_loop(lambda: [stn.network_input(picture, manifest) for picture in uploads])
+        if are_small(pictures):
+            return [stn.network_input(pictures[0], manifest)]
+        return await context.off_loop(lambda: [stn.network_input(picture, manifest) for picture in pictures])
 
 
-def _decoded(uploads: Sequence[Upload], most_pixels: int) -> list[Picture]:
+def _decoded(files: Sequence[Upload], most_pixels: int) -> list[Picture]:
     """Decode files that stay in memory together.
 
     Raises:
@@ -95,9 +105,9 @@ def _decoded(uploads: Sequence[Upload], most_pixels: int) -> list[Picture]:
     """
     found: list[Picture] = []
     left = most_pixels
-    for upload in uploads:
+    for file in files:
         try:
-            found.append(decode(upload.data, upload.content_type, DecodeLimits(max_pixels=left)))
+            found.append(decode(file.data, file.content_type, DecodeLimits(max_pixels=left)))
         except TooLarge as error:
             if not found:
                 raise
@@ -134,9 +144,9 @@ async def _files(body: bytes, content_type: str, most: int) -> list[Upload]:
         files = form.getlist(FIELD)
         if len(files) > most:
             raise InvalidParameter(FIELD, f"must be at most {most} files, not {len(files)}")
-        uploads = [Upload(await file.read(), file.content_type or "") for file in files if isinstance(file, UploadFile)]
-        if not uploads:
+        found = [Upload(await file.read(), file.content_type or "") for file in files if isinstance(file, UploadFile)]
+        if not found:
             raise InvalidParameter(FIELD, "must be at least one file of the form, with a file name; there is none")
-        return uploads
+        return found
     finally:
         await form.close()

@@ -90,15 +90,16 @@ class Batcher:
         """Slots that were occupied when the last batch was formed and have not been vacated since."""
         return len(self._running)
 
-    def check_room(self, rows: int) -> None:
-        """Say whether so many more rows may wait.
+    def check_room(self, rows: int, reserved_rows: int = 0) -> None:
+        """Say whether so many more rows may wait, beside those that wait and those that will.
 
         Raises:
             Overloaded: they do not fit into what is free of the queue.
         """
-        if self.queued_rows + rows > self.policy.queue_rows:
+        waiting_rows = self.queued_rows + reserved_rows
+        if waiting_rows + rows > self.policy.queue_rows:
             raise Overloaded(
-                f"{self.queued_rows} rows are waiting and {rows} more were asked for; "
+                f"{waiting_rows} rows are waiting and {rows} more were asked for; "
                 f"the queue holds {self.policy.queue_rows}",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from export.manifest import Array
 from service.engine.batcher import Batcher, BatchingPolicy
@@ -26,6 +27,40 @@ class Progress:
     row: int
     begin: int
     end: int
+
+
+class Reservation:
+    """Room in an engine's queue, kept while a request is being read. Belongs to the event loop.
+
+    As a context, it gives back at its end what was not used.
+    """
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self.rows = 0
+
+    def extend(self, rows: int) -> None:
+        """Keep room for so many rows in all.
+
+        Raises:
+            NotReady: the engine has been stopped.
+            Overloaded: the queue has no room for them.
+        """
+        if (more := rows - self.rows) > 0:
+            self._engine.check_room(more)
+            self._engine.reserved_rows += more
+            self.rows = rows
+
+    def release(self) -> None:
+        """Give the room back."""
+        self._engine.reserved_rows -= self.rows
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class Engine:
@@ -53,6 +88,8 @@ class Engine:
         self._stall_seconds = stall_seconds
         self._clock = clock
         self._is_stopped = False
+        self.reserved_rows = 0
+        """Rows of requests that are still being read: they count as if they were waiting."""
         self._gathered_rows = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = self._new_worker()
@@ -77,8 +114,18 @@ class Engine:
         await asyncio.to_thread(self._worker.join, timeout_seconds)
         self._give_up(NotReady(f"{self.name} has been stopped"))
 
+    def reserve(self, rows: int) -> Reservation:
+        """Keep room in the queue for a request, before anything is spent on it; `submit` fills it.
+
+        Raises:
+            NotReady, Overloaded: as `Reservation.extend`.
+        """
+        reservation = Reservation(self)
+        reservation.extend(rows)
+        return reservation
+
     def check_room(self, rows: int) -> None:
-        """Refuse at once what `submit` would refuse now, before anything is spent on it.
+        """Refuse at once what could not wait.
 
         Raises:
             NotReady: the engine has been stopped.
@@ -87,13 +134,13 @@ class Engine:
         if self._is_stopped:
             raise NotReady(f"{self.name} has been stopped")
         try:
-            self._worker.check_room(rows)
+            self._worker.check_room(rows, self.reserved_rows)
         except Overloaded:
             self._listener.on_rejected(rows)
             raise
 
-    async def submit(self, request: Request) -> None:
-        """Have a request computed; its outputs are filled when this returns.
+    async def submit(self, request: Request, reservation: Reservation | None = None) -> None:
+        """Have a request computed, in the room that was kept for it; its outputs are filled when this returns.
 
         Cancelling the caller gives the request up; its slots are free before the next segment.
 
@@ -103,6 +150,8 @@ class Engine:
             DeadlineExceeded: the deadline passed before the end.
             InferenceFailed: the runtime failed on this request.
         """
+        if reservation is not None:
+            reservation.release()
         self.check_room(request.rows)
         assert self._loop is not None, "this is a bug: the engine was not started"
         request.allocate(self._layout)
@@ -122,7 +171,9 @@ class Engine:
         finally:
             timer.cancel()
 
-    async def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
+    async def stream(
+        self, request: Request, reservation: Reservation | None = None
+    ) -> AsyncGenerator[list[Progress], None]:
         """Have a request computed, and answer its steps as they are: what is new, a `Progress` for each row.
 
         Close the iterator (`contextlib.aclosing`) to give the request up.
@@ -132,7 +183,7 @@ class Engine:
         """
         grown = asyncio.Event()
         request.on_progress = grown.set
-        submission = asyncio.ensure_future(self.submit(request))
+        submission = asyncio.ensure_future(self.submit(request, reservation))
         submission.add_done_callback(lambda _: grown.set())
         answered = [0] * request.rows
         try:

@@ -86,13 +86,13 @@ class Worker:
             self._listener.on_queue(self._batcher.queued_rows)
             self._wake.notify()
 
-    def check_room(self, rows: int) -> None:
+    def check_room(self, rows: int, reserved_rows: int) -> None:
         """Refuse rows that the queue has no room for now; from any thread, without waiting for a lock.
 
         Raises:
             Overloaded: the queue is full.
         """
-        self._batcher.check_room(rows)
+        self._batcher.check_room(rows, reserved_rows)
 
     def discard(self, request: Request) -> bool:
         """Give a request up; from any thread. Answers whether there was anything to give up."""

@@ -3,7 +3,7 @@
 import asyncio
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from io import BytesIO
 from typing import Any
@@ -440,6 +440,40 @@ def test_full_queue_is_a_429_with_retry_after(serve: Serve, problem: Problem) ->
     for response in refused:
         problem(response, 429, "overloaded")
         assert int(response.headers["retry-after"]) >= 1
+
+
+def test_room_is_kept_for_whoever_is_still_sending(serve: Serve, problem: Problem, digit_png: bytes) -> None:
+    """64 uploads on their way fill the queue: others are refused at once, and none of the 64 once it is complete."""
+
+    async def scenario() -> tuple[list[httpx.Response], list[httpx.Response]]:
+        is_quiet, others = asyncio.Event(), asyncio.Event()
+
+        async def slow_body(is_last: bool) -> AsyncIterator[bytes]:  # noqa: FBT001
+            yield digit_png[:20]
+            if is_last:
+                is_quiet.set()
+            await others.wait()
+            yield digit_png[20:]
+
+        async with serve(stn=Batching(queue_rows=64), limits=Limits(files=64)) as (_, client):
+            png = {"content-type": "image/png"}
+            uploads = [
+                asyncio.create_task(client.post("/stn/rectify", content=slow_body(index == 63), headers=png))
+                for index in range(64)
+            ]
+            await is_quiet.wait()
+            refused = [
+                await client.post("/stn/rectify", content=b"never decoded", headers=png),
+                await client.post("/draw/reconstruct", content=b"never decoded", headers=png),
+            ]
+            others.set()
+            return await asyncio.gather(*uploads), refused
+
+    answered, refused = asyncio.run(scenario())
+
+    assert {response.status_code for response in answered} == {200}
+    for response in refused:
+        problem(response, 429, "overloaded")
 
 
 def test_deadline_that_passes_is_a_504(client: httpx.Client, problem: Problem) -> None:

@@ -511,6 +511,41 @@ async def test_full_queue_refuses_at_once_and_recovers() -> None:
 
 
 @in_virtual_time
+async def test_room_that_was_kept_is_there_and_nobody_elses() -> None:
+    """What is reserved counts as if it were waiting, except for the request that it is reserved for."""
+    async with serving(slots=1, queue_rows=3) as bench:
+        running = await bench.submitted(recurrent_request(2))
+        await bench.in_hand()
+
+        with bench.engine.reserve(1) as room:
+            room.extend(3)
+            with pytest.raises(Overloaded, match="3 rows are waiting"):
+                bench.engine.reserve(1)
+            with pytest.raises(Overloaded, match="3 rows are waiting"):
+                await bench.engine.submit(recurrent_request(2))
+            waiting = asyncio.create_task(bench.engine.submit(recurrent_request(2, rows=3), room))
+            await asyncio.sleep(0)
+            assert bench.listener.queue_rows == 3
+
+        bench.gate.open()
+        await asyncio.gather(running, waiting)
+
+
+@in_virtual_time
+async def test_room_that_was_not_used_is_given_back() -> None:
+    """Whatever ends the reading of a request: its room is free for others, once."""
+    async with serving(slots=1, queue_rows=3) as bench:
+        with contextlib.suppress(ValueError), bench.engine.reserve(2) as room:
+            with pytest.raises(Overloaded, match="2 rows are waiting and 2 more"):
+                room.extend(4)
+            raise ValueError
+        room.release()
+
+        with bench.engine.reserve(3), pytest.raises(Overloaded):
+            bench.engine.reserve(1)
+
+
+@in_virtual_time
 async def test_request_of_the_wrong_shape_harms_nobody() -> None:
     """It is refused where it is submitted; the worker lives."""
     async with serving() as bench:
