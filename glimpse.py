@@ -268,7 +268,7 @@ def models(
 @app.command()
 def bench(
     scenario: Annotated[
-        str, typer.Argument(help="stn, draw, ntm or mixed; overload; baselines, without HTTP; or all of it.")
+        str, typer.Argument(help="stn, draw, ntm or mixed; overload; baselines, side by side; or all of it.")
     ] = "all",
     url: Annotated[str | None, typer.Option(help="A service that runs; one is started when absent.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the service that is started.")] = 1,

@@ -1,14 +1,17 @@
 """What the STN is compared with: the same graph and codecs without HTTP, in a process a core that does nothing else."""
 
+import contextlib
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import workloads
 from service.errors import ArtifactRejected
@@ -36,16 +39,28 @@ class StnLimit:
     model_seconds: float
     encode_seconds: float
 
+    @classmethod
+    def mean(cls, parts: "Sequence[StnLimit]") -> "StnLimit":
+        """Of several measurements, equally long."""
+        figures = np.mean([(p.rate, p.decode_seconds, p.model_seconds, p.encode_seconds) for p in parts], axis=0)
+        rate, *stages = figures.tolist()
+        return cls(rate, parts[0].processes, *stages)
 
-def stn_limit(repository: Path, seconds: float, processes: int) -> StnLimit:
-    """Decode, model in batches, encode; the processes begin together."""
+
+@contextlib.contextmanager
+def stn_processes(repository: Path, processes: int) -> Iterator[Callable[[float], StnLimit]]:
+    """Processes that decode, run the model in batches and encode, together, for as long as they are told each time."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
-    with context.Pool(processes, _join_in, (barrier,)) as pool:
+
+    def measure(seconds: float) -> StnLimit:
         found = pool.starmap(_rectify, [(repository, seconds)] * processes, chunksize=1)
-    pictures = np.array([rate for rate, _ in found])
-    stages = np.mean([stages for _, stages in found], axis=0)
-    return StnLimit(float(pictures.sum()), processes, *stages.tolist())
+        rates = np.array([rate for rate, _ in found])
+        stages = np.mean([stages for _, stages in found], axis=0)
+        return StnLimit(float(rates.sum()), processes, *stages.tolist())
+
+    with context.Pool(processes, _join_in, (barrier,)) as pool:
+        yield measure
 
 
 _barrier: Barrier
@@ -58,6 +73,17 @@ def _join_in(barrier: Barrier) -> None:
 
 def _rectify(repository: Path, seconds: float) -> tuple[float, list[float]]:
     """Pictures a second, and the seconds that a picture spends in each stage."""
+    batch, stages = _batch(repository)
+    batch()
+    stages[:] = 0
+    _barrier.wait(START_SECONDS)
+    batches, took = repeat(batch, seconds)
+    return batches * BATCH / took, (stages / (batches * BATCH)).tolist()
+
+
+@cache
+def _batch(repository: Path) -> tuple[Callable[[], None], NDArray[np.float64]]:
+    """What a process does over and over, and the seconds that it spends in each stage, to be set to 0 and read."""
     cv2.setNumThreads(1)
     model = loaded(repository, "stn-affine")
     runtime = model.graphs["rectify"].runtime
@@ -79,11 +105,7 @@ def _rectify(repository: Path, seconds: float) -> tuple[float, list[float]]:
         times.append(time.perf_counter())
         stages[:] += np.diff(times)
 
-    batch()
-    stages[:] = 0
-    _barrier.wait(START_SECONDS)
-    batches, took = repeat(batch, seconds)
-    return batches * BATCH / took, (stages / (batches * BATCH)).tolist()
+    return batch, stages
 
 
 def newest(repository: Path, name: str) -> Path:

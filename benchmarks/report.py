@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +24,28 @@ from service.settings import granted_cpus
 PERCENTILES = (50, 90, 99, 99.9)
 PACKAGES = ("onnxruntime", "numpy", "opencv-python-headless", "uvicorn", "uvloop", "httptools", "fastapi")
 CHART = "benchmarks.svg"
+PLAIN = "plain FastAPI"
+WHOLE = "whole requests"
+"""What a workload is compared with over HTTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A workload over HTTP, put to the service and to another in turns."""
+
+    workload: str
+    other: str
+    """`PLAIN` or `WHOLE`."""
+    connections: int
+    ours: Timeline
+    theirs: Timeline
+
+    def runs(self) -> list[Run]:
+        """Both, for a table."""
+        return [
+            Run(self.workload, self.connections, self.ours),
+            Run(f"{self.workload}, {self.other}", self.connections, self.theirs),
+        ]
 
 
 @dataclass(slots=True)
@@ -33,15 +55,12 @@ class Results:
     environment: dict[str, str]
     runs: list[Run] = field(default_factory=list)
     sweeps: dict[str, list[Run]] = field(default_factory=dict)
-    overload: Overload | None = None
+    overloads: dict[str, Overload] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
     stn_limit: StnLimit | None = None
-    plain: Run | None = None
-    """Plain FastAPI at one connection."""
+    stn_rate: float = 0.0
+    """Pictures a second over HTTP, in turns with the limit."""
     recurrent: dict[str, Recurrent] = field(default_factory=dict)
-
-    def run(self, name: str, connections: int) -> Run | None:
-        """A closed-loop run by its name, if it was made."""
-        return next((run for run in self.runs if (run.name, run.connections) == (name, connections)), None)
 
 
 def environment() -> dict[str, str]:
@@ -80,10 +99,17 @@ def markdown(results: Results) -> str:
             f"![Latency against load]({CHART})",
             requests_table([run for runs in results.sweeps.values() for run in runs], with_kinds=False),
         ]
-    if results.overload is not None:
-        sections += ["## Overload", overload_table(results.overload)]
+    if results.overloads:
+        sections += ["## Overload", overload_table(results.overloads)]
+    if results.comparisons:
+        sections += [
+            "## Beside others over HTTP",
+            f"Measured in turns. *{PLAIN}* runs the same graph in its handler, in as many processes; *{WHOLE}* is this "
+            "service with segments that end when their longest sequence does.",
+            requests_table([run for comparison in results.comparisons for run in comparison.runs()]),
+        ]
     if results.stn_limit is not None:
-        sections += ["## The STN without HTTP", limit_table(results.stn_limit)]
+        sections += ["## The STN beside its limit", limit_table(results.stn_limit, results.stn_rate)]
     for name, found in results.recurrent.items():
         sections += [f"## {name.upper()} without HTTP", recurrent_table(found)]
     return "\n\n".join(sections) + "\n"
@@ -120,40 +146,54 @@ def server_table(runs: Iterable[Run]) -> str:
     )
 
 
-def overload_table(overload: Overload) -> str:
+def overload_table(overloads: Mapping[str, Overload]) -> str:
     """A server that is asked for too much."""
+    columns = [_overload_figures(overload) for overload in overloads.values()]
+    return table(("", *overloads), [(what, *(column[what] for column in columns)) for what in columns[0]])
+
+
+def _overload_figures(overload: Overload) -> dict[str, str]:
     flood, refused = overload.flood, overload.refused
     sent = flood.where(flood.status != UNSENT)
-    return table(
-        ("", ""),
-        [
-            ("Throughput before, /s", f"{overload.peak_rate:.0f}"),
-            ("Asked for, /s", f"{flood.offered_rate:.0f}"),
-            ("Good answers, /s", f"{flood.rate:.0f}"),
-            ("Answers by status", ", ".join(f"{name}: {count}" for name, count in flood.by_status().items())),
-            ("Sent late, for want of a free connection, p50 / p99 ms", _middle_and_end(sent.sent - sent.intended)),
-            ("Refused, from when due, p50 / p99 ms", _middle_and_end(refused.latency)),
-            ("Refused, from when sent, p50 / p99 ms", _middle_and_end(refused.done - refused.sent)),
-            ("Normal again after, ms", _ms(overload.recovery_seconds)),
-            ("Memory before / after, MB", f"{overload.memory_before / 1e6:.0f} / {overload.memory_after / 1e6:.0f}"),
-        ],
-    )
+    return {
+        "Throughput before, /s": f"{overload.peak_rate:.0f}",
+        "Asked for, /s": f"{flood.offered_rate:.0f}",
+        "Good answers, /s": f"{flood.rate:.0f}",
+        "Answers by status": ", ".join(f"{name}: {count}" for name, count in flood.by_status().items()),
+        "Sent late, for want of a free connection, p50 / p99 ms": _middle_and_end(sent.sent - sent.intended),
+        "Refused, from when due, p50 / p99 ms": _middle_and_end(refused.latency),
+        "Refused, from when sent, p50 / p99 ms": _middle_and_end(refused.done - refused.sent),
+        "Normal again after, ms": _ms(overload.recovery_seconds),
+        "Load generator, share of a core": f"{flood.client_cpu_seconds / float(flood.done.max(initial=1.0)):.0%}",
+        "Memory before / after, MB": f"{overload.memory_before / 1e6:.0f} / {overload.memory_after / 1e6:.0f}",
+    }
 
 
-def limit_table(limit: StnLimit) -> str:
-    """What cores can do that do nothing else."""
+def limit_table(limit: StnLimit, http_rate: float) -> str:
+    """What cores can do that do nothing else, beside the service's throughput."""
     stages = (limit.decode_seconds, limit.model_seconds, limit.encode_seconds)
     return table(
-        ("processes", "pictures/s", "decode µs", "model µs", "encode µs"),
-        [(str(limit.processes), f"{limit.rate:.0f}", *(f"{1e6 * seconds:.1f}" for seconds in stages))],
+        ("processes", "pictures/s", "over HTTP/s", "decode µs", "model µs", "encode µs"),
+        [
+            (
+                str(limit.processes),
+                f"{limit.rate:.0f}",
+                f"{http_rate:.0f}",
+                *(f"{1e6 * seconds:.1f}" for seconds in stages),
+            )
+        ],
     )
 
 
 def recurrent_table(found: Recurrent) -> str:
     """The engine between its limit and whole-request batching."""
     columns = list(found.engine.by_tag())
-    rows = [("Engine-free loop, equal lengths", f"{found.engine_free_rate:.0f}", *[""] * len(columns))]
-    for name, timeline in (("Whole-request batching", found.whole_request), ("The engine", found.engine)):
+    rows = []
+    for name, timeline in (
+        ("Engine-free loop, equal lengths", found.engine_free),
+        ("Whole-request batching", found.whole_request),
+        ("The engine", found.engine),
+    ):
         medians = [_ms(part.percentile(50)) for part in timeline.by_tag().values()]
         rows.append((name, f"{timeline.rate:.0f}", *medians))
     return table(("", "sequences/s", *(f"p50 of {length} steps, ms" for length in columns)), rows)
@@ -176,33 +216,37 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _claims(results: Results) -> Iterator[tuple[str, str, str]]:
     """What the design promises, as ratios of two things that were measured here."""
-    alone, crowd, plain = results.run("stn", 1), results.run("stn", BATCH), results.plain
-    if alone and plain:
-        ratio = plain.timeline.percentile(50) / alone.timeline.percentile(50)
-        yield "STN, 1 connection: plain FastAPI's median over ours", f"{ratio:.2f}", "> 1"
-    if crowd and results.stn_limit:
-        ratio = crowd.timeline.rate / results.stn_limit.rate
-        yield f"STN, {BATCH} connections: share of the limit without HTTP", f"{ratio:.0%}", ">= 75 %"
-    for name, found in results.recurrent.items():
-        rates = {"engine": found.engine.rate}
-        if over_http := results.run(name, BATCH):
-            rates["over HTTP"] = over_http.timeline.rate
-        for way, rate in rates.items():
-            ratio = rate / found.whole_request.rate
-            yield f"{name.upper()}, {way}: throughput over whole-request batching", f"{ratio:.2f}", ">= 1.5"
-        ratio = found.engine.rate / found.engine_free_rate
-        yield f"{name.upper()}, engine: share of the engine-free loop", f"{ratio:.0%}", ">= 85 %"
-        medians = [next(iter(t.by_tag().values())).percentile(50) for t in (found.engine, found.whole_request)]
-        ratio = medians[0] / medians[1]
-        yield f"{name.upper()}, engine: shortest's median over whole-request batching's", f"{ratio:.2f}", "<= 0.33"
-    if overload := results.overload:
-        yield "Overload: refusals, p99", f"{_ms(percentile(overload.refused.latency, 99))} ms", "< 50 ms"
+    for found in results.comparisons:
+        ours, theirs = found.ours, found.theirs
+        where = f"{found.workload.upper()}, {found.connections} connection{'s' if found.connections > 1 else ''}"
+        if found.other == WHOLE:
+            yield from _over_whole_requests(where, ours, theirs)
+        elif found.connections == 1:
+            yield f"{where}: {PLAIN}'s median over ours", f"{theirs.percentile(50) / ours.percentile(50):.2f}", "> 1"
+        else:
+            yield f"{where}: throughput over {PLAIN}'s", f"{ours.rate / theirs.rate:.2f}", "> 1"
+    if results.stn_limit:
+        share = results.stn_rate / results.stn_limit.rate
+        yield f"STN, {BATCH} connections: share of the limit without HTTP", f"{share:.0%}", ">= 75 %"
+    for name, ways in results.recurrent.items():
+        where = f"{name.upper()}, engine"
+        yield from _over_whole_requests(where, ways.engine, ways.whole_request)
+        yield f"{where}: share of the engine-free loop", f"{ways.engine.rate / ways.engine_free.rate:.0%}", ">= 85 %"
+    for name, overload in results.overloads.items():
+        where = f"Overload, {name}"
+        yield f"{where}: refusals, p99", f"{_ms(percentile(overload.refused.latency, 99))} ms", "< 50 ms"
         yield (
-            "Overload: good answers, share of the throughput",
+            f"{where}: good answers, share of the throughput",
             f"{overload.flood.rate / overload.peak_rate:.0%}",
             ">= 90 %",
         )
-        yield "Overload: normal again after", f"{_ms(overload.recovery_seconds)} ms", "< 1000 ms"
+        yield f"{where}: normal again after", f"{_ms(overload.recovery_seconds)} ms", "< 1000 ms"
+
+
+def _over_whole_requests(where: str, ours: Timeline, whole: Timeline) -> Iterator[tuple[str, str, str]]:
+    yield f"{where}: throughput over whole-request batching", f"{ours.rate / whole.rate:.2f}", ">= 1.5"
+    medians = [next(iter(timeline.by_tag().values())).percentile(50) for timeline in (ours, whole)]
+    yield f"{where}: shortest's median over whole-request batching's", f"{medians[0] / medians[1]:.2f}", "<= 0.33"
 
 
 def _figures(timeline: Timeline) -> list[str]:

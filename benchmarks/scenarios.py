@@ -1,7 +1,7 @@
 """What is measured from outside: throughput, latency against load, overload."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,7 +53,7 @@ class Run:
     connections: int
     timeline: Timeline
     server: ServerSide | None = None
-    """None where the server is not Glimpse."""
+    """None where it was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,23 @@ class Overload:
         return self.flood.where(np.isin(self.flood.status, REFUSALS))
 
 
-def closed(name: str, url: str, calls: list[Call], *, connections: int, seconds: float, is_glimpse: bool = True) -> Run:
+def closed(name: str, url: str, calls: list[Call], *, connections: int, seconds: float) -> Run:
     """Throughput and latency at a number of connections, after a warm-up."""
     warm_up = min(LONGEST_WARM_UP_SECONDS, WARM_UP_SHARE * seconds)
     run(load(url, calls, ClosedLoop(warm_up), connections=connections))
-    before = server.metrics(url) if is_glimpse else {}
+    before = server.metrics(url)
     timeline = run(load(url, calls, ClosedLoop(seconds), connections=connections))
-    return Run(name, connections, timeline, _server_side(before, server.metrics(url)) if is_glimpse else None)
+    return Run(name, connections, timeline, _server_side(before, server.metrics(url)))
+
+
+def contender(url: str, calls: list[Call], connections: int) -> Callable[[float], Timeline]:
+    """What measures a server for so long when its turn comes; answers that come after that do not count."""
+
+    def measure(seconds: float) -> Timeline:
+        timeline = run(load(url, calls, ClosedLoop(seconds), connections=connections))
+        return timeline.where(timeline.done <= seconds)
+
+    return measure
 
 
 def opened(name: str, url: str, calls: list[Call], *, rate: float, seconds: float, connections: int) -> Run:

@@ -6,7 +6,7 @@
   requests for nothing: no queue, no tasks, no threads.
 - *The engine*, with as many requests under way as a full batch has.
 
-The three take turns in one process on one runtime, so that whatever disturbs one disturbs all.
+The three share one process and one runtime.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from benchmarks import workloads
 from benchmarks.baselines import BATCH, loaded, repeat
 from benchmarks.client import loop_factory
 from benchmarks.timeline import OK, Record, Timeline
+from benchmarks.turns import in_turns
 from export.manifest import Array
 from service.engine.batcher import BatchingPolicy
 from service.engine.engine import Engine
@@ -32,7 +33,6 @@ from service.settings import Settings
 from service.tasks import draw, ntm
 from service.tasks.seed import LARGEST_SEED
 
-TURNS = 5
 SEGMENT = 16
 """Steps at once where nobody has to be let in; longer ones are not faster."""
 FILL_SECONDS = 0.2
@@ -42,9 +42,9 @@ DEADLINE_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Recurrent:
-    """Three ways to run the same mix of sequences; a rate is sequences a second."""
+    """Three ways to run the same mix of sequences."""
 
-    engine_free_rate: float
+    engine_free: Timeline
     whole_request: Timeline
     engine: Timeline
 
@@ -145,41 +145,45 @@ class FixedBatch:
 
 
 def recurrent(subject: Subject, seconds: float) -> Recurrent:
-    """Measure the three, `seconds` each, in turns; the first turn only warms up."""
+    """Measure the three, `seconds` each, in turns."""
     examples = subject.examples
     equal = [FixedBatch(subject, examples[length]) for length in workloads.LENGTHS]
     lengths = workloads.mixed_lengths(BATCH)
     mixed = FixedBatch(subject, [examples[length][row] for row, length in enumerate(lengths)])
     engine = Engine(subject.name, subject.runtime, subject.initial, subject.policy, Metrics().listener(subject.name))
 
-    def every_length() -> None:
-        for batch in equal:
-            batch.run()
+    def engine_free(seconds: float) -> Timeline:
+        return _fixed(
+            [(batch, [length] * BATCH) for batch, length in zip(equal, workloads.LENGTHS, strict=True)], seconds
+        )
 
-    free, took, whole, engine_parts = 0, 0.0, [], []
+    def whole_requests(seconds: float) -> Timeline:
+        return _fixed([(mixed, lengths)], seconds)
+
     with asyncio.Runner(loop_factory=loop_factory) as runner:
+
+        def through_the_engine(seconds: float) -> Timeline:
+            return runner.run(_through(engine, subject.requests(), seconds))
+
         runner.run(_start(engine))
-        for turn in range(TURNS + 1):
-            rounds, elapsed = repeat(every_length, seconds / TURNS)
-            together = _whole_requests(mixed, lengths, seconds / TURNS)
-            apart = runner.run(_through(engine, subject.requests(), seconds / TURNS))
-            if turn:
-                free, took = free + rounds * len(equal) * BATCH, took + elapsed
-                whole.append(together)
-                engine_parts.append(apart)
+        found = in_turns(
+            {"engine_free": engine_free, "whole_request": whole_requests, "engine": through_the_engine}, seconds
+        )
         runner.run(engine.stop())
-    return Recurrent(free / took, Timeline.joined(whole), Timeline.joined(engine_parts))
+    return Recurrent(**{name: Timeline.joined(parts) for name, parts in found.items()})
 
 
-def _whole_requests(batch: FixedBatch, lengths: Sequence[int], seconds: float) -> Timeline:
+def _fixed(batches: Sequence[tuple[FixedBatch, Sequence[int]]], seconds: float) -> Timeline:
+    """Run batches, whose sequences have these lengths, one after the other, again and again."""
     records: list[Record] = []
     began = time.perf_counter()
 
     def run() -> None:
-        intended = time.perf_counter() - began
-        batch.run()
-        done = time.perf_counter() - began
-        records.extend((intended, intended, done, OK, str(length)) for length in lengths)
+        for batch, lengths in batches:
+            intended = time.perf_counter() - began
+            batch.run()
+            done = time.perf_counter() - began
+            records.extend((intended, intended, done, OK, str(length)) for length in lengths)
 
     _, took = repeat(run, seconds)
     return Timeline.of(records, took)

@@ -8,13 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks import workloads
 from service.errors import GlimpseError
 
+EMPTY: Mapping[str, str] = MappingProxyType({})
 READY_SECONDS = 60.0
 READY_ANSWERS = 20
 """So many in a row: of several workers behind one port, any may answer."""
@@ -30,12 +33,13 @@ class BenchmarkError(GlimpseError):
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], ready_path: str) -> Iterator[str]:
+def started(command: Sequence[str], ready_path: str, settings: Mapping[str, str] = EMPTY) -> Iterator[str]:
     """Start a server on a free port and answer its URL; it has ended when this has, whatever happens within.
 
     Args:
         command: what starts it; `{port}` stands for the port.
         ready_path: answers 200 once it is ready.
+        settings: environment variables, beside those of this process.
 
     Raises:
         BenchmarkError: it ended or was not ready in time.
@@ -45,7 +49,7 @@ def started(command: Sequence[str], ready_path: str) -> Iterator[str]:
     # A session of its own: Ctrl-C is for us, and what it leaves behind can be ended as a group.
     process = subprocess.Popen(  # noqa: S603
         [part.format(port=port) for part in command],
-        env={"GLIMPSE_LOG_LEVEL": "warning", **os.environ},
+        env={"GLIMPSE_LOG_LEVEL": "warning", **os.environ, **settings},
         start_new_session=True,
     )
     try:
@@ -61,10 +65,17 @@ def started(command: Sequence[str], ready_path: str) -> Iterator[str]:
             process.wait()
 
 
-def glimpse(workers: int) -> contextlib.AbstractContextManager[str]:
-    """The service, with its settings from the environment."""
+def glimpse(workers: int, settings: Mapping[str, str] = EMPTY) -> contextlib.AbstractContextManager[str]:
+    """The service, with its settings from the environment, and with others."""
     command = [sys.executable, "-m", "glimpse", "serve", "--port", "{port}", "--workers", str(workers)]
-    return started(command, "/readyz")
+    return started(command, "/readyz", settings)
+
+
+def whole_requests(workers: int) -> contextlib.AbstractContextManager[str]:
+    """The service as if it batched whole requests: segments that end when their longest sequence does."""
+    longest = str(max(workloads.LENGTHS))
+    segments = [f"GLIMPSE_{model}__{which}_SEGMENT" for model in ("DRAW", "NTM") for which in ("SHORTEST", "LONGEST")]
+    return glimpse(workers, dict.fromkeys(segments, longest))
 
 
 def plain(processes: int = 1) -> contextlib.AbstractContextManager[str]:

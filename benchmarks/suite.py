@@ -5,11 +5,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks import report, scenarios, server, workloads
-from benchmarks.baselines import BATCH, stn_limit
+from benchmarks.baselines import BATCH, StnLimit, stn_processes
 from benchmarks.chart import latency_chart
 from benchmarks.sequences import recurrent, subject
+from benchmarks.timeline import Timeline
+from benchmarks.turns import in_turns
 from service.settings import Settings, granted_cpus
 
 ALL = "all"
@@ -17,8 +20,8 @@ BASELINES = "baselines"
 OVERLOAD = "overload"
 SCENARIOS = (*workloads.WORKLOADS, OVERLOAD, BASELINES, ALL)
 SWEPT = ("stn", "draw", "ntm")
-OVERLOADED = "draw"
-"""Asked ten times too often in overload."""
+PEAK_CONNECTIONS = 16
+"""As many keep every process busy, and their largest requests fit into its queue."""
 
 
 def bench(
@@ -50,11 +53,12 @@ def bench(
     # Ends like any other error, so that what was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = report.Results(report.environment())
-    if scenario != BASELINES:
-        with _service(url, workers) as service_url:
-            _over_http(results, scenario, service_url, seconds, connections, rate)
+    with _service(url, workers) as service_url:
+        _over_http(results, scenario, service_url, seconds, connections, rate)
+        if scenario in {BASELINES, ALL}:
+            _beside_others(results, service_url, seconds, workers)
     if scenario in {BASELINES, ALL}:
-        _baselines(results, seconds)
+        _without_http(results, seconds)
     text = report.markdown(results)
     print(text)
     if out is not None:
@@ -97,24 +101,43 @@ def _over_http(
             peak = results.runs[-1].timeline.rate
             results.sweeps[name] = scenarios.sweep(name, url, calls, peak_rate=peak, seconds=seconds)
     if scenario in {OVERLOAD, ALL}:
-        calls = workloads.WORKLOADS[OVERLOADED]()
-        _say(f"{OVERLOADED}: overload")
-        peak_run = results.run(OVERLOADED, BATCH) or scenarios.closed(
-            OVERLOADED, url, calls, connections=BATCH, seconds=seconds
-        )
-        results.overload = scenarios.overload(url, calls, peak_rate=peak_run.timeline.rate, rate=rate, seconds=seconds)
+        for name, make in workloads.OVERLOADS.items():
+            calls = make()
+            _say(f"{name}: overload")
+            peak = scenarios.closed(name, url, calls, connections=PEAK_CONNECTIONS, seconds=seconds).timeline.rate
+            results.overloads[name] = scenarios.overload(url, calls, peak_rate=peak, rate=rate, seconds=seconds)
 
 
-def _baselines(results: report.Results, seconds: float) -> None:
+def _beside_others(results: report.Results, url: str, seconds: float, workers: int) -> None:
+    """The service and what it is compared with, over HTTP."""
+
+    def compare(name: str, other: str, other_url: str, connections: int) -> None:
+        _say(f"{name}: {connections} connections, beside {other}")
+        calls = workloads.WORKLOADS[name]()
+        contenders = {where: scenarios.contender(where, calls, connections) for where in (url, other_url)}
+        ours, theirs = map(Timeline.joined, in_turns(contenders, seconds).values())
+        results.comparisons.append(report.Comparison(name, other, connections, ours, theirs))
+
+    with server.plain(workers) as plain:
+        for connections in (1, BATCH):
+            compare("stn", report.PLAIN, plain, connections)
+    with server.whole_requests(workers) as whole:
+        for name in ("draw", "ntm"):
+            compare(name, report.WHOLE, whole, BATCH)
+    _say("stn: beside its limit")
+    service = scenarios.contender(url, workloads.stn(), BATCH)
+    with stn_processes(Settings().models, granted_cpus()) as limit:
+
+        def rate(seconds: float) -> float:
+            return service(seconds).rate
+
+        found: dict[str, list[Any]] = in_turns({"service": rate, "limit": limit}, seconds)
+    results.stn_limit = StnLimit.mean(found["limit"])
+    results.stn_rate = sum(found["service"]) / len(found["service"])
+
+
+def _without_http(results: report.Results, seconds: float) -> None:
     repository = Settings().models
-    _say("stn: without HTTP")
-    results.stn_limit = stn_limit(repository, seconds, granted_cpus())
-    _say("stn: plain FastAPI")
-    with server.plain() as url:
-        results.plain = scenarios.closed(
-            "plain FastAPI", url, workloads.stn(), connections=1, seconds=seconds, is_glimpse=False
-        )
-    results.runs.append(results.plain)
     for name in ("draw", "ntm"):
         _say(f"{name}: without HTTP")
         results.recurrent[name] = recurrent(subject(name, repository), seconds)

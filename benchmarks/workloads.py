@@ -41,6 +41,12 @@ def draw(count: int = REPEATED_AFTER) -> list[Call]:
     ]
 
 
+def sheets(count: int = REPEATED_AFTER) -> list[Call]:
+    """Sixteen drawings of the longest kind a request: work for a while, so that ten times too much can be asked for."""
+    query = f"/draw/generate?steps={max(LENGTHS)}&count=16&format=final&scale=1"
+    return [Call("sheets", "GET", f"{query}&seed={seed}") for seed in range(count)]
+
+
 def ntm(count: int = REPEATED_AFTER) -> list[Call]:
     """One sequence to copy a request; reading it, a mark and writing it make an episode of about one of the lengths."""
     generator = np.random.default_rng(1)
@@ -62,6 +68,8 @@ def mixed(count: int = REPEATED_AFTER) -> list[Call]:
 
 
 WORKLOADS = {"stn": stn, "draw": draw, "ntm": ntm, "mixed": mixed}
+OVERLOADS = {"sheets": sheets, "draw": draw}
+"""Asked ten times too often: work that takes a while, and work that is hardly more than asking for it."""
 
 
 def mixed_lengths(count: int, seed: int = 1) -> list[int]:

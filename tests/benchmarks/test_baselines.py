@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from benchmarks import plain, workloads
-from benchmarks.baselines import newest, repeat, stn_limit
+from benchmarks.baselines import StnLimit, newest, repeat, stn_processes
 from benchmarks.sequences import subject
 from service.errors import ArtifactRejected
 from service.media.decoding import decode
@@ -15,7 +15,8 @@ from service.media.decoding import decode
 
 def test_limit_of_the_stn_is_measured_in_processes_that_begin_together(repository: Path) -> None:
     """What a picture costs in each stage adds up to what it costs in all."""
-    limit = stn_limit(repository, 0.1, 1)
+    with stn_processes(repository, 1) as measure:
+        limit = StnLimit.mean([measure(0.1), measure(0.1)])
 
     stages = (limit.decode_seconds, limit.model_seconds, limit.encode_seconds)
     assert all(seconds > 0 for seconds in stages)

@@ -21,12 +21,13 @@ def test_closed_loop_counts_what_the_server_counts(tiny_server: TinyServer, name
     assert tiny_server.requests.total() > run.server.requests + tiny_server.requests["/metrics"]
 
 
-def test_server_without_metrics_is_measured_all_the_same(tiny_server: TinyServer) -> None:
-    """It is not asked for them."""
-    run = scenarios.closed("x", tiny_server.url, workloads.stn(2), connections=1, seconds=0.05, is_glimpse=False)
+def test_contender_is_asked_for_nothing_but_its_work(tiny_server: TinyServer) -> None:
+    """It may be no Glimpse; and what it answers after its turn does not count."""
+    timeline = scenarios.contender(tiny_server.url, workloads.stn(2), 4)(0.05)
 
-    assert run.server is None
     assert set(tiny_server.requests) == {"/stn/rectify"}
+    assert 0 < len(timeline) <= tiny_server.requests.total()
+    assert timeline.done.max() <= timeline.seconds == 0.05
 
 
 def test_sweep_goes_up_to_the_throughput(tiny_server: TinyServer, monkeypatch: pytest.MonkeyPatch) -> None:

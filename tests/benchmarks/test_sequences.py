@@ -90,6 +90,6 @@ def test_three_ways_are_measured_on_the_same_mix(monkeypatch: pytest.MonkeyPatch
     assert list(whole) == list(engine) == [str(length) for length in LENGTHS]
     assert len({len(part) for part in whole.values()}) == 1
     assert len({part.percentile(50) for part in whole.values()}) == 1
-    assert found.engine_free_rate > 0
+    assert found.engine_free.rate > 0
     assert set(found.engine.by_status()) == {"200"}
     assert (found.engine.done <= found.engine.seconds).all()

@@ -1,0 +1,17 @@
+"""Whatever is compared is measured under the same circumstances."""
+
+from benchmarks.turns import TURNS, in_turns
+
+
+def test_contenders_take_turns_and_the_first_turn_does_not_count() -> None:
+    """Each has as many turns as any other, as long together as was asked for."""
+    order: list[str] = []
+
+    def contender(name: str, seconds: float) -> float:
+        order.append(name)
+        return seconds
+
+    found = in_turns({"a": lambda seconds: contender("a", seconds), "b": lambda seconds: contender("b", seconds)}, 2.0)
+
+    assert order == ["a", "b"] * (TURNS + 1)
+    assert found == {"a": [2.0 / TURNS] * TURNS, "b": [2.0 / TURNS] * TURNS}
