@@ -1,5 +1,6 @@
 """Drawing: a seed in, pictures step by step out; or a picture in, and how DRAW sees and redraws it."""
 
+import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,8 +39,27 @@ def drawn_digit(seed: int, sample: int) -> int:
     return int(_generator(seed, sample, DIGIT_STREAM).integers(CLASSES))
 
 
+class _Thread(threading.local):
+    """What belongs to a thread: a generator, and the state that it is given anew for every use.
+
+    To make one costs as much as to draw the numbers of many steps: it asks the system for entropy, key or no key.
+    """
+
+    def __init__(self) -> None:
+        self.generator = np.random.Generator(np.random.Philox())
+        self.state: Any = np.random.Philox(key=0, counter=0).state
+
+
+_thread = _Thread()
+
+
 def _generator(seed: int, sample: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, sample], counter=[0, 0, 0, stream]))
+    """A generator at the begin of a stream; the thread's own, so that another call gives it to another stream."""
+    inner = _thread.state["state"]
+    inner["key"][:] = seed, sample
+    inner["counter"][:] = 0, 0, 0, stream
+    _thread.generator.bit_generator.state = _thread.state
+    return _thread.generator
 
 
 def condition(digit: int | None, steps: int) -> Floats:
