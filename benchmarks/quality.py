@@ -7,6 +7,7 @@ network itself is not needed: an artifact can be measured long after its archite
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -33,7 +34,7 @@ from service.errors import ArtifactRejected
 from service.media.decoding import decode
 from service.media.encoding import encode
 from service.media.figures import memory_figure
-from service.media.montage import film_strip
+from service.media.montage import sheet
 from service.media.picture import Picture, Pixels
 from service.runtime.base import compute
 from service.runtime.repository import LoadedGraph, LoadedModel
@@ -265,9 +266,11 @@ def _uploaded(grey: Pixels, content_type: str) -> Picture:
 
 
 def _film_strip(model: LoadedModel, request: Request) -> Pixels:
-    rows = range(min(SHEET_ROWS, request.rows))
-    shown = [draw.drawing(request, row, model.manifest) for row in rows]
-    return film_strip(np.stack([each.enlarged(SHEET_SCALE, with_attention=True) for each in shown]))
+    """A row a sample, a column a step, as in the paper."""
+    rows = min(SHEET_ROWS, request.rows)
+    shown = (draw.drawing(request, row, model.manifest) for row in range(rows))
+    frames = chain.from_iterable(each.enlarged(SHEET_SCALE, with_attention=True) for each in shown)
+    return sheet(frames, rows, request.steps)
 
 
 def _write(path: Path, image: Pixels) -> Path:

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol, and what a service on an open port needs beyond it.
 
-- A response's head and body leave in one write (`CorkedTransport`).
+- A response's head and body leave in one write (`ClientTransport`).
 - Who asks for another protocol is answered in this one, body and all. The parser takes all that follows such a request
   for the other protocol: left at that, its body would be lost, or be read as a request of its own.
 - A head, or what may follow a body, that does not end is refused.
@@ -19,7 +19,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.problems import MEDIA_TYPE, document
-from service.corked import CorkedTransport
+from service.transport import ClientTransport
 
 LARGEST_HEAD_BYTES = 2**16
 """Most bytes that may come without a request or a part of a body being complete with them."""
@@ -35,7 +35,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
-        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(ClientTransport(transport, self.loop))  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works for this connection."""
@@ -71,7 +71,7 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Wait for the client to take what was written."""
         super().pause_writing()
-        self.transport.abort_if_stalled()  # type: ignore[attr-defined] # it is corked
+        self.transport.abort_if_stalled()  # type: ignore[attr-defined] # it is a ClientTransport
 
     def _feed(self, data: bytes) -> None:
         while data:

@@ -1,4 +1,4 @@
-"""Several pictures in one: contact sheet, film strip, panels side by side."""
+"""Several pictures in one: contact sheet, panels side by side."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -40,12 +40,6 @@ def sheet(images: Iterable[Pixels], rows: int, columns: int, gap: int = 1) -> Pi
 def grid(images: Pixels, columns: int, gap: int = 1) -> Pixels:
     """Lay [N H W] or [N H W 3] out in rows of `columns`, left to right, then down, with gaps between."""
     return sheet(images, -(-len(images) // columns), columns, gap)
-
-
-def film_strip(frames: Pixels, gap: int = 1) -> Pixels:
-    """Lay [N T H W] or [N T H W 3] out as the paper does: a row a sample, a column a step."""
-    samples, steps = frames.shape[:2]
-    return sheet(frames.reshape(samples * steps, *frames.shape[2:]), samples, steps, gap)
 
 
 def strip(panels: Sequence[Pixels], caption: str, height: int = 256) -> Pixels:

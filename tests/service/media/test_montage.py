@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from service.media.montage import GAP_GREY, enlarge, film_strip, grid, sheet, strip
+from service.media.montage import GAP_GREY, enlarge, grid, sheet, strip
 from service.media.picture import Pixels
 
 
@@ -62,13 +62,6 @@ def test_sheet_takes_pictures_one_by_one() -> None:
     filled = sheet(pictures(), rows=3, columns=4, gap=0)
 
     np.testing.assert_array_equal(filled[::2, ::3], np.arange(12).reshape(3, 4))
-
-
-def test_film_strip_has_a_row_a_sample_and_a_column_a_step() -> None:
-    """As in the paper."""
-    frames = np.arange(6, dtype=np.uint8).reshape(2, 3, 1, 1)
-
-    np.testing.assert_array_equal(film_strip(frames, gap=0), [[0, 1, 2], [3, 4, 5]])
 
 
 def test_strip_shows_panels_of_any_size_at_one_height() -> None:

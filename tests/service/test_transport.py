@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from service.corked import CorkedTransport
+from service.transport import ClientTransport
 
 
 class Loop:
@@ -50,15 +50,15 @@ class Transport:
         return self.is_closed
 
 
-def corked() -> tuple[CorkedTransport, Transport, Loop]:
+def made() -> tuple[ClientTransport, Transport, Loop]:
     transport, loop = Transport(), Loop()
-    made: asyncio.Transport = transport  # type: ignore[assignment]
-    return CorkedTransport(made, loop), transport, loop  # type: ignore[arg-type]
+    inner: asyncio.Transport = transport  # type: ignore[assignment]
+    return ClientTransport(inner, loop), transport, loop  # type: ignore[arg-type]
 
 
 def test_head_and_body_leave_in_one_write() -> None:
     """The head waits for the body."""
-    subject, transport, loop = corked()
+    subject, transport, loop = made()
 
     subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
     subject.write(b"body")
@@ -69,7 +69,7 @@ def test_head_and_body_leave_in_one_write() -> None:
 
 def test_head_without_a_body_leaves_at_the_end_of_the_turn() -> None:
     """A stream's head does not wait for its first event."""
-    subject, transport, loop = corked()
+    subject, transport, loop = made()
 
     subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
     assert transport.written == []
@@ -80,7 +80,7 @@ def test_head_without_a_body_leaves_at_the_end_of_the_turn() -> None:
 
 def test_what_follows_is_not_held_back() -> None:
     """Later parts of a body are written as they come, and in order."""
-    subject, transport, loop = corked()
+    subject, transport, loop = made()
 
     subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
     subject.write(b"one")
@@ -94,7 +94,7 @@ def test_what_follows_is_not_held_back() -> None:
 
 def test_closing_loses_nothing() -> None:
     """What was held back is written before the transport is closed."""
-    subject, transport, _ = corked()
+    subject, transport, _ = made()
 
     subject.write(b"HTTP/1.1 204 No Content\r\n\r\n")
     subject.close()
@@ -106,7 +106,7 @@ def test_closing_loses_nothing() -> None:
 
 def test_connection_ends_when_its_client_takes_nothing() -> None:
     """Looked at again and again: whoever takes something in between has time, however slow, and whatever is added."""
-    subject, transport, loop = corked()
+    subject, transport, loop = made()
     subject.write(b"a" * 100)
     transport.untaken = 100
     subject.close()
@@ -122,7 +122,7 @@ def test_connection_ends_when_its_client_takes_nothing() -> None:
 
 def test_client_that_takes_while_more_is_written_is_not_stalled() -> None:
     """What counts is what was taken, not what is left."""
-    subject, transport, loop = corked()
+    subject, transport, loop = made()
     subject.write(b"a" * 100)
     transport.untaken = 50
     subject.abort_if_stalled()
@@ -142,7 +142,7 @@ def test_client_that_takes_while_more_is_written_is_not_stalled() -> None:
 
 def test_connection_whose_client_took_all_is_closed_and_forgotten() -> None:
     """Nothing is left to wait for."""
-    subject, transport, loop = corked()
+    subject, transport, loop = made()
 
     subject.close()
 

@@ -1,8 +1,9 @@
-"""One write a response: a response's head waits for its body, and both leave in one system call.
+"""The way to the client: one write a response, and an end for clients that take nothing.
 
 uvicorn writes the head of a response when it starts and the body when it comes, and each write is a system call: a
-seventh of the event loop's time, where responses are as small and quick as here. What is held back is written at the
-end of the loop's turn at the latest, so that a stream's head does not wait for its first event.
+seventh of the event loop's time, where responses are as small and quick as here. Here the head waits for its body, and
+both leave together; what is held back is written at the end of the loop's turn at the latest, so that a stream's head
+does not wait for its first event.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ STALL_SECONDS = 20.0
 """A client that has taken nothing for so long will not. The kernel's buffers empty in leaps that are seconds apart."""
 
 
-class CorkedTransport:
+class ClientTransport:
     """A transport that joins the head of a response to what follows it, and can tell whether its client takes anything.
 
     Otherwise it is the transport that it wraps.

@@ -1,0 +1,174 @@
+"""Who is let into the queue, and who leaves it or the slots before the end: late, refused, or gone."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from service.errors import DeadlineExceeded, Overloaded
+from tests.service.engine.held import assert_right, in_virtual_time, serving
+from tests.service.fakes import (
+    recurrent_request,
+)
+
+
+@in_virtual_time
+async def test_deadline_that_passes_in_the_queue_frees_the_entry() -> None:
+    """The request is answered while the runtime is still busy with others, makes room, and is never computed."""
+    async with serving(slots=1, queue_rows=1) as bench:
+        running = await bench.submitted(recurrent_request(2))
+        await bench.in_hand()
+        late = await bench.submitted(recurrent_request(2, deadline=bench.clock() + 3))
+
+        await bench.let_time_pass(3)
+
+        with pytest.raises(DeadlineExceeded, match="the deadline passed"):
+            await late
+        assert bench.listener.deadline_missed_rows == 1
+        next_one = await bench.submitted(recurrent_request(2))
+        bench.gate.open()
+        await asyncio.gather(running, next_one)
+
+    assert bench.runtime.shapes == [(1, 2)] * 2
+    assert bench.listener.deadline_missed_rows == 1
+
+
+@in_virtual_time
+async def test_deadline_that_passes_while_running_frees_the_slot() -> None:
+    """The client is told at once, and the next segment is computed without its row."""
+    async with serving(segment=2) as bench:
+        stayer = recurrent_request(4, seed=1)
+        stayer_task = await bench.submitted(stayer)
+        late = await bench.submitted(recurrent_request(4, seed=2, deadline=bench.clock() + 3))
+        await bench.in_hand()
+
+        await bench.let_time_pass(3)
+
+        with pytest.raises(DeadlineExceeded, match="the deadline passed"):
+            await late
+        bench.gate.open()
+        await stayer_task
+
+    assert_right(stayer)
+    assert bench.runtime.shapes[-1] == (1, 2)
+    assert bench.listener.deadline_missed_rows == 1
+
+
+@in_virtual_time
+async def test_caller_that_gives_up_at_the_deadline_has_missed_it() -> None:
+    """Whoever's timer comes first: it is no client's departure, and is counted once."""
+    async with serving() as bench:
+        late = await bench.submitted(recurrent_request(4, deadline=bench.clock() + 3))
+        gone = await bench.submitted(recurrent_request(4))
+        await bench.in_hand()
+
+        bench.clock.advance(3)
+        late.cancel()
+        gone.cancel()
+        await asyncio.wait([late, gone])
+
+        bench.gate.open()
+    assert bench.listener.deadline_missed_rows == 1
+    assert bench.listener.cancelled_rows == 1
+
+
+@in_virtual_time
+async def test_deadline_in_the_past_is_answered() -> None:
+    """A request that comes too late is not left waiting."""
+    async with serving() as bench:
+        bench.gate.open()
+
+        with pytest.raises(DeadlineExceeded, match="the deadline passed"):
+            await bench.engine.submit(recurrent_request(2, deadline=bench.clock() - 1))
+
+    assert bench.listener.deadline_missed_rows == 1
+
+
+@in_virtual_time
+async def test_cancelled_request_frees_its_slots_before_the_next_segment() -> None:
+    """A client that goes away harms nobody, and is computed no further."""
+    async with serving(segment=2) as bench:
+        stayer = recurrent_request(4, seed=1)
+        stayer_task = await bench.submitted(stayer)
+        leaver = await bench.submitted(recurrent_request(4, rows=2, seed=2))
+        await bench.in_hand()
+
+        leaver.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaver
+        bench.gate.open()
+        await stayer_task
+
+    assert_right(stayer)
+    assert bench.runtime.shapes[-1] == (1, 2)
+    assert bench.listener.cancelled_rows == 2
+
+
+@in_virtual_time
+async def test_request_that_is_cancelled_in_the_queue_is_never_computed() -> None:
+    """Its entry is free at once."""
+    async with serving(slots=1, queue_rows=2) as bench:
+        running = await bench.submitted(recurrent_request(2))
+        await bench.in_hand()
+        leaver = await bench.submitted(recurrent_request(2, rows=2))
+
+        leaver.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaver
+
+        assert bench.listener.queue_rows == 0
+        bench.gate.open()
+        await running
+    assert bench.runtime.shapes == [(1, 2)]
+
+
+@in_virtual_time
+async def test_full_queue_refuses_at_once_and_recovers() -> None:
+    """What is queued counts in rows, what runs does not; when there is room again, requests are taken again."""
+    async with serving(slots=1, queue_rows=2) as bench:
+        running = await bench.submitted(recurrent_request(2))
+        await bench.in_hand()
+        waiting = await bench.submitted(recurrent_request(2, rows=2))
+
+        with pytest.raises(Overloaded, match="2 rows are waiting") as refusal:
+            await bench.engine.submit(recurrent_request(2))
+
+        assert refusal.value.retry_after_seconds > 0
+        bench.gate.open()
+        await asyncio.gather(running, waiting)
+        await bench.engine.submit(recurrent_request(2, rows=2))
+
+
+@in_virtual_time
+async def test_room_that_was_kept_is_there_and_nobody_elses() -> None:
+    """What is reserved counts as if it were waiting, except for the request that it is reserved for."""
+    async with serving(slots=1, queue_rows=3) as bench:
+        running = await bench.submitted(recurrent_request(2))
+        await bench.in_hand()
+
+        with bench.engine.reserve(1) as room:
+            room.extend(3)
+            with pytest.raises(Overloaded, match="3 rows are waiting"):
+                bench.engine.reserve(1)
+            with pytest.raises(Overloaded, match="3 rows are waiting"):
+                await bench.engine.submit(recurrent_request(2))
+            waiting = asyncio.create_task(bench.engine.submit(recurrent_request(2, rows=3), room))
+            await asyncio.sleep(0)
+            assert bench.listener.queue_rows == 3
+
+        bench.gate.open()
+        await asyncio.gather(running, waiting)
+
+
+@in_virtual_time
+async def test_room_that_was_not_used_is_given_back() -> None:
+    """Whatever ends the reading of a request: its room is free for others, once."""
+    async with serving(slots=1, queue_rows=3) as bench:
+        with contextlib.suppress(ValueError), bench.engine.reserve(2) as room:
+            with pytest.raises(Overloaded, match="2 rows are waiting and 2 more"):
+                room.extend(4)
+            raise ValueError
+        room.release()
+
+        with bench.engine.reserve(3), pytest.raises(Overloaded):
+            bench.engine.reserve(1)

@@ -1,0 +1,165 @@
+"""Workers that end, die or hang, and runtimes that break."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from service.errors import InferenceFailed, NotReady
+from tests.service.engine.held import Bench, assert_right, in_virtual_time, serving
+from tests.service.fakes import (
+    PATIENCE_SECONDS,
+    recurrent_request,
+)
+
+
+@in_virtual_time
+async def test_stop_tells_those_who_still_wait() -> None:
+    """The segment in hand is finished; whatever is not complete by then is answered with `NotReady`."""
+    async with serving(slots=1) as bench:
+        running = await bench.submitted(recurrent_request(6))
+        waiting = await bench.submitted(recurrent_request(2))
+        await bench.in_hand()
+
+        stopped = asyncio.ensure_future(bench.engine.stop(PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        bench.gate.open()
+        await stopped
+
+        for task in (running, waiting):
+            with pytest.raises(NotReady, match="fake has been stopped"):
+                await task
+        with pytest.raises(NotReady, match="fake has been stopped"):
+            await bench.engine.submit(recurrent_request(1))
+        assert not bench.engine.recover()
+
+
+@in_virtual_time
+async def test_stop_waits_no_longer_than_it_is_told() -> None:
+    """A segment that hangs keeps nobody waiting, and its end changes nothing any more."""
+    async with serving() as bench:
+        hanging = await bench.submitted(recurrent_request(2))
+        await bench.in_hand()
+
+        await bench.engine.stop(0)
+
+        with pytest.raises(NotReady, match="fake has been stopped"):
+            await hanging
+
+
+@in_virtual_time
+async def test_engine_that_was_not_started_is_left_alone() -> None:
+    """While models are loaded there is nobody to recover, and nobody to wait for at the end."""
+    engine = Bench().engine
+
+    assert not engine.recover()
+    await engine.stop()
+
+
+@in_virtual_time
+async def test_dead_worker_is_replaced() -> None:
+    """Health turns red, who waited is told, and the next request is computed."""
+    async with serving() as bench:
+        waiting = await bench.submitted(recurrent_request(2, rows=2))
+        await bench.in_hand()
+        queued = await bench.submitted(recurrent_request(2))
+        await bench.death()
+        bench.clock.advance(100)
+        await asyncio.wait([waiting])
+
+        assert bench.engine.unhealthy_because() == "fake: the worker thread has died"
+        assert bench.engine.recover()
+
+        with pytest.raises(InferenceFailed, match="fake: the worker died while this request was waiting"):
+            await queued
+        assert bench.engine.unhealthy_because() is None
+        assert not bench.engine.is_beyond_repair()
+        assert not bench.engine.recover()
+        request = recurrent_request(2)
+        await bench.engine.submit(request)
+    assert_right(request)
+
+
+@in_virtual_time
+async def test_hanging_segment_turns_health_red() -> None:
+    """Longer than the time that is allowed is unhealthy; its end is recovery."""
+    async with serving(stall_seconds=5) as bench:
+        task = await bench.submitted(recurrent_request(2))
+        await bench.in_hand()
+        bench.clock.advance(5)
+        assert bench.engine.unhealthy_because() is None
+
+        bench.clock.advance(2.5)
+
+        assert bench.engine.unhealthy_because() == "fake: a batch has been running for 7.5 s, longer than 5 s"
+        assert not bench.engine.recover(), "a thread that hangs cannot be replaced, only its process"
+        assert not bench.engine.is_beyond_repair()
+        bench.clock.advance(2.6)
+        assert bench.engine.is_beyond_repair()
+        bench.gate.open()
+        await task
+        assert bench.engine.unhealthy_because() is None
+
+
+def test_worker_outlives_a_loop_that_has_closed() -> None:
+    """What nobody can hear any more is not an error."""
+    benches: list[Bench] = []
+
+    @in_virtual_time
+    async def leave_a_segment_in_hand() -> None:
+        bench = Bench()
+        benches.append(bench)
+        bench.engine.start()
+        task = await bench.submitted(recurrent_request(2))
+        await bench.in_hand()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        stream = recurrent_request(2)
+        stream.on_progress = lambda: None
+        bench.engine._worker.add(stream)
+
+    leave_a_segment_in_hand()
+    worker = benches[0].engine._worker
+    benches[0].gate.let_through()
+    benches[0].gate.await_arrival()
+    benches[0].gate.open()
+    worker.stop()
+
+    assert worker.join(PATIENCE_SECONDS)
+    assert not worker.has_died
+
+
+@in_virtual_time
+async def test_runtime_that_fails_at_everything_turns_health_red() -> None:
+    """Not what a request brings about, but what the golden example shows, tells a broken runtime from a bad input."""
+    async with serving() as bench:
+        bench.gate.open()
+        with pytest.raises(InferenceFailed):
+            await bench.engine.submit(recurrent_request(1, poisoned_step=0))
+        assert bench.engine.unhealthy_because() is None
+        assert not bench.engine.is_beyond_repair()
+
+        bench.is_broken = True
+        with pytest.raises(InferenceFailed):
+            await bench.engine.submit(recurrent_request(1, poisoned_step=0))
+        await bench.engine.submit(recurrent_request(1))  # after which the runtime has been looked at
+
+        assert bench.engine.unhealthy_because() == "fake: the runtime is broken: the answer is not the golden one"
+        assert bench.engine.is_beyond_repair()
+
+
+@in_virtual_time
+async def test_runtime_that_hangs_at_its_golden_example_turns_health_red() -> None:
+    """Nobody waits for it: who failed has been told."""
+    async with serving(stall_seconds=5) as bench:
+        bench.gate.open()
+        bench.examination.clear()
+        with pytest.raises(InferenceFailed):
+            await bench.engine.submit(recurrent_request(1, poisoned_step=0))
+        await asyncio.to_thread(bench.is_examined.wait, PATIENCE_SECONDS)
+        bench.clock.advance(10.1)
+
+        assert "a batch has been running for 10.1 s" in (bench.engine.unhealthy_because() or "")
+        assert bench.engine.is_beyond_repair()
+        bench.examination.set()
