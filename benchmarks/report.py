@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.baselines import BATCH, StnLimit
 from benchmarks.chart import Point
-from benchmarks.scenarios import Overload, Run
+from benchmarks.scenarios import Overload, Run, Stretch
 from benchmarks.sequences import Recurrent
 from benchmarks.timeline import OK, UNSENT, Timeline, percentile
 from service.settings import granted_cpus
@@ -56,6 +56,7 @@ class Results:
     runs: list[Run] = field(default_factory=list)
     sweeps: dict[str, list[Run]] = field(default_factory=dict)
     overloads: dict[str, Overload] = field(default_factory=dict)
+    soak: list[Stretch] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     stn_limit: StnLimit | None = None
     stn_rate: float = 0.0
@@ -101,6 +102,8 @@ def markdown(results: Results) -> str:
         ]
     if results.overloads:
         sections += ["## Overload", overload_table(results.overloads)]
+    if results.soak:
+        sections += ["## A long load", soak_table(results.soak)]
     if results.comparisons:
         sections += [
             "## Beside others over HTTP",
@@ -167,6 +170,24 @@ def _overload_figures(overload: Overload) -> dict[str, str]:
         "Load generator, share of a core": f"{flood.client_cpu_seconds / float(flood.done.max(initial=1.0)):.0%}",
         "Memory before / after, MB": f"{overload.memory_before / 1e6:.0f} / {overload.memory_after / 1e6:.0f}",
     }
+
+
+def soak_table(stretches: Iterable[Stretch]) -> str:
+    """A row a stretch."""
+    rows, until = [], 0.0
+    for stretch in stretches:
+        timeline = stretch.timeline
+        until += timeline.seconds
+        rows.append(
+            (
+                f"{until:g}",
+                f"{timeline.rate:.0f}",
+                _ms(timeline.percentile(99)),
+                _errors(timeline),
+                f"{stretch.memory / 1e6:.0f}",
+            )
+        )
+    return table(("until, s", "answered/s", "p99 ms", "errors", "memory, MB"), rows)
 
 
 def limit_table(limit: StnLimit, http_rate: float) -> str:

@@ -26,6 +26,8 @@ PROBE_SECONDS = 5.0
 REFUSALS = (429, 503)
 NORMAL = 2.0
 """A request is as quick as normally up to so many times the longest of an idle server."""
+STRETCHES = 10
+MEMORY = "glimpse_process_resident_memory_bytes"
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 """Shares of the throughput at which the latency is measured."""
 
@@ -54,6 +56,15 @@ class Run:
     timeline: Timeline
     server: ServerSide | None = None
     """None where it was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a long load."""
+
+    timeline: Timeline
+    memory: float
+    """At its end; bytes resident, of all processes of the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +132,24 @@ def overload(url: str, calls: list[Call], *, peak_rate: float, rate: float | Non
     quiet = run(load(url, calls, ClosedLoop(min(PROBE_SECONDS, seconds)), connections=1))
     before = server.metrics(url)
     flood, probe = run(flood_then_probe())
-    memory = "glimpse_process_resident_memory_bytes"
     normal_at = probe.began + probe.recovered_after(NORMAL * float(quiet.latency.max(initial=0.0)))
     return Overload(
         peak_rate,
         flood,
         max(0.0, normal_at - (flood.began + flood.seconds)),
-        before[memory],
-        server.metrics(url)[memory],
+        before[MEMORY],
+        server.metrics(url)[MEMORY],
     )
+
+
+def soak(url: str, calls: list[Call], *, connections: int, seconds: float) -> list[Stretch]:
+    """A long load in equal parts, and the memory after each."""
+
+    def stretch() -> Stretch:
+        timeline = run(load(url, calls, ClosedLoop(seconds / STRETCHES), connections=connections))
+        return Stretch(timeline, server.metrics(url)[MEMORY])
+
+    return [stretch() for _ in range(STRETCHES)]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -18,7 +18,8 @@ from service.settings import Settings, granted_cpus
 ALL = "all"
 BASELINES = "baselines"
 OVERLOAD = "overload"
-SCENARIOS = (*workloads.WORKLOADS, OVERLOAD, BASELINES, ALL)
+SOAK = "soak"
+SCENARIOS = (*workloads.WORKLOADS, OVERLOAD, SOAK, BASELINES, ALL)
 SWEPT = ("stn", "draw", "ntm")
 PEAK_CONNECTIONS = 16
 """As many keep every process busy, and their largest requests fit into its queue."""
@@ -100,6 +101,9 @@ def _over_http(
             _say(f"{name}: latency against load")
             peak = results.runs[-1].timeline.rate
             results.sweeps[name] = scenarios.sweep(name, url, calls, peak_rate=peak, seconds=seconds)
+    if scenario == SOAK:
+        _say("everything: a long load")
+        results.soak = scenarios.soak(url, workloads.everything(), connections=connections, seconds=seconds)
     if scenario in {OVERLOAD, ALL}:
         for name, make in workloads.OVERLOADS.items():
             calls = make()

@@ -5,6 +5,7 @@ once for all.
 """
 
 import math
+from itertools import cycle
 
 import numpy as np
 import orjson
@@ -13,6 +14,8 @@ from benchmarks.client import Call
 from service.media.encoding import encode
 from service.media.picture import Pixels
 
+ANSWERS = ("gif", "apng", "webp", "png", "json", "npz", "sse")
+"""The formats of a drawing, beside the finished picture."""
 LENGTHS = (8, 16, 32, 64)
 BITS = 8
 REPEATED_AFTER = 4096
@@ -65,6 +68,23 @@ def mixed(count: int = REPEATED_AFTER) -> list[Call]:
         for name, calls in kinds.items()
         for call in [calls[index % len(calls)]]
     ]
+
+
+def everything() -> list[Call]:
+    """All three in turn, and every kind of answer: pictures of any size, animations, documents, streams, refusals."""
+    generator = np.random.default_rng(1)
+    photograph = encode(digit(7, generator).repeat(20, 0).repeat(20, 1))
+    rare = [
+        Call("photograph", "POST", "/stn/rectify?size=256&view=strip", photograph, "image/png"),
+        Call("damaged", "POST", "/stn/rectify", photograph[:1000], "image/png"),
+        Call("redrawn", "POST", "/draw/reconstruct?steps=16", stn(1)[0].body, "image/png"),
+        *(Call(kind, "GET", f"/draw/generate?steps=16&count=4&seed=1&format={kind}") for kind in ANSWERS),
+        Call("figure", "GET", "/ntm/copy?length=20&seed=1&format=png"),
+        Call("trace", "GET", "/ntm/copy?length=20&seed=1&trace=true"),
+        Call("steps", "GET", "/ntm/copy?length=20&seed=1&format=sse"),
+        Call("nowhere", "GET", "/ntm/unlearning"),
+    ]
+    return [call for one, *three in zip(cycle(rare), *[iter(mixed(512))] * 3, strict=False) for call in (one, *three)]
 
 
 WORKLOADS = {"stn": stn, "draw": draw, "ntm": ntm, "mixed": mixed}

@@ -9,7 +9,7 @@ from benchmarks import report
 from benchmarks.baselines import StnLimit
 from benchmarks.chart import Point, latency_chart
 from benchmarks.report import Comparison, Results
-from benchmarks.scenarios import Overload, Run, ServerSide
+from benchmarks.scenarios import Overload, Run, ServerSide, Stretch
 from benchmarks.sequences import Recurrent
 from benchmarks.timeline import Record, Timeline
 
@@ -60,6 +60,16 @@ def test_promises_are_ratios_of_what_was_measured() -> None:
         "80%",
         *("2.00", "0.25", "80%"),
         *("4.00 ms", "95%", "250.00 ms"),
+    ]
+
+
+def test_long_load_is_shown_part_by_part() -> None:
+    """What was answered until when, and the memory in use by then."""
+    parts = [Stretch(timeline(5.0), 100e6), Stretch(timeline(7.0, refused=100), 104e6)]
+
+    assert rows(report.soak_table(parts))[2:] == [
+        ["1", "100", "5.00", "none", "100"],
+        ["2", "100", "never", "429: 100", "104"],
     ]
 
 

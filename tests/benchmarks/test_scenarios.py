@@ -56,6 +56,15 @@ def test_overload_asks_for_ten_times_as_much(tiny_server: TinyServer, monkeypatc
     assert (found.memory_before, found.memory_after) == (3000.0, 3000.0)
 
 
+def test_long_load_is_measured_in_equal_parts(tiny_server: TinyServer) -> None:
+    """With the memory of all processes after each."""
+    found = scenarios.soak(tiny_server.url, workloads.ntm(4), connections=2, seconds=0.5)
+
+    assert [part.timeline.seconds for part in found] == [0.5 / scenarios.STRETCHES] * scenarios.STRETCHES
+    assert {part.memory for part in found} == {3000.0}
+    assert sum(len(part.timeline) for part in found) == tiny_server.requests["/ntm/copy"]
+
+
 def test_refusals_are_answers_and_lost_requests_are_not() -> None:
     """Only what the server has said counts for how quickly it refuses."""
     records = [(0.0, 0.0, took, status, "a") for took, status in ((0.1, 200), (0.2, 429), (0.3, 503), (0.4, 0))]

@@ -23,6 +23,16 @@ def test_request_on_the_wire_has_its_host_and_its_body() -> None:
     )
 
 
+def test_everything_is_every_kind_of_request() -> None:
+    """A quarter is what `mixed` does not ask for: every kind of it, equally often."""
+    tags = Counter(call.tag for call in workloads.everything())
+
+    rare = [count for tag, count in tags.items() if tag not in {"stn", "draw", "ntm"}]
+    assert 4 * sum(rare) == tags.total()
+    assert max(rare) - min(rare) <= 1
+    assert {"photograph", "damaged", "redrawn", "gif", "sse", "figure"} <= set(tags)
+
+
 @pytest.mark.parametrize("count", [1, 4, 10, 1000])
 def test_lengths_are_mixed_evenly_and_always_alike(count: int) -> None:
     """Any four from a multiple of four are all different; the same order every time, and no plain rotation."""
