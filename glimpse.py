@@ -268,11 +268,11 @@ def models(
 @app.command()
 def bench(
     scenario: Annotated[
-        str, typer.Argument(help="stn, draw, ntm or mixed; overload; baselines, side by side; or all of it.")
+        str, typer.Argument(help="stn, draw, ntm or mixed; overload; baselines, side by side; all of that; or soak.")
     ] = "all",
     url: Annotated[str | None, typer.Option(help="A service that runs; one is started when absent.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of the service that is started.")] = 1,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of every measurement.")] = 10.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of what is started.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of every measurement; of a soak, in all.")] = 10.0,
     connections: Annotated[int, typer.Option(min=1, help="Of a workload; at most, with --rate.")] = 64,
     rate: Annotated[float | None, typer.Option(min=0.1, help="Requests a second, answered or not.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for benchmarks.md and its picture.")] = None,

@@ -22,7 +22,7 @@ import uvloop
 from benchmarks.alarm import Alarm
 from benchmarks.arrivals import Arrivals
 from benchmarks.response import ResponseReader
-from benchmarks.timeline import LOST, UNANSWERED, UNSENT, Record, Timeline
+from benchmarks.timeline import LOST, OK, UNANSWERED, UNEXPECTED, UNSENT, Record, Timeline
 
 PATIENCE_SECONDS = 10.0
 RECONNECT_SECONDS = 0.02
@@ -37,6 +37,14 @@ class Call:
     target: str
     body: bytes = b""
     content_type: str = ""
+    status: int = OK
+    """What it is to be answered with."""
+
+    def judged(self, status: int) -> int:
+        """What counts as its status: a good one where it is the expected one, and only there."""
+        if status == self.status:
+            return OK
+        return UNEXPECTED if status == OK else status
 
     def encoded(self, host: str) -> bytes:
         """The request as it goes over the wire."""
@@ -77,7 +85,7 @@ class _Run:
         if address.scheme != "http" or not address.hostname:
             raise ValueError(f"the load generator speaks plain HTTP, to http://HOST:PORT and not to {url!r}")
         self._host, self._port = address.hostname, address.port or 80
-        self._calls = cycle([(call.tag, call.encoded(address.netloc)) for call in calls])
+        self._calls = cycle([(call, call.encoded(address.netloc)) for call in calls])
         self._arrivals = arrivals
         self._began = math.inf
         self._open: set[_Connection] = set()
@@ -118,9 +126,9 @@ class _Run:
         now = self.now()
         for connection in self._open:
             if connection.pending is not None:
-                intended, sent, tag = connection.pending
-                self._records.append((intended, sent, now, UNANSWERED, tag))
-        self._records += [(due, now, now, UNSENT, next(self._calls)[0]) for due in self._arrivals.left()]
+                intended, sent, call = connection.pending
+                self._records.append((intended, sent, now, UNANSWERED, call.tag))
+        self._records += [(due, now, now, UNSENT, next(self._calls)[0].tag) for due in self._arrivals.left()]
         return Timeline.of(self._records, self._arrivals.seconds, self._began, time.process_time() - cpu_began)
 
     def now(self) -> float:
@@ -139,7 +147,8 @@ class _Run:
     def on_answer(self, connection: "_Connection", pending: "_Pending", status: int) -> None:
         """Record an answer, and use the connection for the next request if it still stands."""
         now = self.now()
-        self._records.append((pending.intended, pending.sent, now, status, pending.tag))
+        intended, sent, call = pending
+        self._records.append((intended, sent, now, call.judged(status), call.tag))
         self._in_flight -= 1
         if connection in self._open:
             self._use(connection, now)
@@ -162,9 +171,9 @@ class _Run:
             self._free.append(connection)
             self._set_alarm()
             return False
-        tag, data = next(self._calls)
+        call, data = next(self._calls)
         self._in_flight += 1
-        connection.send(_Pending(due, now, tag), data)
+        connection.send(_Pending(due, now, call), data)
         return True
 
     def _on_alarm(self) -> None:
@@ -201,7 +210,7 @@ class _Pending(NamedTuple):
 
     intended: float
     sent: float
-    tag: str
+    call: Call
 
 
 class _Connection(asyncio.Protocol):

@@ -167,7 +167,6 @@ def _overload_figures(overload: Overload) -> dict[str, str]:
         "Refused, from when due, p50 / p99 ms": _middle_and_end(refused.latency),
         "Refused, from when sent, p50 / p99 ms": _middle_and_end(refused.done - refused.sent),
         "Normal again after, ms": _ms(overload.recovery_seconds),
-        "Load generator, share of a core": f"{flood.client_cpu_seconds / float(flood.done.max(initial=1.0)):.0%}",
         "Memory before / after, MB": f"{overload.memory_before / 1e6:.0f} / {overload.memory_after / 1e6:.0f}",
     }
 
@@ -243,9 +242,9 @@ def _claims(results: Results) -> Iterator[tuple[str, str, str]]:
         if found.other == WHOLE:
             yield from _over_whole_requests(where, ours, theirs)
         elif found.connections == 1:
-            yield f"{where}: {PLAIN}'s median over ours", f"{theirs.percentile(50) / ours.percentile(50):.2f}", "> 1"
+            yield f"{where}: {PLAIN}'s median over ours", _ratio(theirs.percentile(50), ours.percentile(50)), "> 1"
         else:
-            yield f"{where}: throughput over {PLAIN}'s", f"{ours.rate / theirs.rate:.2f}", "> 1"
+            yield f"{where}: throughput over {PLAIN}'s", _ratio(ours.rate, theirs.rate), "> 1"
     if results.stn_limit:
         share = results.stn_rate / results.stn_limit.rate
         yield f"STN, {BATCH} connections: share of the limit without HTTP", f"{share:.0%}", ">= 75 %"
@@ -265,9 +264,10 @@ def _claims(results: Results) -> Iterator[tuple[str, str, str]]:
 
 
 def _over_whole_requests(where: str, ours: Timeline, whole: Timeline) -> Iterator[tuple[str, str, str]]:
-    yield f"{where}: throughput over whole-request batching", f"{ours.rate / whole.rate:.2f}", ">= 1.5"
-    medians = [next(iter(timeline.by_tag().values())).percentile(50) for timeline in (ours, whole)]
-    yield f"{where}: shortest's median over whole-request batching's", f"{medians[0] / medians[1]:.2f}", "<= 0.33"
+    yield f"{where}: throughput over whole-request batching", _ratio(ours.rate, whole.rate), ">= 1.5"
+    shortest = [next(iter(timeline.by_tag().values()), timeline) for timeline in (ours, whole)]
+    medians = [timeline.percentile(50) for timeline in shortest]
+    yield f"{where}: shortest's median over whole-request batching's", _ratio(*medians), "<= 0.33"
 
 
 def _figures(timeline: Timeline) -> list[str]:
@@ -281,6 +281,10 @@ def _errors(timeline: Timeline) -> str:
 
 def _middle_and_end(seconds: NDArray[np.float64]) -> str:
     return f"{_ms(percentile(seconds, 50))} / {_ms(percentile(seconds, 99))}"
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    return f"{ours / theirs:.2f}" if theirs else "-"
 
 
 def _ms(seconds: float) -> str:

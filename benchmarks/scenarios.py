@@ -96,11 +96,11 @@ def closed(name: str, url: str, calls: list[Call], *, connections: int, seconds:
 
 
 def contender(url: str, calls: list[Call], connections: int) -> Callable[[float], Timeline]:
-    """What measures a server for so long when its turn comes; answers that come after that do not count."""
+    """What measures a server for so long when its turn comes; good answers that come after that do not count."""
 
     def measure(seconds: float) -> Timeline:
         timeline = run(load(url, calls, ClosedLoop(seconds), connections=connections))
-        return timeline.where(timeline.done <= seconds)
+        return timeline.where(~timeline.ok | (timeline.done <= seconds))
 
     return measure
 

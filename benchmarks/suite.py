@@ -118,7 +118,8 @@ def _beside_others(results: report.Results, url: str, seconds: float, workers: i
     def compare(name: str, other: str, other_url: str, connections: int) -> None:
         _say(f"{name}: {connections} connections, beside {other}")
         calls = workloads.WORKLOADS[name]()
-        contenders = {where: scenarios.contender(where, calls, connections) for where in (url, other_url)}
+        urls = {"service": url, other: other_url}
+        contenders = {who: scenarios.contender(where, calls, connections) for who, where in urls.items()}
         ours, theirs = map(Timeline.joined, in_turns(contenders, seconds).values())
         results.comparisons.append(report.Comparison(name, other, connections, ours, theirs))
 

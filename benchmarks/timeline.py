@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LOST, UNANSWERED, UNSENT = 0, 1, 2
-"""In place of a status: the connection broke; no answer before the end; no connection was free before the end."""
-NAMES = {LOST: "lost", UNANSWERED: "unanswered", UNSENT: "unsent"}
+LOST, UNANSWERED, UNSENT, UNEXPECTED = 0, 1, 2, 3
+"""In place of a status: the connection broke; no answer before the end; no connection was free before the end; a good
+answer where a refusal was to be expected."""
+NAMES = {LOST: "lost", UNANSWERED: "unanswered", UNSENT: "unsent", UNEXPECTED: "unexpected"}
 OK = 200
 
 COLUMNS = ("intended", "sent", "done", "status", "tag")

@@ -71,18 +71,18 @@ def mixed(count: int = REPEATED_AFTER) -> list[Call]:
 
 
 def everything() -> list[Call]:
-    """All three in turn, and every kind of answer: pictures of any size, animations, documents, streams, refusals."""
+    """All three in turn, and every kind of answer: a large picture, animations, documents, streams, refusals."""
     generator = np.random.default_rng(1)
     photograph = encode(digit(7, generator).repeat(20, 0).repeat(20, 1))
     rare = [
         Call("photograph", "POST", "/stn/rectify?size=256&view=strip", photograph, "image/png"),
-        Call("damaged", "POST", "/stn/rectify", photograph[:1000], "image/png"),
+        Call("damaged", "POST", "/stn/rectify", photograph[:1000], "image/png", status=400),
         Call("redrawn", "POST", "/draw/reconstruct?steps=16", stn(1)[0].body, "image/png"),
         *(Call(kind, "GET", f"/draw/generate?steps=16&count=4&seed=1&format={kind}") for kind in ANSWERS),
         Call("figure", "GET", "/ntm/copy?length=20&seed=1&format=png"),
         Call("trace", "GET", "/ntm/copy?length=20&seed=1&trace=true"),
         Call("steps", "GET", "/ntm/copy?length=20&seed=1&format=sse"),
-        Call("nowhere", "GET", "/ntm/unlearning"),
+        Call("nowhere", "GET", "/ntm/unlearning", status=404),
     ]
     return [call for one, *three in zip(cycle(rare), *[iter(mixed(512))] * 3, strict=False) for call in (one, *three)]
 

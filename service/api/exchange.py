@@ -128,7 +128,7 @@ class Exchange:
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def compute(self, engine: Engine, request: Request, room: Reservation | None = None) -> None:
+    async def compute(self, engine: Engine, request: Request, room: Reservation) -> None:
         """Have a request computed, unless the client leaves first. Needs the body to have been read.
 
         Raises:

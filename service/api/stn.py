@@ -29,15 +29,13 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "png")
         deadline = exchange.deadline
         engine = model.engine("rectify")
-        with engine.reserve(1) as room:
-            files = await uploads(exchange, context)
-            if len(files) > 1 and answer_format not in {"json", "npz"}:
-                if query.format is not None:
-                    raise InvalidParameter(
-                        "format", f"must be json or npz for {len(files)} files, not {query.format!r}"
-                    )
-                answer_format = "json"
-            room.extend(len(files))
+        engine.check_room(1)
+        files = await uploads(exchange, context)
+        if len(files) > 1 and answer_format not in {"json", "npz"}:
+            if query.format is not None:
+                raise InvalidParameter("format", f"must be json or npz for {len(files)} files, not {query.format!r}")
+            answer_format = "json"
+        with engine.reserve(len(files)) as room:
             pictures = await decoded(exchange, context, files)
             squares = await framed(exchange, context, pictures, model.manifest)
             request = stn.request(squares, deadline)

@@ -30,26 +30,15 @@ class Progress:
 
 
 class Reservation:
-    """Room in an engine's queue, kept while a request is being read. Belongs to the event loop.
+    """Room in an engine's queue, kept while a request is being prepared. Belongs to the event loop.
 
-    As a context, it gives back at its end what was not used.
+    As a context, it is given back at its end if it was not used.
     """
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: "Engine", rows: int) -> None:
         self._engine = engine
-        self.rows = 0
-
-    def extend(self, rows: int) -> None:
-        """Keep room for so many rows in all.
-
-        Raises:
-            NotReady: the engine has been stopped.
-            Overloaded: the queue has no room for them.
-        """
-        if (more := rows - self.rows) > 0:
-            self._engine.check_room(more)
-            self._engine.reserved_rows += more
-            self.rows = rows
+        self.rows = rows
+        engine.reserved_rows += rows
 
     def release(self) -> None:
         """Give the room back."""
@@ -89,7 +78,7 @@ class Engine:
         self._clock = clock
         self._is_stopped = False
         self.reserved_rows = 0
-        """Rows of requests that are still being read: they count as if they were waiting."""
+        """Rows of requests that are still being prepared: they count as if they were waiting."""
         self._gathered_rows = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = self._new_worker()
@@ -118,14 +107,13 @@ class Engine:
         """Keep room in the queue for a request, before anything is spent on it; `submit` fills it.
 
         Raises:
-            NotReady, Overloaded: as `Reservation.extend`.
+            NotReady, Overloaded: as `check_room` does.
         """
-        reservation = Reservation(self)
-        reservation.extend(rows)
-        return reservation
+        self.check_room(rows)
+        return Reservation(self, rows)
 
     def check_room(self, rows: int) -> None:
-        """Refuse at once what could not wait.
+        """Refuse at once, before its body is read, what could not wait.
 
         Raises:
             NotReady: the engine has been stopped.

@@ -78,6 +78,21 @@ def test_every_ending_is_recorded_and_the_load_goes_on(tiny_server: TinyServer, 
     assert by_tag["/answer"].by_status() == {"200": 6}
 
 
+@pytest.mark.parametrize(
+    ("path", "expected", "counted"),
+    [("/status/429", 429, "200"), ("/status/429", 404, "429"), ("/answer", 404, "unexpected")],
+)
+def test_expected_refusal_is_a_good_answer_and_nothing_else_is(
+    tiny_server: TinyServer, path: str, expected: int, counted: str
+) -> None:
+    """What a call is to be answered with is what counts as well done."""
+    call = Call("a", "GET", path, status=expected)
+
+    timeline = run(load(tiny_server.url, [call], ClosedLoop(30.0, count=3), connections=1))
+
+    assert timeline.by_status() == {counted: 3}
+
+
 def test_open_loop_sends_every_request_once_and_not_before_it_is_due(tiny_server: TinyServer) -> None:
     """As many as arrive, at a steady pace."""
     timeline = sent(tiny_server, OpenLoop.constant(500.0, 0.2), "/answer")

@@ -13,6 +13,8 @@ from benchmarks.scenarios import Overload, Run, ServerSide, Stretch
 from benchmarks.sequences import Recurrent
 from benchmarks.timeline import Record, Timeline
 
+CASES = ((report.PLAIN, 1), (report.PLAIN, 64), (report.WHOLE, 64))
+
 
 def timeline(milliseconds: float, number: int = 100, tag: str = "8", refused: int = 0) -> Timeline:
     answers: list[Record] = [(0.0, 0.0, milliseconds / 1e3, 200, tag)] * number
@@ -71,6 +73,16 @@ def test_long_load_is_shown_part_by_part() -> None:
         ["1", "100", "5.00", "none", "100"],
         ["2", "100", "never", "429: 100", "104"],
     ]
+
+
+def test_report_survives_what_was_never_answered() -> None:
+    """A ratio to nothing is none; the rest of the report is there."""
+    nothing = Timeline.of([], seconds=1.0)
+    comparisons = [Comparison("draw", other, n, timeline(9.0), nothing) for other, n in CASES]
+
+    promises = report.markdown(Results({}, comparisons=comparisons)).partition("## The promises")[2].partition("##")[0]
+
+    assert {row[1] for row in rows(promises)[2:]} == {"-", "nan"}
 
 
 def test_report_of_nothing_is_its_environment() -> None:

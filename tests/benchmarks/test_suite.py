@@ -1,11 +1,16 @@
 """`glimpse bench` from its arguments to its files."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import scenarios, suite
+from benchmarks import scenarios, server, suite
+from benchmarks.baselines import StnLimit
+from benchmarks.sequences import Recurrent
 from benchmarks.server import BenchmarkError
+from benchmarks.timeline import Timeline
 from tests.benchmarks.tiny_server import TinyServer
 
 
@@ -36,6 +41,35 @@ def test_overload_measures_the_throughput_first(
     bench("overload", tiny_server.url, rate=500.0)
 
     assert "## Overload" in capsys.readouterr().out
+
+
+def test_baselines_are_put_beside_the_service(
+    tiny_server: TinyServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others over HTTP, the limit, and the engine without HTTP: each has its promises in the report."""
+
+    @contextlib.contextmanager
+    def other(_: int) -> Iterator[str]:
+        yield tiny_server.url
+
+    @contextlib.contextmanager
+    def limit(*_: object) -> Iterator[Callable[[float], StnLimit]]:
+        yield lambda seconds: StnLimit(1e6 / seconds, 1, 0.1, 0.2, 0.3)
+
+    way = Timeline.of([(0.0, 0.0, 0.1, 200, "8")], seconds=1.0)
+    monkeypatch.setattr(server, "plain", other)
+    monkeypatch.setattr(server, "whole_requests", other)
+    monkeypatch.setattr(suite, "stn_processes", limit)
+    monkeypatch.setattr(suite, "subject", lambda name, _: name)
+    monkeypatch.setattr(suite, "recurrent", lambda *_: Recurrent(way, way, way))
+
+    bench("baselines", tiny_server.url)
+
+    promises = capsys.readouterr().out.partition("## The promises")[2].partition("##")[0]
+    for promise in ("plain FastAPI's median", "throughput over plain FastAPI's", "share of the limit"):
+        assert promise in promises
+    for where in ("DRAW, 64 connections", "NTM, 64 connections", "DRAW, engine", "NTM, engine"):
+        assert f"{where}: throughput over whole-request batching" in promises
 
 
 def test_unknown_scenario_is_refused_by_name() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from io import BytesIO
 from typing import Any
@@ -16,7 +16,9 @@ from service import errors
 from service.api.ntm import LARGEST_EPISODE_BYTES
 from service.api.problems import STATUSES, status_of
 from service.app import Glimpse
+from service.engine.request import Request
 from service.settings import Batching, Limits
+from service.tasks import draw
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
@@ -442,38 +444,49 @@ def test_full_queue_is_a_429_with_retry_after(serve: Serve, problem: Problem) ->
         assert int(response.headers["retry-after"]) >= 1
 
 
-def test_room_is_kept_for_whoever_is_still_sending(serve: Serve, problem: Problem, digit_png: bytes) -> None:
-    """64 uploads on their way fill the queue: others are refused at once, and none of the 64 once it is complete."""
+def test_nothing_is_prepared_that_is_refused(serve: Serve, problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise is drawn for those drawings alone that the queue has room for, however many ask meanwhile."""
+    prepared: list[int] = []
+    generation = draw.generation
 
-    async def scenario() -> tuple[list[httpx.Response], list[httpx.Response]]:
-        is_quiet, others = asyncio.Event(), asyncio.Event()
+    def noted(*args: Any, **kwargs: Any) -> Request:
+        prepared.append(kwargs["count"])
+        return generation(*args, **kwargs)
 
-        async def slow_body(is_last: bool) -> AsyncIterator[bytes]:  # noqa: FBT001
-            yield digit_png[:20]
-            if is_last:
-                is_quiet.set()
-            await others.wait()
-            yield digit_png[20:]
+    monkeypatch.setattr(draw, "generation", noted)
 
-        async with serve(stn=Batching(queue_rows=64), limits=Limits(files=64)) as (_, client):
-            png = {"content-type": "image/png"}
-            uploads = [
-                asyncio.create_task(client.post("/stn/rectify", content=slow_body(index == 63), headers=png))
-                for index in range(64)
-            ]
-            await is_quiet.wait()
-            refused = [
-                await client.post("/stn/rectify", content=b"never decoded", headers=png),
-                await client.post("/draw/reconstruct", content=b"never decoded", headers=png),
-            ]
-            others.set()
-            return await asyncio.gather(*uploads), refused
+    async def scenario() -> list[httpx.Response]:
+        async with serve(draw=Batching(slots=1, queue_rows=64, longest_segment=1)) as (_, client):
+            queries = [f"/draw/generate?count=64&steps=16&format={kind}" for kind in ("npz", "sse") * 4]
+            return list(await asyncio.gather(*map(client.get, queries)))
 
-    answered, refused = asyncio.run(scenario())
+    responses = asyncio.run(scenario())
 
-    assert {response.status_code for response in answered} == {200}
-    for response in refused:
-        problem(response, 429, "overloaded")
+    answered = [response for response in responses if response.status_code == 200]
+    assert prepared == [64] * len(answered)
+    assert 0 < len(answered) < 8
+    for response in responses:
+        if response.status_code != 200:
+            problem(response, 429, "overloaded")
+
+
+def test_full_queue_refuses_before_the_body_and_a_form_before_it_is_decoded(serve: Serve, problem: Problem) -> None:
+    """Two files do not fit where one does."""
+
+    async def scenario() -> list[httpx.Response]:
+        async with serve(stn=Batching(queue_rows=64)) as (app, client):
+            engine = app.catalogue.find("stn-affine", None, "stn").engine("rectify")
+            form = [("image", (name, b"never decoded", "image/png")) for name in "ab"]
+            with engine.reserve(63):
+                one_left = await client.post("/stn/rectify", files=form)
+                with engine.reserve(1):
+                    none_left = await client.post("/stn/rectify", content=b"never decoded")
+            return [one_left, none_left]
+
+    one_left, none_left = asyncio.run(scenario())
+
+    assert problem(one_left, 429, "overloaded")["detail"].startswith("63 rows are waiting and 2 more")
+    assert problem(none_left, 429, "overloaded")["detail"].startswith("64 rows are waiting and 1 more")
 
 
 def test_deadline_that_passes_is_a_504(client: httpx.Client, problem: Problem) -> None:

@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from service.engine.engine import Reservation
 from service.errors import DeadlineExceeded, Overloaded
 from tests.service.engine.held import assert_right, in_virtual_time, serving
 from tests.service.fakes import (
@@ -139,34 +140,48 @@ async def test_full_queue_refuses_at_once_and_recovers() -> None:
         await bench.engine.submit(recurrent_request(2, rows=2))
 
 
-@in_virtual_time
-async def test_room_that_was_kept_is_there_and_nobody_elses() -> None:
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_room_that_was_kept_is_there_and_nobody_elses(is_stream: bool) -> None:  # noqa: FBT001
     """What is reserved counts as if it were waiting, except for the request that it is reserved for."""
-    async with serving(slots=1, queue_rows=3) as bench:
-        running = await bench.submitted(recurrent_request(2))
-        await bench.in_hand()
 
-        with bench.engine.reserve(1) as room:
-            room.extend(3)
-            with pytest.raises(Overloaded, match="3 rows are waiting"):
-                bench.engine.reserve(1)
-            with pytest.raises(Overloaded, match="3 rows are waiting"):
-                await bench.engine.submit(recurrent_request(2))
-            waiting = asyncio.create_task(bench.engine.submit(recurrent_request(2, rows=3), room))
-            await asyncio.sleep(0)
-            assert bench.listener.queue_rows == 3
+    @in_virtual_time
+    async def scenario() -> None:
+        async with serving(slots=1, queue_rows=3) as bench:
+            running = await bench.submitted(recurrent_request(2))
+            await bench.in_hand()
+            engine, request = bench.engine, recurrent_request(2, rows=3)
 
-        bench.gate.open()
-        await asyncio.gather(running, waiting)
+            async def fill(room: Reservation) -> None:
+                if is_stream:
+                    assert [news async for news in engine.stream(request, room)]
+                else:
+                    await engine.submit(request, room)
+
+            with engine.reserve(3) as room:
+                with pytest.raises(Overloaded, match="3 rows are waiting"):
+                    engine.reserve(1)
+                with pytest.raises(Overloaded, match="3 rows are waiting"):
+                    await engine.submit(recurrent_request(2))
+                waiting = asyncio.create_task(fill(room))
+                for _ in range(2):  # a stream submits in a task of its own
+                    await asyncio.sleep(0)
+                assert (bench.listener.queue_rows, engine.reserved_rows) == (3, 0)
+            assert engine.reserved_rows == 0
+
+            bench.gate.open()
+            await asyncio.gather(running, waiting)
+            assert_right(request)
+
+    scenario()
 
 
 @in_virtual_time
 async def test_room_that_was_not_used_is_given_back() -> None:
-    """Whatever ends the reading of a request: its room is free for others, once."""
+    """Whatever ends the preparation of a request: its room is free for others, once."""
     async with serving(slots=1, queue_rows=3) as bench:
         with contextlib.suppress(ValueError), bench.engine.reserve(2) as room:
             with pytest.raises(Overloaded, match="2 rows are waiting and 2 more"):
-                room.extend(4)
+                bench.engine.reserve(2)
             raise ValueError
         room.release()
 
