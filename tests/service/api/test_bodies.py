@@ -1,0 +1,205 @@
+"""Bodies that cannot be decoded, are too large, of another kind, or empty forms: 400, 413, 415 and 422."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from service.api.ntm import LARGEST_EPISODE_BYTES
+
+Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
+
+
+PNG = {"content-type": "image/png"}
+
+
+def form(*parts: bytes, boundary: bytes = b"frontier", end: bytes = b"--frontier--\r\n") -> bytes:
+    return b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts) + end
+
+
+FORM = {"content-type": "multipart/form-data; boundary=frontier"}
+FILE = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+
+
+SIZES = {"wide": (1000, 600), "high": (400, 1000), "dot": (1, 1)}
+
+
+def blank(width: int, height: int) -> bytes:
+    """A PNG of black pixels."""
+    file = BytesIO()
+    Image.new("L", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def huge_png() -> bytes:
+    """A PNG of a few bytes whose header claims 100 megapixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0)
+    rows = chunk(b"IDAT", zlib.compress(bytes(10_001)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + rows + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("path", ["/stn/rectify", "/draw/reconstruct"])
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "empty"),
+        (b"seven, drawn in words", "no picture"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+        (b"\xff\xd8\xff\xe0 no JPEG after all", "JPEG"),
+    ],
+)
+def test_body_that_is_no_picture_is_a_400(
+    client: httpx.Client, problem: Problem, path: str, body: bytes, says: str
+) -> None:
+    """Whatever the content type claims, a body that is no picture is undecodable."""
+    assert says in problem(client.post(path, content=body, headers=PNG), 400, "undecodable")["detail"]
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
+def test_truncated_picture_is_a_400(
+    client: httpx.Client, problem: Problem, digit: Image.Image, file_format: str
+) -> None:
+    """Half a file is never half an answer."""
+    file = BytesIO()
+    digit.save(file, file_format)
+    half = file.getvalue()[: len(file.getvalue()) // 2]
+
+    problem(
+        client.post("/stn/rectify", content=half, headers={"content-type": f"image/{file_format}"}), 400, "undecodable"
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 13, 40])
+def test_png_that_lacks_its_last_bytes_is_a_400(
+    client: httpx.Client, problem: Problem, digit_png: bytes, cut: int
+) -> None:
+    """Also a file that has all of its pixels, or nearly all, is damaged without its end."""
+    problem(client.post("/stn/rectify", content=digit_png[:-cut], headers=PNG), 400, "undecodable")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"content-type": "multipart/form-data"}, form(FILE)),
+        (FORM, b""),
+        (FORM, b"no form at all"),
+        (FORM, form(FILE, boundary=b"elsewhere")),
+        (FORM, form(b"no header\r\n\r\nno value")),
+        (FORM, form(FILE, end=b"")),
+        (FORM, form(FILE, end=b"--front")),
+        (FORM, form(b'Content-Disposition: form-data; filename="a"\r\n\r\nnameless')),
+    ],
+    ids=["no boundary", "empty", "no form", "other boundary", "bad header", "no end", "half an end", "nameless part"],
+)
+def test_malformed_form_is_a_400(client: httpx.Client, problem: Problem, headers: dict[str, str], body: bytes) -> None:
+    """A form that breaks the rules of forms, or ends before its end, is undecodable as a whole."""
+    problem(client.post("/stn/rectify", content=body, headers=headers), 400, "undecodable")
+
+
+def test_form_that_is_cut_off_after_a_whole_file_is_a_400(
+    client: httpx.Client, problem: Problem, digit_png: bytes
+) -> None:
+    """The first of two files is not answered as if it had been the only one."""
+    whole = form(FILE + digit_png, FILE + digit_png)
+
+    document = problem(
+        client.post("/stn/rectify", content=whole[: len(whole) * 2 // 3], headers=FORM), 400, "undecodable"
+    )
+
+    assert "cut off" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b'{"sequence": [[0, 1', b"sequence=1", b'{"sequence": NaN}', b"\xff\xfe", b"[" * 10_000],
+    ids=["empty", "cut off", "form", "NaN", "no UTF-8", "deep"],
+)
+def test_body_that_is_no_json_is_a_400(client: httpx.Client, problem: Problem, body: bytes) -> None:
+    """An episode that cannot be parsed is undecodable."""
+    response = client.post("/ntm/copy", content=body, headers={"content-type": "application/json"})
+
+    problem(response, 400, "undecodable")
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"), [("/stn/rectify", 2**20), ("/draw/reconstruct", 2**20), ("/ntm/copy", LARGEST_EPISODE_BYTES)]
+)
+@pytest.mark.parametrize("announced", [True, False])
+def test_body_over_the_limit_is_a_413_announced_or_not(
+    client: httpx.Client, problem: Problem, path: str, limit: int, *, announced: bool
+) -> None:
+    """A content length over the limit is refused at once, a body without end when it gets there."""
+    size = 3 * limit
+    body = bytes(size) if announced else (bytes(2**12) for _ in range(size >> 12))
+
+    document = problem(client.post(path, content=body, headers=PNG), 413, "too-large")
+
+    assert str(limit) in document["detail"]
+    assert client.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/stn/rectify", "/draw/reconstruct"])
+def test_picture_of_too_many_pixels_is_a_413_by_its_header(client: httpx.Client, problem: Problem, path: str) -> None:
+    """A hundred megapixels in a hundred bytes are not decoded."""
+    document = problem(client.post(path, content=huge_png(), headers=PNG), 413, "too-large")
+
+    assert "10000 x 10000" in document["detail"]
+    assert "1000000" in document["detail"]
+
+
+def test_pictures_of_a_request_share_one_allowance_of_pixels(client: httpx.Client, problem: Problem) -> None:
+    """All files together are held to the limit, here a megapixel: two files reach it, and a third one passes it."""
+    wide, high, dot = (("image", (name, blank(*size), "image/png")) for name, size in SIZES.items())
+
+    assert len(client.post("/stn/rectify", files=[wide, high]).json()["results"]) == 2
+    for files in ([wide, high, dot], [dot, high, wide]):
+        detail = problem(client.post("/stn/rectify", files=files), 413, "too-large")["detail"]
+        assert "1000000" in detail
+    assert "1000 x 600" in detail
+    assert "400001 of the 1000000" in detail
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/stn/rectify", "text/plain"),
+        ("/stn/rectify", "application/json"),
+        ("/stn/rectify", "image/svg+xml"),
+        ("/draw/reconstruct", "application/pdf"),
+        ("/ntm/copy", "text/csv"),
+        ("/ntm/dynamic-ngrams", "application/x-www-form-urlencoded"),
+    ],
+)
+def test_content_type_that_is_not_read_is_a_415(
+    client: httpx.Client, problem: Problem, path: str, content_type: str
+) -> None:
+    """The type is named, and what is read instead."""
+    response = client.post(path, content=b"{}", headers={"content-type": content_type})
+
+    assert content_type in problem(response, 415, "unsupported-type")["detail"]
+
+
+def test_file_of_another_type_in_a_form_is_a_415(client: httpx.Client, problem: Problem) -> None:
+    """A form's files are held to the same types."""
+    response = client.post("/stn/rectify", files={"image": ("a.txt", b"seven", "text/plain")})
+
+    problem(response, 415, "unsupported-type")
+
+
+def test_form_without_a_file_is_a_422(client: httpx.Client, problem: Problem, digit_png: bytes) -> None:
+    """A well-formed form that lacks the field `image`, or has text in it, says what is missing."""
+    for body in (
+        form(FILE.replace(b"image", b"photo", 1) + digit_png),
+        form(b'Content-Disposition: form-data; name="image"\r\n\r\nseven'),
+    ):
+        response = client.post("/stn/rectify", content=body, headers=FORM)
+        assert problem(response, 422, "invalid-parameter")["parameter"] == "image"
