@@ -46,7 +46,7 @@ class Config:
     refinement_width: int = 12
     refinement_features: int = 64
     classifier_width: int = 16
-    """Channels of the classifier's first layer; later ones have 2 and 4 times as many."""
+    """Channels of the classifier's first layer; later ones have 2, 4 and 4 times as many."""
     classifier_features: int = 128
 
 
@@ -64,11 +64,33 @@ class Rectification(NamedTuple):
     """What the first of the two transformers took theta to be."""
 
 
+class Tone(NamedTuple):
+    """Greys x become gain x + bias."""
+
+    gain: Float[Tensor, "B 1 1 1"]
+    bias: Float[Tensor, "B 1 1 1"]
+
+    @classmethod
+    def stretching(cls, picture: Float[Tensor, "B 1 S S"]) -> "Tone":
+        """The tone that stretches a picture's greys to 0..1."""
+        darkest = picture.amin((1, 2, 3), keepdim=True)
+        gain = 1 / (picture.amax((1, 2, 3), keepdim=True) - darkest).clamp(min=LEAST_RANGE)
+        return cls(gain, -gain * darkest)
+
+    def developed(self, sample: Float[Tensor, "B 1 h w"]) -> Float[Tensor, "B 1 h w"]:
+        """A sample's greys in this tone."""
+        return self.gain * sample + self.bias
+
+    def after(self, first: "Tone") -> "Tone":
+        """The tone that develops like `first` and then like this one."""
+        return Tone(self.gain * first.gain, self.gain * first.bias + self.bias)
+
+
 class Pose(NamedTuple):
     """Where the digit lies, and how it is inked."""
 
     theta: Float[Tensor, "B P"]
-    tone: Float[Tensor, "B 2"]
+    tone: Tone
 
 
 class Localisation(nn.Module):
@@ -94,7 +116,8 @@ class Localisation(nn.Module):
         """Where the digit lies in a picture whose greys are about 0..1, and the tone that develops those."""
         features = self.features(picture - picture.mean((1, 2, 3), keepdim=True))
         with _exactly(picture):
-            return Pose(self.theta(features.float()), self.tone(features.float()))
+            gain, bias = self.tone(features.float()).view(-1, 2, 1, 1).split(1, 1)
+            return Pose(self.theta(features.float()), Tone(gain, bias))
 
 
 class StnNetwork(nn.Module):
@@ -118,46 +141,26 @@ class StnNetwork(nn.Module):
             _convolution(c, 2 * c),
             nn.MaxPool2d(2),
             _convolution(2 * c, 4 * c),
-            nn.MaxPool2d(2),
+            _convolution(4 * c, 4 * c),
             nn.Flatten(),
-            nn.Linear(4 * c * (RECTIFIED_SIDE // 8) ** 2, config.classifier_features),
+            nn.Linear(4 * c * (RECTIFIED_SIDE // 4) ** 2, config.classifier_features),
             nn.ReLU(),
             nn.Linear(config.classifier_features, 10),
         )
 
     def forward(self, picture: Float[Tensor, "B 1 S S"]) -> Rectification:
         """Rectify and read square grey pictures in 0..1."""
-        stretching = _stretching(picture)
-        coarse = self.localisation(_developed(picture, stretching))
+        stretching = Tone.stretching(picture)
+        coarse = self.localisation(stretching.developed(picture))
         with _exactly(picture):
-            first_tone = _after(coarse.tone, stretching)
-            found = _developed(self.glimpse(picture, coarse.theta), first_tone)
+            first_tone = coarse.tone.after(stretching)
+            found = first_tone.developed(self.glimpse(picture, coarse.theta))
         correction = self.refinement(found)
         with _exactly(picture):
             theta = self.warp.grid.within(coarse.theta, correction.theta)
-            tone = _after(correction.tone, first_tone)
-            rectified = _developed(self.warp(picture, theta), tone).clamp(0, 1)
-        return Rectification(rectified, self.classifier(rectified), theta, tone, coarse.theta)
-
-
-def _stretching(picture: Float[Tensor, "B 1 S S"]) -> Float[Tensor, "B 2"]:
-    """The tone that stretches the greys to 0..1."""
-    greys = picture.flatten(1)
-    darkest = greys.amin(1, keepdim=True)
-    gain = 1 / (greys.amax(1, keepdim=True) - darkest).clamp(min=LEAST_RANGE)
-    return torch.cat((gain, -gain * darkest), 1)
-
-
-def _developed(sample: Float[Tensor, "B 1 h w"], tone: Float[Tensor, "B 2"]) -> Float[Tensor, "B 1 h w"]:
-    gain, bias = tone.view(-1, 2, 1, 1).unbind(1)
-    return gain.unsqueeze(1) * sample + bias.unsqueeze(1)
-
-
-def _after(tone: Float[Tensor, "B 2"], first: Float[Tensor, "B 2"]) -> Float[Tensor, "B 2"]:
-    """The tone that develops like `first` and then like `tone`."""
-    gain, bias = tone.unbind(1)
-    first_gain, first_bias = first.unbind(1)
-    return torch.stack((gain * first_gain, gain * first_bias + bias), 1)
+            tone = correction.tone.after(first_tone)
+            rectified = tone.developed(self.warp(picture, theta)).clamp(0, 1)
+        return Rectification(rectified, self.classifier(rectified), theta, torch.cat(tone, 1).flatten(1), coarse.theta)
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
