@@ -78,7 +78,7 @@ def whole_requests(workers: int) -> contextlib.AbstractContextManager[str]:
     return glimpse(workers, dict.fromkeys(segments, longest))
 
 
-def plain(processes: int = 1) -> contextlib.AbstractContextManager[str]:
+def plain(processes: int) -> contextlib.AbstractContextManager[str]:
     """The plain application that `benchmarks.plain` is."""
     command = [sys.executable, "-m", "uvicorn", "benchmarks.plain:create", "--factory", "--port", "{port}"]
     command += ["--workers", str(processes), "--no-access-log", "--log-level", "warning"]

@@ -132,13 +132,9 @@ def _beside_others(results: report.Results, url: str, seconds: float, workers: i
     _say("stn: beside its limit")
     service = scenarios.contender(url, workloads.stn(), BATCH)
     with stn_processes(Settings().models, granted_cpus()) as limit:
-
-        def rate(seconds: float) -> float:
-            return service(seconds).rate
-
-        found: dict[str, list[Any]] = in_turns({"service": rate, "limit": limit}, seconds)
+        found: dict[str, list[Any]] = in_turns({"service": service, "limit": limit}, seconds)
     results.stn_limit = StnLimit.mean(found["limit"])
-    results.stn_rate = sum(found["service"]) / len(found["service"])
+    results.stn_rate = Timeline.joined(found["service"]).rate
 
 
 def _without_http(results: report.Results, seconds: float) -> None:

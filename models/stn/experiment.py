@@ -62,10 +62,10 @@ class StnExperiment:
     ) -> None:
         """Read MNIST from `data` and distort the validation digits; `reader` is to read what is rectified."""
         self.reader = reader.to(device).requires_grad_(False)
-        self.reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # twice as fast on a CPU
         self.config = Config(kind=kind)
         self.network = StnNetwork(self.config).to(device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # twice as fast on a CPU
+        for module in (self.reader, self.network):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # twice as fast on a CPU
         self.description: Mapping[str, Any] = {
             "family": "stn",
             "name": f"stn-{kind}",

@@ -70,14 +70,15 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         deadline = exchange.deadline
         # DRAW was trained to see upright, centred digits in white ink: what the rectifier makes of any picture.
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
-        model.engine("reconstruct").check_room(1)
+        engine, rectify = model.engine("reconstruct"), rectifier.engine("rectify")
+        engine.check_room(1)
         files = await uploads(exchange, context)
         if len(files) != 1:
             raise InvalidParameter("image", f"must be one file, not {len(files)}")
-        with model.engine("reconstruct").reserve(1) as room, rectifier.engine("rectify").reserve(1) as rectifier_room:
+        with engine.reserve(1) as room, rectify.reserve(1) as rectifier_room:
             pictures = await decoded(exchange, context, files)
             rectification = stn.request(await framed(exchange, context, pictures, rectifier.manifest), deadline)
-            await exchange.compute(rectifier.engine("rectify"), rectification, rectifier_room)
+            await exchange.compute(rectify, rectification, rectifier_room)
             seed = seed_or_random(query.seed)
             request = draw.reconstruction(
                 model.manifest,

@@ -45,9 +45,10 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
 def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoint[NtmQuery]:
     async def run(exchange: Exchange, query: NtmQuery, send: Send) -> Answer | None:
         model = _model(context, exchange, task, query)
-        model.engine(GRAPH).check_room(1)
+        engine = model.engine(GRAPH)
+        engine.check_room(1)
         data = await exchange.body(min(LARGEST_EPISODE_BYTES, context.settings.limits.body_bytes))
-        with model.engine(GRAPH).reserve(1) as room:
+        with engine.reserve(1) as room:
             with exchange.timed("decode"):
                 content_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
                 if content_type not in {JSON, ""}:
