@@ -10,7 +10,11 @@ from service.media.picture import Pixels
 
 # OpenCV's own default (lowest level, one filter) with zlib's default strategy: as fast at 28 x 28 as run
 # lengths alone, and a quarter of the bytes for a picture enlarged to blocks.
-PNG_OPTIONS = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
+DEFLATED = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
+STORED = (cv2.IMWRITE_PNG_COMPRESSION, 0)
+PACKET_BYTES = 1200
+"""A picture of at most so many bytes travels in one packet, however well it is compressed; storing it takes a third of
+the time: 10 us against 30 at 28 x 28."""
 
 
 class PictureFormat(Enum):
@@ -34,7 +38,7 @@ def encode(image: Pixels, picture_format: PictureFormat = PictureFormat.PNG) -> 
         Image.fromarray(image).save(file, "WEBP", lossless=True, method=0, quality=20)
         return file.getvalue()
     in_order = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    is_encoded, data = cv2.imencode(".png", in_order, PNG_OPTIONS)
+    is_encoded, data = cv2.imencode(".png", in_order, STORED if image.nbytes <= PACKET_BYTES else DEFLATED)
     if not is_encoded:
         raise ValueError(f"OpenCV does not encode an array {image.shape} of {image.dtype}; this is a bug")
     return bytes(data)

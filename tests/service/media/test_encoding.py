@@ -34,3 +34,12 @@ def test_picture_that_is_a_view_is_encoded() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)[::2, ::-1]
 
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode(pixels)))), pixels)
+
+
+def test_large_picture_is_compressed_and_a_small_one_need_not_be() -> None:
+    """What fits a packet still does; of a large one a small part is left."""
+    digit = np.zeros((28, 28), np.uint8)
+    digit[4:24, 12:16] = 255
+
+    assert len(encode(digit)) < 1200
+    assert len(encode(digit.repeat(20, 0).repeat(20, 1))) < 560 * 560 / 20
