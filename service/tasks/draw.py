@@ -83,12 +83,12 @@ def generation(
 ) -> Request:
     """A request for `count` drawings of `steps` steps."""
     size = int(manifest.config["latent_size"])
-    drawn = np.stack([noise(seed, sample, steps, size) for sample in range(count)], axis=1)
+    drawn = _side_by_side([noise(seed, sample, steps, size) for sample in range(count)])
     if temperature != 1:
         drawn *= np.float32(temperature)
     # The picture of any digit is drawn as p(digit) p(picture | digit): the network draws better if it knows which.
     digits = [drawn_digit(seed, sample) if digit is None else digit for sample in range(count)]
-    told = np.stack([condition(each, steps) for each in digits], axis=1)
+    told = _side_by_side([condition(each, steps) for each in digits])
     return Request({"noise": drawn, "condition": told}, count, steps, deadline)
 
 
@@ -165,6 +165,11 @@ def bound_nats(answered: Request) -> float:
     """The variational bound of a reconstruction, in nats."""
     pixels, latent = answered.outputs["losses"][:, 0].T
     return float(pixels[-1] + latent.sum())
+
+
+def _side_by_side(samples: list[Floats]) -> Floats:
+    """What each sample is given, [steps N], as [steps samples N]; a lone one's without a copy."""
+    return samples[0][:, None] if len(samples) == 1 else np.stack(samples, axis=1)
 
 
 def _drawing(answered: Request, part: Any, manifest: Manifest) -> Drawing:
