@@ -139,7 +139,7 @@ class Glimpse:
             try:
                 await asyncio.gather(self.drain(), asyncio.sleep(self.settings.drain_notice_seconds))
                 if isinstance(server, uvicorn.Server):
-                    await self._close_port(server)
+                    await _close_port(server)
             finally:
                 if callable(handler):
                     handler(number, frame)
@@ -152,16 +152,6 @@ class Glimpse:
 
         for number in servers:
             signal.signal(number, on_signal)
-
-    async def _close_port(self, server: uvicorn.Server) -> None:
-        """Close it before the server does: a request on its way over an open connection still gets its 503."""
-        if self.settings.workers == 1:  # of several processes, the parent knows whether all are to end
-            for listener in server.servers:
-                let_nobody_queue_up(listener.sockets)
-            await asyncio.sleep(LINGER_SECONDS)
-        for listener in server.servers:
-            listener.close()
-        await asyncio.sleep(LINGER_SECONDS)
 
     async def _load(self) -> None:
         settings = self.settings
@@ -219,6 +209,16 @@ class Glimpse:
         """Let nobody in, and finish what was admitted; answers whether all of it was finished in time."""
         self.metrics.ready.set(0)
         return await self._admission.drain(self.settings.drain_seconds)
+
+
+async def _close_port(server: uvicorn.Server) -> None:
+    """Close it before the server does: a request on its way over an open connection still gets its 503."""
+    for listener in server.servers:
+        let_nobody_queue_up(listener.sockets)
+    await asyncio.sleep(LINGER_SECONDS)
+    for listener in server.servers:
+        listener.close()
+    await asyncio.sleep(LINGER_SECONDS)
 
 
 def create() -> Glimpse:

@@ -12,7 +12,7 @@ from uvicorn.supervisors import Multiprocess
 
 from service import exit_codes
 from service.metrics import MULTIPROCESS_VARIABLE
-from service.port import let_nobody_queue_up
+from service.port import SharedPort
 from service.protocol import HttpProtocol
 from service.settings import Settings
 
@@ -22,15 +22,6 @@ KEEP_ALIVE_SECONDS = 75
 
 FAREWELL_SECONDS = 5
 """Within which clients take the last answers."""
-
-
-class Supervisor(Multiprocess):
-    """uvicorn's parent of several processes; when all of them are to end, nobody is left in the port's queue."""
-
-    def terminate_all(self) -> None:
-        """Tell every process to end."""
-        let_nobody_queue_up(self.sockets)
-        super().terminate_all()
 
 
 def serve(given: Mapping[str, object]) -> int:
@@ -68,7 +59,10 @@ def serve(given: Mapping[str, object]) -> int:
         uvicorn.run(APPLICATION, **options)
         return 0
     config = uvicorn.Config(APPLICATION, **options)
-    supervisor = Supervisor(config, [config.bind_socket()])
+    # Where somebody else listens, uvicorn says so, and ends; among sockets that share a port it would go unnoticed.
+    with config.bind_socket() as found_free:
+        family, address = found_free.family, found_free.getsockname()[:2]
+    supervisor = Multiprocess(config, [SharedPort.bound(family, address)])
     supervisor.run()
     has_failed = any(process.exitcode == exit_codes.START_FAILURE for process in supervisor.processes)
     return exit_codes.START_FAILURE if has_failed else 0
