@@ -59,10 +59,7 @@ def serve(given: Mapping[str, object]) -> int:
         uvicorn.run(APPLICATION, **options)
         return 0
     config = uvicorn.Config(APPLICATION, **options)
-    # Where somebody else listens, uvicorn says so, and ends; among sockets that share a port it would go unnoticed.
-    with config.bind_socket() as found_free:
-        family, address = found_free.family, found_free.getsockname()[:2]
-    supervisor = Multiprocess(config, [SharedPort.bound(family, address)])
+    supervisor = Multiprocess(config, [SharedPort.taken_over(config.bind_socket())])
     supervisor.run()
     has_failed = any(process.exitcode == exit_codes.START_FAILURE for process in supervisor.processes)
     return exit_codes.START_FAILURE if has_failed else 0

@@ -20,6 +20,14 @@ def passed_on(port: SharedPort) -> SharedPort:
     return copy
 
 
+def shared() -> SharedPort:
+    """A port as uvicorn binds it."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", 0))
+    return SharedPort.taken_over(bound)
+
+
 def accepted(port: SharedPort) -> int:
     """How many connections wait at it."""
     port.settimeout(0.2)
@@ -34,7 +42,7 @@ def accepted(port: SharedPort) -> int:
 def test_connections_are_dealt_out_evenly() -> None:
     """Of two that listen, each has its share, whoever is quicker to accept; a port that does not listen has none."""
     with (
-        SharedPort.bound(socket.AF_INET, ("127.0.0.1", 0)) as port,
+        shared() as port,
         passed_on(port) as one,
         passed_on(port) as other,
         contextlib.ExitStack() as clients,
@@ -51,10 +59,9 @@ def test_connections_are_dealt_out_evenly() -> None:
     assert min(shares) > CONNECTIONS // 4  # less by chance once in 10^8 times
 
 
-def test_who_does_not_know_of_the_sharing_is_refused() -> None:
-    """A port that somebody shares is not free for others."""
-    with SharedPort.bound(socket.AF_INET, ("127.0.0.1", 0)) as port, socket.socket() as stranger:
-        port.listen()
+def test_nobody_else_gets_the_port() -> None:
+    """Before any process listens, a second service that starts is refused, as it is later."""
+    with shared() as port, socket.socket() as stranger:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="in use"):
             stranger.bind(port.getsockname())
