@@ -29,6 +29,8 @@ from models.stn.transformer import ThinPlateSplineGrid, pixel_centres
 DIGIT_SIDE = 28
 CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 """Top-left, top-right, bottom-right, bottom-left."""
+CONTROL = ThinPlateSplineGrid().control
+"""The points of a digit that are followed, [16 2]."""
 OUTSIDE = 2.0
 """A coordinate outside every picture."""
 
@@ -110,7 +112,7 @@ class Elastic:
         pictures = _sample(digits, spline(theta, frame), DIGIT_SIDE, DIGIT_SIDE)
 
         # f(p) = c is solved by p <- p + (c - f(p)), which contracts as long as f comes nowhere near folding.
-        goal = _control().to(device)
+        goal = CONTROL.to(device)
         points = goal.expand(size, -1, -1)
         for _ in range(12):
             points = (points + goal - spline(theta, points)).clamp(-OUTSIDE, OUTSIDE)
@@ -225,7 +227,7 @@ def place(digits: Float[Tensor, "B 1 28 28"], corners: Float[Tensor, "B 4 2"], h
         (width / longer, height / longer), device=digits.device
     )
     source = _projected(matrix.inverse(), frame)
-    points = _projected(matrix, _control().to(digits.device))
+    points = _projected(matrix, CONTROL.to(digits.device))
     return Distorted(_sample(digits, source, height, width), points, _white_on_black(digits))
 
 
@@ -242,7 +244,3 @@ def _sample(digits: Tensor, source: Tensor, height: int, width: int) -> Tensor:
 
 def _white_on_black(digits: Tensor) -> Tensor:
     return torch.tensor((0.0, 1.0), device=digits.device).expand(len(digits), -1)
-
-
-def _control() -> Tensor:
-    return ThinPlateSplineGrid().control

@@ -17,6 +17,7 @@ from torch import Tensor
 from models.classifier import CleanClassifier
 from models.mnist import Digits
 from models.stn.distortion import (
+    CONTROL,
     Clutter,
     Distortion,
     Elastic,
@@ -25,8 +26,9 @@ from models.stn.distortion import (
     RotationScaleTranslation,
     framed,
 )
-from models.stn.network import Rectification
+from models.stn.network import RECTIFIED_SIDE, Rectification, Tone
 from models.stn.photograph import SCAN, Photograph
+from models.stn.transformer import GridGenerator, Warp
 
 DISTORTIONS: Mapping[str, Distortion] = {
     "R": Rotation(),
@@ -57,6 +59,10 @@ class Batch(NamedTuple):
     pictures: UInt8[Tensor, "B 1 H W"]
     digits: UInt8[Tensor, "B 1 28 28"]
     labels: Int[Tensor, "B"]
+    points: Float[Tensor, "B 16 2"]
+    """Where the digit's control points lie."""
+    greys: Float[Tensor, "B 2"]
+    """What black paper and white ink became."""
 
 
 class Reading(NamedTuple):
@@ -84,16 +90,12 @@ class Score:
 
 def challenge(distortion: Distortion, digits: Digits, *, side: int, seed: int) -> list[Batch]:
     """Digits distorted once and for all, the same way for the same seed, and framed for the network."""
-    return [
-        Batch(_in_8_bits(framed(pictures, side)), clean, labels)
-        for pictures, clean, labels in _distorted(distortion, digits, BATCH, seed)
-    ]
+    return list(_distorted(distortion, digits, BATCH, seed, lambda pictures: framed(pictures, side)))
 
 
 def uploads(distortion: Distortion, digits: Digits, *, seed: int) -> Iterator[Batch]:
     """Distorted digits in the size and shape of the distortion's own frame, the same for the same seed."""
-    for pictures, clean, labels in _distorted(distortion, digits, UPLOADED_BATCH, seed):
-        yield Batch(_in_8_bits(pictures), clean, labels)
+    return _distorted(distortion, digits, UPLOADED_BATCH, seed, lambda pictures: pictures)
 
 
 @torch.no_grad()
@@ -101,7 +103,7 @@ def score(rectify: Rectifier, batches: Iterable[Batch], reader: CleanClassifier)
     """Put distorted digits to a rectifier, on the device where the reader is."""
     device = next(reader.parameters()).device
     size, wrong, misread, squared = 0, 0, 0, 0.0
-    for pictures, digits, labels in batches:
+    for pictures, digits, labels, _, _ in batches:
         answer, truth = rectify(pictures.to(device) / 255), labels.to(device)
         size += len(labels)
         wrong += int((answer.logits.argmax(1) != truth).sum())
@@ -110,14 +112,29 @@ def score(rectify: Rectifier, batches: Iterable[Batch], reader: CleanClassifier)
     return Score(100 * wrong / size, squared / size, 100 * misread / size)
 
 
+@torch.no_grad()
+def best_fit_read(grid: GridGenerator, batches: Iterable[Batch], reader: CleanClassifier) -> float:
+    """The reader's error in % where nothing has to be found: the grid is fitted to where the digit's points are.
+
+    What is left is what a family of transformations cannot undo, what left the picture, and what hides the digit.
+    """
+    device = next(reader.parameters()).device
+    warp, control = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE).to(device), CONTROL.to(device)
+    size, misread = 0, 0
+    for pictures, _, labels, points, greys in batches:
+        square = framed(pictures.to(device) / 255, max(pictures.shape[-2:]))
+        developed = Tone.of_greys(greys.to(device)).developed(square)
+        rectified = warp(developed, grid.fitted(control, points.to(device))).clamp(0, 1)
+        size += len(labels)
+        misread += int((reader(rectified).argmax(1) != labels.to(device)).sum())
+    return 100 * misread / size
+
+
 def _distorted(
-    distortion: Distortion, digits: Digits, size: int, seed: int
-) -> Iterator[tuple[Float[Tensor, "B 1 H W"], UInt8[Tensor, "B 1 28 28"], Int[Tensor, "B"]]]:
+    distortion: Distortion, digits: Digits, size: int, seed: int, frame: Callable[[Tensor], Tensor]
+) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(seed)
     clean, labels = torch.tensor(digits.images).unsqueeze(1), torch.tensor(digits.labels).long()
     for some, their_labels in zip(torch.split(clean, size), torch.split(labels, size), strict=True):
-        yield distortion(some / 255, generator).pictures, some, their_labels
-
-
-def _in_8_bits(pictures: Float[Tensor, "B 1 H W"]) -> UInt8[Tensor, "B 1 H W"]:
-    return (pictures * 255).round().byte()
+        pictures, points, greys = distortion(some / 255, generator)
+        yield Batch((frame(pictures) * 255).round().byte(), some, their_labels, points, greys)

@@ -23,26 +23,26 @@ from torch.nn import functional as F
 
 from models import mnist
 from models.classifier import CleanClassifier
-from models.stn.distortion import Distorted, framed, uniform
+from models.stn.distortion import CONTROL, Distorted, framed, uniform
 from models.stn.evaluate import DISTORTIONS, challenge, score
 from models.stn.network import Config, StnNetwork
-from models.stn.transformer import Kind, ThinPlateSplineGrid
+from models.stn.transformer import Kind
 from models.training import Schedule
 
 POINT_WEIGHT = 10.0
 COARSE_WEIGHT = 3.0
-READER_WEIGHT = 0.3
+READER_WEIGHT = 1.0
 TONE_WEIGHT = 10.0
 PIXEL_WEIGHT = 2.0
 SHARES: Mapping[str, int] = {
-    "R": 6,
-    "RTS": 7,
-    "P": 36,
-    "E": 7,
-    "clutter": 5,
-    "photograph": 6,
-    "scan": 3,
-    "clean": 2,
+    "R": 5,
+    "RTS": 5,
+    "P": 42,
+    "E": 6,
+    "clutter": 6,
+    "photograph": 5,
+    "scan": 2,
+    "clean": 1,
 }
 """Parts of a batch that each distortion gets."""
 INVERTED_SHARE = 0.1
@@ -82,7 +82,7 @@ class StnExperiment:
             name: challenge(distortion, few, side=self.config.side, seed=EVALUATION_SEED)
             for name, distortion in DISTORTIONS.items()
         }
-        self.control = ThinPlateSplineGrid().control.to(device)
+        self.control = CONTROL.to(device)
 
     def loss(self, generator: torch.Generator, _update: int = 0) -> Tensor:
         """Cross-entropy, and what the grid, the tone and the pixels should have been.

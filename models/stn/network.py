@@ -8,9 +8,10 @@ takes a closer look at what the first one found and corrects it. Their compositi
 the picture is sampled once, through one theta. (C.-H. Lin and S. Lucey, "Inverse Compositional Spatial
 Transformer Networks", 2017, https://arxiv.org/abs/1612.03897, compose in the same way.)
 
-Departures: the localisation networks also predict the *tone*, by which the sampled greys become white ink on
-black paper (photographs are mostly the other way round). The classifier reads nothing but the rectified 28x28
-picture, so that what it says can be checked by eye. Channels are few: a client waits.
+Departures: the localisation networks also predict the *tone*, by which greys become white ink on black paper
+(photographs are mostly the other way round). Greys are developed before they are sampled, so that paper is what
+lies outside the picture, too. The classifier reads nothing but the rectified 28x28 picture, so that what it
+says can be checked by eye. Channels are few: a client waits.
 
 Axes: B batch, S side of the input, P parameters of the transformation.
 """
@@ -59,7 +60,7 @@ class Rectification(NamedTuple):
     theta: Float[Tensor, "B P"]
     """Target-to-source transformation, normalised coordinates."""
     tone: Float[Tensor, "B 2"]
-    """(gain, bias): rectified = clip(gain * sample + bias, 0, 1)."""
+    """(gain, bias): rectified = clip(sample of gain * picture + bias, 0, 1); outside the picture it is 0."""
     coarse: Float[Tensor, "B 6"]
     """What the first of the two transformers took theta to be."""
 
@@ -77,9 +78,16 @@ class Tone(NamedTuple):
         gain = 1 / (picture.amax((1, 2, 3), keepdim=True) - darkest).clamp(min=LEAST_RANGE)
         return cls(gain, -gain * darkest)
 
-    def developed(self, sample: Float[Tensor, "B 1 h w"]) -> Float[Tensor, "B 1 h w"]:
-        """A sample's greys in this tone."""
-        return self.gain * sample + self.bias
+    @classmethod
+    def of_greys(cls, greys: Float[Tensor, "B 2"]) -> "Tone":
+        """The tone that turns the grey of paper into 0 and that of ink into 1; they differ."""
+        paper, ink = greys.view(-1, 2, 1, 1).split_with_sizes((1, 1), 1)
+        gain = 1 / (ink - paper)
+        return cls(gain, -gain * paper)
+
+    def developed(self, picture: Float[Tensor, "B 1 S S"]) -> Float[Tensor, "B 1 S S"]:
+        """A picture's greys in this tone."""
+        return self.gain * picture + self.bias
 
     def after(self, first: "Tone") -> "Tone":
         """The tone that develops like `first` and then like this one."""
@@ -121,7 +129,7 @@ class Localisation(nn.Module):
 
 
 class StnNetwork(nn.Module):
-    """Localise, look closer, correct, sample, develop, classify."""
+    """Localise, look closer, correct, develop, sample, classify."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -131,9 +139,9 @@ class StnNetwork(nn.Module):
             config.side, config.localisation_width, config.localisation_features, affine.identity
         )
         closer = config.glimpse_side
-        self.glimpse = Warp(affine, closer, closer, padding="border", reach=config.glimpse_reach)
+        self.glimpse = Warp(affine, closer, closer, reach=config.glimpse_reach)
         self.refinement = Localisation(closer, config.refinement_width, config.refinement_features, grid.identity)
-        self.warp = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE, padding="border")
+        self.warp = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE)
         c = config.classifier_width
         self.classifier = nn.Sequential(
             _convolution(1, c),
@@ -154,12 +162,12 @@ class StnNetwork(nn.Module):
         coarse = self.localisation(stretching.developed(picture))
         with _exactly(picture):
             first_tone = coarse.tone.after(stretching)
-            found = first_tone.developed(self.glimpse(picture, coarse.theta))
+            found = self.glimpse(first_tone.developed(picture), coarse.theta)
         correction = self.refinement(found)
         with _exactly(picture):
             theta = self.warp.grid.within(coarse.theta, correction.theta)
             tone = correction.tone.after(first_tone)
-            rectified = tone.developed(self.warp(picture, theta)).clamp(0, 1)
+            rectified = self.warp(tone.developed(picture), theta).clamp(0, 1)
         return Rectification(rectified, self.classifier(rectified), theta, torch.cat(tone, 1).flatten(1), coarse.theta)
 
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Kind = Literal["affine", "projective", "tps"]
-Padding = Literal["zeros", "border"]
 
 NEAREST_HORIZON = 0.1
 """The projective denominator is kept above this: a target point on the horizon would lie at infinity."""
@@ -55,6 +54,10 @@ class GridGenerator(nn.Module):
         """The theta that maps like `theta` and then like `affine`: every family is closed under that."""
         raise NotImplementedError
 
+    def fitted(self, target: Float[Tensor, "N 2"], source: Float[Tensor, "B N 2"]) -> Float[Tensor, "B P"]:
+        """The theta that takes the target points to the source points, or close to them: a least-squares fit."""
+        raise NotImplementedError
+
 
 class AffineGrid(GridGenerator):
     """(x_s, y_s) = [[t11, t12, t13], [t21, t22, t23]] (x_t, y_t, 1): equation 1."""
@@ -71,6 +74,10 @@ class AffineGrid(GridGenerator):
         """The product of the two matrices, were the row (0, 0, 1) below each."""
         linear, shift = affine.view(-1, 2, 3).split_with_sizes((2, 1), 2)
         return (linear @ theta.view(-1, 2, 3) + F.pad(shift, (2, 0))).flatten(1)
+
+    def fitted(self, target: Float[Tensor, "N 2"], source: Float[Tensor, "B N 2"]) -> Float[Tensor, "B 6"]:
+        """Equation 1, N times."""
+        return _least_squares(_homogeneous(target).expand(len(source), -1, -1), source).mT.flatten(1)
 
 
 class ProjectiveGrid(GridGenerator):
@@ -89,6 +96,15 @@ class ProjectiveGrid(GridGenerator):
         """The product of the two matrices: an affine map in front leaves the denominator as it is."""
         matrix = F.pad(theta, (0, 1), value=1.0).view(-1, 3, 3)
         return torch.cat(((affine.view(-1, 2, 3) @ matrix).flatten(1), theta[:, 6:]), 1)
+
+    def fitted(self, target: Float[Tensor, "N 2"], source: Float[Tensor, "B N 2"]) -> Float[Tensor, "B 8"]:
+        """With x (t31 u + t32 v + 1) = t11 u + t12 v + t13, linear in theta: w times the distances are least."""
+        point = _homogeneous(target).expand(len(source), -1, -1)
+        nothing = torch.zeros_like(point)
+        denominator = -source.unsqueeze(-1) * point[..., None, :2]
+        x, y = torch.cat((point, nothing), 2), torch.cat((nothing, point), 2)
+        system = torch.cat((torch.stack((x, y), 2), denominator), 3)
+        return _least_squares(system.flatten(1, 2), source.flatten(1).unsqueeze(2)).flatten(1)
 
 
 class ThinPlateSplineGrid(GridGenerator):
@@ -115,12 +131,19 @@ class ThinPlateSplineGrid(GridGenerator):
 
     def forward(self, theta: Float[Tensor, "B 32"], target: Float[Tensor, "*any N 2"]) -> Float[Tensor, "B N 2"]:
         """Evaluate f: a matrix that does not depend on theta, times the sources that it names."""
-        basis = torch.cat((_radial(target, self.control), _homogeneous(target)), -1) @ self.solution
-        return basis @ theta.view(-1, 16, 2)
+        return self._basis(target) @ theta.view(-1, 16, 2)
 
     def within(self, affine: Float[Tensor, "B 6"], theta: Float[Tensor, "B 32"]) -> Float[Tensor, "B 32"]:
         """Move the sources that theta names: f is linear in them, and reproduces affine maps."""
         return (_homogeneous(theta.view(-1, 16, 2)) @ affine.view(-1, 2, 3).transpose(1, 2)).flatten(1)
+
+    def fitted(self, target: Float[Tensor, "N 2"], source: Float[Tensor, "B N 2"]) -> Float[Tensor, "B 32"]:
+        """Exact where the target points are the control points."""
+        return _least_squares(self._basis(target).expand(len(source), -1, -1), source).flatten(1)
+
+    def _basis(self, target: Float[Tensor, "*any N 2"]) -> Float[Tensor, "*any N 16"]:
+        """What each of the sources that theta names has to do with each target point."""
+        return torch.cat((_radial(target, self.control), _homogeneous(target)), -1) @ self.solution
 
 
 def grid_generator(kind: Kind) -> GridGenerator:
@@ -132,28 +155,22 @@ class Warp(nn.Module):
     """Grid generator and sampler: a picture seen through theta.
 
     V_i = sum_n sum_m U_nm max(0, 1 - |x_i - m|) max(0, 1 - |y_i - n|), equation 5, with the source point
-    (x_i, y_i) in pixels, counted from the centre of the first one.
+    (x_i, y_i) in pixels, counted from the centre of the first one. Outside U everything is 0.
     """
 
     target: Tensor
 
-    def __init__(
-        self, grid: GridGenerator, height: int, width: int, padding: Padding = "zeros", reach: float = 1.0
-    ) -> None:
-        """`padding`: what lies outside the picture, `zeros` (equation 5) or more of its edge (`border`).
-
-        `reach`: the outer edges of V in target coordinates; beyond 1, V shows what surrounds the target too.
-        """
+    def __init__(self, grid: GridGenerator, height: int, width: int, reach: float = 1.0) -> None:
+        """`reach`: the outer edges of V in target coordinates; beyond 1, V shows what surrounds the target too."""
         super().__init__()
         self.grid = grid
         self.size = (height, width)
-        self.padding = padding
         self.register_buffer("target", reach * pixel_centres(height, width), persistent=False)
 
     def forward(self, U: Float[Tensor, "B C H W"], theta: Float[Tensor, "B P"]) -> Float[Tensor, "B C h w"]:
         """Sample U wherever theta puts the pixels of V."""
         source = self.grid(theta, self.target).view(-1, *self.size, 2)
-        return F.grid_sample(U, source, "bilinear", self.padding, align_corners=False)
+        return F.grid_sample(U, source, "bilinear", "zeros", align_corners=False)
 
 
 class SpatialTransformer(nn.Module):
@@ -179,6 +196,11 @@ def identity_head(features: int, identity: Float[Tensor, "P"]) -> nn.Linear:
     nn.init.zeros_(head.weight)
     head.bias.data.copy_(identity)
     return head
+
+
+def _least_squares(system: Tensor, values: Tensor) -> Tensor:
+    solution: Tensor = torch.linalg.lstsq(system, values).solution
+    return solution
 
 
 def _homogeneous(points: Tensor) -> Tensor:

@@ -55,12 +55,17 @@ class Reading:
         return self._frame().to_pixels(source_points(self.kind, self.theta, CORNERS))
 
     def sampled(self, side: int) -> Pixels:
-        """The rectified digit, [side side]. Beyond the native side it is sampled from the picture as uploaded."""
+        """The rectified digit, [side side]. Beyond the native side it is sampled from the picture as uploaded.
+
+        As in the network, nothing lies outside the square around the picture, whatever the tone.
+        """
         if side == NATIVE_SIDE:
             return self.rectified
-        seen = sample(self.picture.grey, source_points(self.kind, self.theta, identity_grid(side)))
         gain, bias = self.tone
-        return np.asarray(np.rint(np.clip(seen * gain + 255 * bias, 0, 255)), np.uint8)
+        points = source_points(self.kind, self.theta, identity_grid(side))
+        ink = sample(self.picture.grey, points) * gain + 255 * bias
+        ink[(np.abs(points) > 1).any(axis=-1)] = 0
+        return np.asarray(np.rint(np.clip(ink, 0, 255)), np.uint8)
 
     def overlay(self) -> Pixels:
         """The upload in colour with the outline of what was sampled in red, [H W 3]."""

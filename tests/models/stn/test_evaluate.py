@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from models.classifier import CleanClassifier
 from models.mnist import Digits
 from models.stn.distortion import Rotation
-from models.stn.evaluate import BATCH, UPLOADS, Reading, challenge, score, uploads
+from models.stn.evaluate import BATCH, UPLOADS, Reading, best_fit_read, challenge, score, uploads
+from models.stn.transformer import Kind, grid_generator
 
 SIZE = BATCH + 50
 """More than a batch, so that the last one is short."""
@@ -91,3 +92,39 @@ def test_reader_is_scored_on_the_rectified_pictures() -> None:
     result = score(stubborn, challenge(Rotation(), digits(), side=64, seed=1), reader)
 
     assert result.reader_error_percent == 90.0
+
+
+class OneDigitReader(CleanClassifier):
+    """Reads 0 where a picture is close to the only digit that it knows, and 1 elsewhere."""
+
+    def __init__(self, known: np.ndarray, tolerance: float) -> None:
+        super().__init__()
+        self.known = torch.tensor(known) / 255
+        self.tolerance = tolerance
+
+    def forward(self, picture: Tensor) -> Tensor:
+        distance = (picture - self.known).square().mean((1, 2, 3))
+        return torch.stack((torch.full_like(distance, self.tolerance), distance), 1)
+
+
+def bar() -> np.ndarray:
+    digit = np.zeros((28, 28), np.float32)
+    digit[6:22, 9:13] = 255
+    return F.avg_pool2d(torch.tensor(digit)[None], 5, 1, 2)[0].numpy().astype(np.uint8)
+
+
+def best_fit_misread(kind: Kind, name: str, *, tolerance: float) -> float:
+    digits = Digits(np.repeat(bar()[None], SIZE, axis=0), np.zeros(SIZE, np.uint8))
+    return best_fit_read(grid_generator(kind), uploads(UPLOADS[name], digits, seed=1), OneDigitReader(bar(), tolerance))
+
+
+@pytest.mark.parametrize("kind", ["affine", "projective", "tps"])
+@pytest.mark.parametrize("name", ["R", "RTS", "scan", "clean"])
+def test_best_fit_undoes_what_the_family_can(name: str, kind: Kind) -> None:
+    """Turned, moved, scaled, dark on light: every digit is seen as it was."""
+    assert best_fit_misread(kind, name, tolerance=0.02) == 0
+
+
+def test_best_fit_keeps_what_the_family_cannot_undo() -> None:
+    """A digit whose corners were pulled is still askew as an affine map leaves it."""
+    assert best_fit_misread("projective", "P", tolerance=0.005) < best_fit_misread("affine", "P", tolerance=0.005)

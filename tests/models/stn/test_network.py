@@ -44,16 +44,16 @@ def test_new_network_looks_at_the_whole_picture_as_it_is(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_rectified_picture_is_the_sample_developed_by_the_tone(kind: Kind) -> None:
-    """It is clip(gain * sample + bias, 0, 1), and the classifier reads nothing else."""
+def test_rectified_picture_is_a_sample_of_the_developed_picture(kind: Kind) -> None:
+    """It is gain * picture + bias, 0 outside, as theta samples it, in 0..1; the classifier reads nothing else."""
     network, picture = opinionated(kind), pictures(3)
 
     answer = network(picture)
 
     grid = network.warp.grid(answer.theta, network.warp.target).view(3, 28, 28, 2)
-    sample = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)
     gain, bias = answer.tone[:, 0].view(3, 1, 1, 1), answer.tone[:, 1].view(3, 1, 1, 1)
-    torch.testing.assert_close(answer.rectified, (gain * sample + bias).clamp(0, 1))
+    sample = F.grid_sample(gain * picture + bias, grid, padding_mode="zeros", align_corners=False)
+    torch.testing.assert_close(answer.rectified, sample.clamp(0, 1))
     torch.testing.assert_close(answer.logits, network.classifier(answer.rectified))
 
 
@@ -69,7 +69,7 @@ def test_theta_and_tone_are_the_correction_within_what_was_found(kind: Kind) -> 
     stretched = (picture - darkest) / (lightest - darkest)
     found = network.localisation(stretched)
     gain, bias = found.tone
-    correction = network.refinement(gain * network.glimpse(stretched, found.theta) + bias)
+    correction = network.refinement(network.glimpse(gain * stretched + bias, found.theta))
     target = network.warp.target
     step_by_step = network.glimpse.grid(found.theta, network.warp.grid(correction.theta, target))
     torch.testing.assert_close(network.warp.grid(answer.theta, target), step_by_step, atol=1e-5, rtol=1e-5)
@@ -83,15 +83,17 @@ def test_theta_and_tone_are_the_correction_within_what_was_found(kind: Kind) -> 
 
 @torch.no_grad()
 def test_glimpse_shows_what_was_found_and_its_surroundings() -> None:
-    """At the identity it is the picture, and beyond the picture's edge more of the edge."""
+    """At the identity it is the picture, and beyond the picture's edge there is nothing."""
     network, picture = StnNetwork(Config(glimpse_side=32, glimpse_reach=1.25)), torch.zeros(1, 1, 64, 64)
     picture[..., 32:] = 1
 
     seen = network.glimpse(picture, torch.eye(2, 3).view(1, 6))[0, 0]
 
     assert seen.shape == (32, 32)
-    assert seen[:, :16].eq(0).all()
-    assert seen[:, 16:].eq(1).all()
+    inside = seen[4:-4]
+    assert inside[:, :16].eq(0).all()
+    assert inside[:, 16:28].eq(1).all()
+    assert seen[:, 29:].eq(0).all()
 
 
 @torch.no_grad()

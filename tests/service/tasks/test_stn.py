@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from export.manifest import Manifest
+from models.stn.transformer import AffineGrid, Warp
+from service.media.framing import square
 from service.media.picture import Picture, as_rgb
 from service.tasks import stn
 from service.tasks.transform import Kind
@@ -96,6 +99,22 @@ def test_tone_makes_white_ink_of_dark_ink() -> None:
 
     np.testing.assert_allclose(negative.astype(int), 255 - upload.grey.astype(int), atol=1)
     np.testing.assert_allclose(bright.astype(int), np.minimum(4 * upload.grey.astype(int), 255), atol=4)
+
+
+@pytest.mark.parametrize("tone", [(1.0, 0.0), (2.0, -0.5), (-1.5, 1.2), (1.0, 0.3), (-1.0, 1.2), (0.0, 0.7)])
+@pytest.mark.parametrize(("height", "width"), [(120, 120), (90, 120)])
+def test_sample_is_the_networks_where_it_leaves_the_square(tone: tuple[float, float], height: int, width: int) -> None:
+    """Three quarters of the window show the picture and what pads it to a square; the last is black in any tone."""
+    upload = picture(height, width)
+    theta = np.array([0.5, 0, 0.75, 0, 0.5, 0.5], np.float32)
+
+    sampled = reading(upload, theta, np.array(tone, np.float32)).sampled(60)
+
+    gain, bias = tone
+    developed = torch.tensor(gain * (square(upload.grey, 120) / 255.0) + bias)[None, None].float()
+    expected = Warp(AffineGrid(), 60, 60)(developed, torch.tensor(theta)[None]).clamp(0, 1)[0, 0] * 255
+    np.testing.assert_allclose(sampled[:, :44], expected[:, :44], atol=3)
+    assert sampled[:, 46:].max() == expected[:, 46:].max() == 0
 
 
 def test_overlay_marks_the_outline_where_the_corners_are() -> None:
