@@ -136,11 +136,11 @@ def stn_table(model: LoadedModel, digits: Digits, reader: CleanClassifier, *, se
     Beside it the reader's where the transformation is not found but fitted to where the digit is known to lie; of
     photographs, before they are stored as JPEG.
     """
+    grid = grid_generator(model.manifest.config["kind"])
     scores, fitted = {}, {}
     for name, distortion in tqdm(UPLOADS.items(), disable=None, leave=False):
         rectify = rectifier(model, JPEG if name == "photograph" else PNG)
         scores[name] = score(rectify, uploads(distortion, digits, seed=seed), reader)
-        grid = grid_generator(model.manifest.config["kind"])
         fitted[name] = best_fit_read(grid, uploads(distortion, digits, seed=seed), reader)
     return {
         model.manifest.name: {name: found.error_percent for name, found in scores.items()},

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.stn.transformer import ThinPlateSplineGrid, pixel_centres
+from models.stn.transformer import ThinPlateSplineGrid, pixel_centres, projective_equations
 
 DIGIT_SIDE = 28
 CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
@@ -209,13 +209,8 @@ def pulled_corners(
 
 
 def homography(corners: Float[Tensor, "B 4 2"]) -> Float[Tensor, "B 3 3"]:
-    """The projective map that takes the digit's corners to `corners`: two linear equations a corner."""
-    u, v = torch.tensor(CORNERS, device=corners.device).expand_as(corners).unbind(-1)
-    x, y = corners.unbind(-1)
-    one, zero = torch.ones_like(u), torch.zeros_like(u)
-    rows_x = torch.stack((u, v, one, zero, zero, zero, -u * x, -v * x), -1)
-    rows_y = torch.stack((zero, zero, zero, u, v, one, -u * y, -v * y), -1)
-    solution = torch.linalg.solve(torch.cat((rows_x, rows_y), 1), torch.cat((x, y), 1))
+    """The projective map that takes the digit's corners to `corners`."""
+    solution = torch.linalg.solve(*projective_equations(torch.tensor(CORNERS, device=corners.device), corners))
     return F.pad(solution, (0, 1), value=1.0).view(-1, 3, 3)
 
 

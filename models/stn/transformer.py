@@ -98,13 +98,9 @@ class ProjectiveGrid(GridGenerator):
         return torch.cat(((affine.view(-1, 2, 3) @ matrix).flatten(1), theta[:, 6:]), 1)
 
     def fitted(self, target: Float[Tensor, "N 2"], source: Float[Tensor, "B N 2"]) -> Float[Tensor, "B 8"]:
-        """With x (t31 u + t32 v + 1) = t11 u + t12 v + t13, linear in theta: w times the distances are least."""
-        point = _homogeneous(target).expand(len(source), -1, -1)
-        nothing = torch.zeros_like(point)
-        denominator = -source.unsqueeze(-1) * point[..., None, :2]
-        x, y = torch.cat((point, nothing), 2), torch.cat((nothing, point), 2)
-        system = torch.cat((torch.stack((x, y), 2), denominator), 3)
-        return _least_squares(system.flatten(1, 2), source.flatten(1).unsqueeze(2)).flatten(1)
+        """Of `projective_equations`: w times the distances are least."""
+        system, values = projective_equations(target, source)
+        return _least_squares(system, values.unsqueeze(2)).flatten(1)
 
 
 class ThinPlateSplineGrid(GridGenerator):
@@ -149,6 +145,21 @@ class ThinPlateSplineGrid(GridGenerator):
 def grid_generator(kind: Kind) -> GridGenerator:
     """The grid generator of a family."""
     return {"affine": AffineGrid, "projective": ProjectiveGrid, "tps": ThinPlateSplineGrid}[kind]()
+
+
+def projective_equations(
+    target: Float[Tensor, "N 2"], source: Float[Tensor, "B N 2"]
+) -> tuple[Float[Tensor, "B 2*N 8"], Float[Tensor, "B 2*N"]]:
+    """Two equations a point, linear in a projective theta: t11 u + t12 v + t13 = x (t31 u + t32 v + 1), and so for y.
+
+    Those of x come first. Returns the system and the values.
+    """
+    u, v = target.expand_as(source).unbind(-1)
+    x, y = source.unbind(-1)
+    one, zero = torch.ones_like(u), torch.zeros_like(u)
+    rows_x = torch.stack((u, v, one, zero, zero, zero, -u * x, -v * x), -1)
+    rows_y = torch.stack((zero, zero, zero, u, v, one, -u * y, -v * y), -1)
+    return torch.cat((rows_x, rows_y), 1), torch.cat((x, y), 1)
 
 
 class Warp(nn.Module):
