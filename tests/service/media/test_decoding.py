@@ -1,10 +1,5 @@
-"""Decoding: every mode of every format, and nothing that is not a picture."""
+"""Decoding: what a picture shows, in every mode of every format."""
 
-import io
-import struct
-import subprocess
-import sys
-import zlib
 from typing import Any
 
 import numpy as np
@@ -14,32 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from service.errors import TooLarge, UndecodableInput, UnsupportedType
-from service.media.decoding import DecodeLimits, decode
+from service.errors import UnsupportedType
+from service.media.decoding import decode
 from service.media.picture import Pixels
-
-FORMATS = ("png", "jpeg", "webp", "gif", "bmp", "tiff")
-LOSSLESS = {"webp": {"lossless": True}}
-
-
-def stored(image: Image.Image, file_format: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return file.getvalue()
-
-
-def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-
-
-def png_header(width: int, height: int, depth: int = 8, colour: int = 0) -> tuple[bytes, bytes]:
-    return b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-
-
-def ramp(height: int, width: int) -> Pixels:
-    return np.linspace(0, 255, height * width).astype(np.uint8).reshape(height, width)
+from tests.service.media.files import FORMATS, LOSSLESS, png, ramp, stored
 
 
 def digit(paper: int, ink: int) -> Pixels:
@@ -277,154 +250,3 @@ def test_other_type_is_refused_by_name(content_type: str) -> None:
     """The message names the type and those that are read."""
     with pytest.raises(UnsupportedType, match=f"'{content_type}'.*image/png, image/jpeg".replace("+", r"\+")):
         decode(stored(Image.new("L", (4, 4)), "png"), content_type)
-
-
-# --- what is no picture ---
-
-
-def test_empty_body_is_undecodable() -> None:
-    """Nothing is no picture."""
-    with pytest.raises(UndecodableInput, match="the body is empty"):
-        decode(b"", "image/png")
-
-
-def test_text_called_png_is_undecodable() -> None:
-    """A wrong signature is the client's mistake, not an unsupported type."""
-    with pytest.raises(UndecodableInput, match="begins with b'hello wo'"):
-        decode(b"hello world", "image/png")
-
-
-@pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_file_cut_short_is_undecodable(file_format: str, share: float) -> None:
-    """No half picture is passed off as a whole one."""
-    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    data = stored(Image.fromarray(noise), file_format)
-
-    with pytest.raises(UndecodableInput, match=rf"(?i){file_format} picture"):
-        decode(data[: int(share * len(data))], None)
-
-
-@pytest.mark.parametrize("is_plain", [True, False])
-def test_png_cut_anywhere_is_undecodable(is_plain: bool) -> None:  # noqa: FBT001 - a case
-    """A PNG is whole only with its last byte, whichever decoder it is for."""
-    data = stored(Image.fromarray(ramp(6, 6)), "png", **({} if is_plain else {"dpi": (72, 72)}))
-
-    for length in range(1, len(data)):
-        with pytest.raises(UndecodableInput, match=r"cut short|no picture"):
-            decode(data[:length], None)
-
-
-def test_png_with_any_byte_changed_is_undecodable() -> None:
-    """Every chunk has a checksum, and it is compared; a changed size may also be too large."""
-    data = stored(Image.fromarray(ramp(6, 6)), "png")
-
-    for place in range(len(data)):
-        changed = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
-        with pytest.raises((UndecodableInput, TooLarge), match=r"damaged|cut short|begins with|pixels"):
-            decode(changed, None)
-
-
-@pytest.mark.parametrize(
-    "pixel_data",
-    [
-        b"",
-        zlib.compress(b"\0aaaa" * 3),  # a row is missing
-        zlib.compress(b"\0aaaa" * 4)[:-6],  # the stream is cut
-        zlib.compress(b"\0aaaa" * 4)[:-4] + b"1234",  # its own checksum is wrong
-        zlib.compress(b"\x09aaaa" * 4),  # no such filter
-    ],
-)
-def test_png_whose_checksums_are_right_and_pixels_are_not_is_undecodable(pixel_data: bytes) -> None:
-    """A wrong stream in well-formed chunks is found by the decoder."""
-    data = png(png_header(4, 4), (b"IDAT", pixel_data), (b"IEND", b""))
-
-    with pytest.raises(UndecodableInput, match="not the data of 4 x 4 pixels"):
-        decode(data, "image/png")
-
-
-def test_png_that_does_not_begin_with_its_header_is_undecodable() -> None:
-    """The header comes first."""
-    data = png((b"tEXt", b"Title\0" + b"x" * 20), png_header(4, 4), (b"IEND", b""))
-
-    with pytest.raises(UndecodableInput, match="b'tEXt', not with its header"):
-        decode(data, None)
-
-
-def test_png_of_two_headers_is_undecodable() -> None:
-    """A second one could name another size, and decoders differ in which they believe."""
-    data = png(png_header(16, 16), png_header(4000, 4000), (b"IDAT", b""), (b"IEND", b""))
-
-    with pytest.raises(UndecodableInput, match="a second header at 33"):
-        decode(data, None)
-
-
-def test_png_of_very_many_chunks_is_undecodable() -> None:
-    """A body made of empty chunks does not keep the decoder busy."""
-    data = png(png_header(4, 4)) + png((b"IDAT", b""))[8:] * 100_001
-
-    with pytest.raises(UndecodableInput, match="more than 100000 chunks"):
-        decode(data, None)
-
-
-@given(st.sampled_from(FORMATS), st.data())
-@settings(max_examples=150, deadline=None)
-def test_damaged_file_is_a_picture_or_a_client_error(file_format: str, data: st.DataObject) -> None:
-    """Whatever a decoder raises is translated."""
-    damaged = bytearray(stored(Image.fromarray(ramp(9, 9)), file_format))
-    for _ in range(data.draw(st.integers(1, 4))):
-        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-
-    try:
-        grey = decode(bytes(damaged), None).grey
-    except (UndecodableInput, TooLarge):
-        return
-    assert grey.dtype == np.uint8
-
-
-# --- limits ---
-
-
-@pytest.mark.parametrize("colour_and_depth", [(0, 1), (0, 8), (2, 8), (3, 8), (6, 16)])
-def test_enormous_png_in_a_small_file_is_refused_from_its_header(colour_and_depth: tuple[int, int]) -> None:
-    """100 megapixels are refused before a pixel is decoded: this file has none."""
-    colour, depth = colour_and_depth
-    data = png(png_header(10_000, 10_000, depth, colour), (b"IDAT", b""), (b"IEND", b""))
-
-    with pytest.raises(TooLarge, match="10000 x 10000 pixels; at most 16777216"):
-        decode(data, "image/png")
-
-
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_picture_over_the_limit_is_too_large_in_every_format(file_format: str) -> None:
-    """The limit holds for every decoder, to the pixel."""
-    data = stored(Image.new("RGB", (5, 4)), file_format)
-
-    assert decode(data, None, DecodeLimits(max_pixels=20)).width == 5
-    with pytest.raises(TooLarge, match="5 x 4 pixels; at most 19"):
-        decode(data, None, DecodeLimits(max_pixels=19))
-
-
-def test_side_over_the_limit_is_too_large() -> None:
-    """A picture may be too long without having too many pixels."""
-    with pytest.raises(TooLarge, match=r"16385 x 1 pixels; a side may be 1\.\.16383"):
-        decode(stored(Image.new("L", (16_385, 1)), "png"), None)
-
-
-def test_picture_without_a_pixel_is_undecodable() -> None:
-    """A header that says zero is wrong, not small."""
-    with pytest.raises(UndecodableInput, match="0 x 4 pixels"):
-        decode(png(png_header(0, 4), (b"IEND", b"")), None)
-
-
-def test_warnings_of_the_decoder_do_not_reach_the_log() -> None:
-    """Pillow warns of damaged metadata; the service says nothing."""
-    program = (
-        "import io; from PIL import Image; from service.media.decoding import decode; f = io.BytesIO();"
-        "Image.new('L', (8, 8)).save(f, 'jpeg', exif=b'Exif\\0\\0II*\\0\\x08\\0\\0\\0\\x05\\0');"
-        "decode(f.getvalue(), None)"
-    )
-
-    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert outcome.stderr == ""
