@@ -15,8 +15,6 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.baselines import BATCH, opened
@@ -28,7 +26,7 @@ from models.draw.evaluate import BOUND_STEPS, PAPER_BOUND, STEPS, agreement, cer
 from models.draw.objective import binarise
 from models.mnist import Digits
 from models.ntm.tasks import TASKS as TRAINED
-from models.stn.evaluate import PAPER_ERRORS, UPLOADS, Reading, Rectifier, best_fit_read, score, uploads
+from models.stn.evaluate import PAPER_ERRORS, UPLOADS, Batch, Reading, Rectifier, best_fit, score, uploads
 from models.stn.transformer import grid_generator
 from service.engine.request import Request
 from service.errors import ArtifactRejected
@@ -136,16 +134,15 @@ def stn_table(model: LoadedModel, digits: Digits, reader: CleanClassifier, *, se
     Beside it the reader's where the transformation is not found but fitted to where the digit is known to lie; of
     photographs, before they are stored as JPEG.
     """
-    grid = grid_generator(model.manifest.config["kind"])
+    fit = best_fit(grid_generator(model.manifest.config["kind"]), reader)
     scores, fitted = {}, {}
     for name, distortion in tqdm(UPLOADS.items(), disable=None, leave=False):
         rectify = rectifier(model, JPEG if name == "photograph" else PNG)
-        scores[name] = score(rectify, uploads(distortion, digits, seed=seed), reader)
-        fitted[name] = best_fit_read(grid, uploads(distortion, digits, seed=seed), reader)
+        scores[name], fitted[name] = score([rectify, fit], uploads(distortion, digits, seed=seed), reader)
     return {
         model.manifest.name: {name: found.error_percent for name, found in scores.items()},
         "a reader of clean digits": {name: found.reader_error_percent for name, found in scores.items()},
-        "the same, by the best fit": fitted,
+        "the same, by the best fit": {name: found.reader_error_percent for name, found in fitted.items()},
         "pixels, root mean square": {name: 100 * math.sqrt(found.pixel_error) for name, found in scores.items()},
         **{f"the paper's {network}": errors for network, errors in PAPER_ERRORS.items()},
     }
@@ -154,8 +151,8 @@ def stn_table(model: LoadedModel, digits: Digits, reader: CleanClassifier, *, se
 def rectifier(model: LoadedModel, content_type: str) -> Rectifier:
     """What a client gets who uploads pictures as files of a type, PNG or JPEG."""
 
-    def rectify(pictures: Float[Tensor, "B 1 H W"]) -> Reading:
-        greys = (pictures[:, 0] * 255).round().byte().numpy()
+    def rectify(batch: Batch) -> Reading:
+        greys = batch.pictures[:, 0].numpy()
         squares = [stn.network_input(_uploaded(grey, content_type), model.manifest) for grey in greys]
         outputs = answered(model.graphs["rectify"], stn.request(squares, NO_DEADLINE)).outputs
         rectified = torch.from_numpy(outputs["rectified"]).unsqueeze(1) / 255

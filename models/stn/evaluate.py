@@ -6,13 +6,12 @@ https://arxiv.org/abs/1506.02025, section 4.1.
 Axes: B pictures of one size, H W their height and width, S side of the network's input.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.classifier import CleanClassifier
 from models.mnist import Digits
@@ -73,12 +72,11 @@ class Reading(NamedTuple):
     logits: Float[Tensor, "B 10"]
 
 
-Rectifier = Callable[[Float[Tensor, "B 1 H W"]], Reading | Rectification]
-"""Takes pictures in 0..1: a network, or whatever serves one."""
+Rectifier = Callable[[Batch], Reading | Rectification]
+"""Answers what it makes of a batch's pictures."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     """How a rectifier did."""
 
     error_percent: float
@@ -98,36 +96,43 @@ def uploads(distortion: Distortion, digits: Digits, *, seed: int) -> Iterator[Ba
     return _distorted(distortion, digits, UPLOADED_BATCH, seed, lambda pictures: pictures)
 
 
-@torch.no_grad()
-def score(rectify: Rectifier, batches: Iterable[Batch], reader: CleanClassifier) -> Score:
-    """Put distorted digits to a rectifier, on the device where the reader is."""
-    device = next(reader.parameters()).device
-    size, wrong, misread, squared = 0, 0, 0, 0.0
-    for pictures, digits, labels, _, _ in batches:
-        answer, truth = rectify(pictures.to(device) / 255), labels.to(device)
-        size += len(labels)
-        wrong += int((answer.logits.argmax(1) != truth).sum())
-        squared += float((answer.rectified - digits.to(device) / 255).square().mean((1, 2, 3)).sum())
-        misread += int((reader(answer.rectified).argmax(1) != truth).sum())
-    return Score(100 * wrong / size, squared / size, 100 * misread / size)
+def network_rectifier(network: nn.Module) -> Rectifier:
+    """What a network makes of pictures that are framed for it, on the device where it is."""
+    device = next(network.parameters()).device
+    return lambda batch: network(batch.pictures.to(device) / 255)
 
 
-@torch.no_grad()
-def best_fit_read(grid: GridGenerator, batches: Iterable[Batch], reader: CleanClassifier) -> float:
-    """The reader's error in % where nothing has to be found: the grid is fitted to where the digit's points are.
+def best_fit(grid: GridGenerator, reader: CleanClassifier) -> Rectifier:
+    """What there is to read where nothing has to be found: the grid is fitted to where the digit's points are.
 
     What is left is what a family of transformations cannot undo, what left the picture, and what hides the digit.
     """
     device = next(reader.parameters()).device
     warp, control = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE).to(device), CONTROL.to(device)
-    size, misread = 0, 0
-    for pictures, _, labels, points, greys in batches:
-        square = framed(pictures.to(device) / 255, max(pictures.shape[-2:]))
-        developed = Tone.of_greys(greys.to(device)).developed(square)
-        rectified = warp(developed, grid.fitted(control, points.to(device))).clamp(0, 1)
+
+    def rectify(batch: Batch) -> Reading:
+        square = framed(batch.pictures.to(device) / 255, max(batch.pictures.shape[-2:]))
+        developed = Tone.of_greys(batch.greys.to(device)).developed(square)
+        rectified = warp(developed, grid.fitted(control, batch.points.to(device))).clamp(0, 1)
+        return Reading(rectified, reader(rectified))
+
+    return rectify
+
+
+@torch.no_grad()
+def score(rectifiers: Sequence[Rectifier], batches: Iterable[Batch], reader: CleanClassifier) -> list[Score]:
+    """Put the same distorted digits to each rectifier, and what it rectifies to the reader."""
+    device = next(reader.parameters()).device
+    size, sums = 0, torch.zeros(len(rectifiers), 3, dtype=torch.float64)
+    for batch in batches:
+        digits, labels = batch.digits.to(device) / 255, batch.labels.to(device)
         size += len(labels)
-        misread += int((reader(rectified).argmax(1) != labels.to(device)).sum())
-    return 100 * misread / size
+        for rectify, row in zip(rectifiers, sums, strict=True):
+            answer = rectify(batch)
+            row[0] += 100 * (answer.logits.argmax(1) != labels).sum().cpu()
+            row[1] += (answer.rectified - digits).square().mean((1, 2, 3)).sum().cpu()
+            row[2] += 100 * (reader(answer.rectified).argmax(1) != labels).sum().cpu()
+    return [Score(*row) for row in (sums / size).tolist()]
 
 
 def _distorted(

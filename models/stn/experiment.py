@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from models import mnist
 from models.classifier import CleanClassifier
 from models.stn.distortion import CONTROL, Distorted, framed, uniform
-from models.stn.evaluate import DISTORTIONS, challenge, score
+from models.stn.evaluate import DISTORTIONS, challenge, network_rectifier, score
 from models.stn.network import Config, StnNetwork
 from models.stn.transformer import Kind
 from models.training import Schedule
@@ -111,7 +111,8 @@ class StnExperiment:
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
         """Error % by distortion; the score is their mean, plus that of the reader's errors."""
-        scores = {name: score(network, challenge, self.reader) for name, challenge in self.challenges.items()}
+        rectify = network_rectifier(network)
+        scores = {name: score([rectify], batches, self.reader)[0] for name, batches in self.challenges.items()}
         errors = {name: result.error_percent for name, result in scores.items()}
         read = {f"read_{name}": result.reader_error_percent for name, result in scores.items()}
         return {"score": (sum(errors.values()) + sum(read.values())) / len(scores), **errors, **read}

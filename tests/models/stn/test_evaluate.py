@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from models.classifier import CleanClassifier
 from models.mnist import Digits
 from models.stn.distortion import Rotation
-from models.stn.evaluate import BATCH, UPLOADS, Reading, best_fit_read, challenge, score, uploads
+from models.stn.evaluate import BATCH, UPLOADS, Batch, Reading, best_fit, challenge, score, uploads
 from models.stn.transformer import Kind, grid_generator
 
 SIZE = BATCH + 50
@@ -22,8 +22,9 @@ def digits() -> Digits:
     return Digits(random.integers(0, 256, (SIZE, 28, 28), np.uint8), labels)
 
 
-def stubborn(picture: Tensor) -> Reading:
+def stubborn(batch: Batch) -> Reading:
     """See every picture as a whole, and a three in it."""
+    picture = batch.pictures / 255
     whole = F.interpolate(picture, (28, 28), mode="bilinear", align_corners=False)
     return Reading(whole, F.one_hot(torch.full((len(picture),), 3), 10).float())
 
@@ -64,7 +65,7 @@ def test_uploaded_photographs_are_of_many_sizes() -> None:
 
 def test_stubborn_rectifier_errs_on_all_other_digits() -> None:
     """One label for everything is right for a tenth of evenly spread digits."""
-    result = score(stubborn, challenge(Rotation(), digits(), side=64, seed=1), CleanClassifier().eval())
+    [result] = score([stubborn], challenge(Rotation(), digits(), side=64, seed=1), CleanClassifier().eval())
 
     assert result.error_percent == 90.0
 
@@ -73,8 +74,8 @@ def test_pixel_error_is_that_of_the_pictures() -> None:
     """Undistorted digits seen as a whole are nearly themselves; turned ones are not."""
     smooth = Digits(np.full((SIZE, 28, 28), 200, np.uint8), digits().labels)
 
-    still = score(stubborn, challenge(Rotation(degrees=0.0), smooth, side=56, seed=1), CleanClassifier().eval())
-    turned = score(stubborn, challenge(Rotation(), digits(), side=56, seed=1), CleanClassifier().eval())
+    [still] = score([stubborn], challenge(Rotation(degrees=0.0), smooth, side=56, seed=1), CleanClassifier().eval())
+    [turned] = score([stubborn], challenge(Rotation(), digits(), side=56, seed=1), CleanClassifier().eval())
 
     assert still.pixel_error < 1e-5
     assert turned.pixel_error > 0.05
@@ -89,7 +90,7 @@ def test_reader_is_scored_on_the_rectified_pictures() -> None:
         last.weight.zero_()
         last.bias.copy_(F.one_hot(torch.tensor(7), 10))
 
-    result = score(stubborn, challenge(Rotation(), digits(), side=64, seed=1), reader)
+    [result] = score([stubborn], challenge(Rotation(), digits(), side=64, seed=1), reader)
 
     assert result.reader_error_percent == 90.0
 
@@ -115,7 +116,9 @@ def bar() -> np.ndarray:
 
 def best_fit_misread(kind: Kind, name: str, *, tolerance: float) -> float:
     digits = Digits(np.repeat(bar()[None], SIZE, axis=0), np.zeros(SIZE, np.uint8))
-    return best_fit_read(grid_generator(kind), uploads(UPLOADS[name], digits, seed=1), OneDigitReader(bar(), tolerance))
+    reader = OneDigitReader(bar(), tolerance)
+    [result] = score([best_fit(grid_generator(kind), reader)], uploads(UPLOADS[name], digits, seed=1), reader)
+    return result.reader_error_percent
 
 
 @pytest.mark.parametrize("kind", ["affine", "projective", "tps"])
