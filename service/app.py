@@ -30,6 +30,7 @@ from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
 from service.api.endpoint import Endpoint
 from service.api.gateway import Gateway
+from service.api.memory import Memory
 from service.engine.engine import Engine
 from service.errors import GlimpseError, UnknownTask
 from service.metrics import Metrics
@@ -68,8 +69,9 @@ class Glimpse:
             {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints},
             self.metrics,
             admission=self._admission,
+            memory=Memory(settings.limits.memory_bytes),
             longest_seconds=settings.limits.timeout_seconds,
-            api_keys=settings.api_keys,
+            api_keys=[key.get_secret_value() for key in settings.api_keys],
         )
 
     def _fastapi(self, endpoints: list[Endpoint[Any]]) -> FastAPI:

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.engine.batcher import BatchingPolicy
+from service.media.picture import BYTES_A_PIXEL
 
 SHIPPED_MODELS = Path(__file__).parent.parent / "models" / "pretrained"
 
@@ -54,8 +55,11 @@ class Limits(_Group):
     body_bytes: int = Field(16 * 2**20, ge=1024)
     """Largest request body. A larger one is refused with 413."""
     pixels: int = Field(16_000_000, ge=784)
-    """Most pixels of all pictures of a request together, by their headers: they are in memory at the same time, with up
-    to four bytes a pixel. A picture that goes over it is refused with 413 before it is decoded."""
+    """Most pixels of all pictures of a request together, by their headers. A picture that goes over it is refused with
+    413 before it is decoded."""
+    memory_bytes: int = Field(512 * 2**20, ge=2**20)
+    """Most memory that the bodies and pictures (four bytes a pixel) of all requests in hand take in one process.
+    Whoever finds too little left is refused with 429."""
     concurrent_requests: int = Field(512, ge=1, le=100_000)
     """Most requests in hand in one process, from their first byte to their last; one more is refused with 429 at once,
     before anything is spent on it."""
@@ -63,6 +67,16 @@ class Limits(_Group):
     """Most files in one multipart upload."""
     timeout_seconds: float = Field(30.0, gt=0, le=3600)
     """Deadline of a request that does not bring its own in `X-Request-Timeout-Ms`; the longest that one may bring."""
+
+    @model_validator(mode="after")
+    def _every_request_fits_into_memory(self) -> Self:
+        largest = 2 * self.body_bytes + BYTES_A_PIXEL * self.pixels
+        if largest > self.memory_bytes:
+            raise ValueError(
+                f"limits.memory_bytes ({self.memory_bytes}) must be at least {largest}, for a body of "
+                f"{self.body_bytes} bytes, twice, and {self.pixels} pixels: such an upload could never be admitted"
+            )
+        return self
 
 
 class Settings(BaseSettings):
@@ -87,7 +101,7 @@ class Settings(BaseSettings):
     """How long a draining server still answers (with 503), so that a load balancer sees it before the port closes."""
     stall_seconds: float = Field(5.0, gt=0, le=600)
     """A batch that runs longer than this makes the service unready; twice as long ends the process."""
-    api_keys: Annotated[tuple[str, ...], NoDecode] = ()
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Separated by commas. If any is given, requests must name one in `X-API-Key` or as a bearer token."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     limits: Limits = Limits()

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
+from service.api.memory import Share
 from service.engine.engine import Engine, Reservation
 from service.engine.request import Request
 from service.errors import Cancelled, DeadlineExceeded, GlimpseError, InvalidParameter, TooLarge
@@ -40,6 +41,7 @@ class Exchange:
         "_watcher",
         "began_at",
         "headers",
+        "memory",
         "model",
         "request_id",
         "route",
@@ -47,7 +49,7 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, longest_seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, longest_seconds: float, memory: Share) -> None:
         self.began_at = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = self._request_id()
@@ -55,6 +57,7 @@ class Exchange:
         self.model = ""
         self.status = 0
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.memory = memory
         self._receive = receive
         self._longest_seconds = longest_seconds
         self._deadline: float | None = None
@@ -109,6 +112,7 @@ class Exchange:
 
         Raises:
             TooLarge: it has, or claims to have, more than `limit_bytes`.
+            Overloaded: there is no memory left for it.
             Cancelled: the client left before its end.
         """
         claimed = self.header(b"content-length")
@@ -124,6 +128,7 @@ class Exchange:
             size += len(chunk)
             if size > limit_bytes:
                 raise TooLarge(f"the body has more than {limit_bytes} bytes, which is the most that is allowed")
+            self.memory.take(len(chunk))
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import playground, problems
 from service.api.admission import Admission
 from service.api.exchange import EXCHANGE_KEY, Exchange
+from service.api.memory import Memory, Share
 from service.errors import GlimpseError, Unauthorized
 from service.metrics import Metrics
 
@@ -37,6 +38,7 @@ class Gateway:
         metrics: Metrics,
         *,
         admission: Admission,
+        memory: Memory,
         longest_seconds: float,
         api_keys: Sequence[str],
     ) -> None:
@@ -44,6 +46,7 @@ class Gateway:
         self._plain = plain
         self._metrics = metrics
         self._admission = admission
+        self._memory = memory
         self._longest_seconds = longest_seconds
         self._api_keys = [key.encode() for key in api_keys]
 
@@ -54,7 +57,8 @@ class Gateway:
             return
         if scope["method"] == "HEAD":  # the server leaves the body out
             scope = {**scope, "method": "GET"}
-        exchange = scope[EXCHANGE_KEY] = Exchange(scope, receive, self._longest_seconds)
+        exchange = Exchange(scope, receive, self._longest_seconds, Share(self._memory))
+        scope[EXCHANGE_KEY] = exchange
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -81,6 +85,7 @@ class Gateway:
             detail = "something went wrong on our side; the log knows what, by this answer's X-Request-ID"
             await problems.answer(problems.document(500, GlimpseError.code, detail)).send(send_marked)
         finally:
+            exchange.memory.give_back()
             seconds = time.monotonic() - exchange.began_at
             self._metrics.observe_exchange(
                 exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds

@@ -9,9 +9,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from export.manifest import Manifest
 from service.api.context import Context
 from service.api.exchange import Exchange
+from service.api.memory import Share
 from service.errors import InvalidParameter, TooLarge, UndecodableInput
 from service.media.decoding import CONTENT_TYPES, DecodeLimits, decode
-from service.media.picture import Picture, Pixels
+from service.media.picture import BYTES_A_PIXEL, Picture, Pixels
 from service.tasks import stn
 
 FIELD = "image"
@@ -57,6 +58,7 @@ async def uploads(exchange: Exchange, context: Context) -> list[Upload]:
     Raises:
         UndecodableInput: the form is malformed.
         TooLarge: the body is over its limit.
+        Overloaded: there is no memory left for it.
         InvalidParameter: a form without the field, or with too many files.
         Cancelled: the client left.
     """
@@ -65,6 +67,7 @@ async def uploads(exchange: Exchange, context: Context) -> list[Upload]:
     content_type = exchange.header(b"content-type")
     if not content_type.lower().startswith("multipart/form-data"):
         return [Upload(body, content_type)]
+    exchange.memory.take(len(body))  # once more, for the files
     with exchange.timed("decode"):
         return await _files(body, content_type, limits.files)
 
@@ -76,12 +79,13 @@ async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload])
         UndecodableInput: a file is empty, damaged or no picture.
         UnsupportedType: a content type that is not read.
         TooLarge: the pictures have too many pixels between them.
+        Overloaded: there is no memory left for them.
     """
     most_pixels = context.settings.limits.pixels
     with exchange.timed("decode"):
         if len(files) == 1 and _is_quick(files[0].data):
-            return _decoded(files, most_pixels)
-        return await context.off_loop(_decoded, files, most_pixels)
+            return _decoded(files, most_pixels, exchange.memory)
+        return await context.off_loop(_decoded, files, most_pixels, exchange.memory)
 
 
 def are_small(pictures: Sequence[Picture]) -> bool:
@@ -97,17 +101,23 @@ async def framed(exchange: Exchange, context: Context, pictures: Sequence[Pictur
         return await context.off_loop(lambda: [stn.network_input(picture, manifest) for picture in pictures])
 
 
-def _decoded(files: Sequence[Upload], most_pixels: int) -> list[Picture]:
+def _decoded(files: Sequence[Upload], most_pixels: int, memory: Share) -> list[Picture]:
     """Decode files that stay in memory together.
 
     Raises:
         TooLarge: they have more than `most_pixels` between them.
+        Overloaded: there is no memory left for them.
     """
     found: list[Picture] = []
     left = most_pixels
+
+    def check(width: int, height: int) -> None:
+        DecodeLimits(max_pixels=left).check(width, height)
+        memory.take(BYTES_A_PIXEL * width * height)
+
     for file in files:
         try:
-            found.append(decode(file.data, file.content_type, DecodeLimits(max_pixels=left)))
+            found.append(decode(file.data, file.content_type, check))
         except TooLarge as error:
             if not found:
                 raise

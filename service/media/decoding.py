@@ -19,6 +19,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -94,22 +95,24 @@ class DecodeLimits:
             raise TooLarge(f"the picture is {width} x {height} pixels; at most {self.max_pixels} in all are allowed")
 
 
-DEFAULT_LIMITS = DecodeLimits()
+SizeCheck = Callable[[int, int], None]
+"""Takes a picture's width and height as its header claims them, and raises where that is too much."""
 
 
-def decode(data: bytes, content_type: str | None, limits: DecodeLimits = DEFAULT_LIMITS) -> Picture:
+def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimits().check) -> Picture:
     """Decode the first picture of a PNG, JPEG, WebP, GIF, BMP or TIFF file.
 
     Args:
         data: the whole file.
         content_type: as declared, parameters and all; without one, or with `application/octet-stream`, any of
             the six.
-        limits: the largest picture to accept.
+        check: called before a pixel is decoded.
 
     Raises:
         UnsupportedType: another type was declared.
         UndecodableInput: the body is empty, damaged, or none of the six.
         TooLarge: the picture is over a limit.
+        GlimpseError: whatever else the check raises.
     """
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared not in CONTENT_TYPES and declared not in TOLERATED_TYPES:
@@ -119,11 +122,11 @@ def decode(data: bytes, content_type: str | None, limits: DecodeLimits = DEFAULT
     reader = next((reader for signature, reader in SIGNATURES if signature.match(data)), None)
     if reader is None:
         raise UndecodableInput(f"the body is no picture: it begins with {data[:8]!r}")
-    if reader is PngImageFile and (picture := _decode_plain_png(data, limits)):
+    if reader is PngImageFile and (picture := _decode_plain_png(data, check)):
         return picture
     try:
         with reader(BytesIO(data)) as image:
-            limits.check(*image.size)
+            check(*image.size)
             return _as_picture(_upright(image))
     except GlimpseError:
         raise
@@ -131,7 +134,7 @@ def decode(data: bytes, content_type: str | None, limits: DecodeLimits = DEFAULT
         raise UndecodableInput(f"the {reader.format} picture cannot be decoded: {error}") from error
 
 
-def _decode_plain_png(data: bytes, limits: DecodeLimits) -> Picture | None:
+def _decode_plain_png(data: bytes, check: SizeCheck) -> Picture | None:
     """Decode a PNG of 8-bit grey or RGB pixels and nothing else; None if this is not one.
 
     Raises:
@@ -143,7 +146,7 @@ def _decode_plain_png(data: bytes, limits: DecodeLimits) -> Picture | None:
     length, kind, width, height, depth, colour, *methods = PNG_HEADER.unpack_from(data)
     if (length, kind) != (b"\0\0\0\x0d", b"IHDR"):
         raise UndecodableInput(f"the PNG picture begins with a chunk {kind!r}, not with its header")
-    limits.check(width, height)
+    check(width, height)
     is_plain = PNG_PLAIN_CHUNKS.fullmatch(_png_chunks(data)) is not None
     if not is_plain or depth != 8 or colour not in (PNG_GREY, PNG_RGB) or any(methods):
         return None

@@ -10,6 +10,7 @@ import pytest
 from starlette.types import Message
 
 from service.api.exchange import Exchange
+from service.api.memory import Memory, Share
 from service.errors import Cancelled, DeadlineExceeded
 
 SCOPE = {"type": "http", "headers": []}
@@ -43,7 +44,7 @@ def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None
 
     async def wait() -> None:
         for wait_for in (lambda exchange: exchange.body(100), lambda _: asyncio.sleep(60)):
-            exchange = Exchange(SCOPE, never, 0.001)
+            exchange = Exchange(SCOPE, never, 0.001, Share(Memory(2**20)))
             with pytest.raises(DeadlineExceeded, match="before the answer was there"):
                 await explained(exchange, wait_for(exchange))
             task = asyncio.current_task()
@@ -57,7 +58,7 @@ def test_exchange_that_has_ended_is_not_interrupted() -> None:
     """What is sent is sent, however long that takes."""
 
     async def outlast() -> None:
-        exchange = Exchange(SCOPE, never, 0.001)
+        exchange = Exchange(SCOPE, never, 0.001, Share(Memory(2**20)))
         exchange.begin()
         exchange.end()
         await asyncio.sleep(0.01)
@@ -70,7 +71,7 @@ def test_work_is_given_up_when_the_client_leaves() -> None:
 
     async def leave() -> bool:
         work = asyncio.Event()
-        exchange = Exchange(SCOPE, gone, 30.0)
+        exchange = Exchange(SCOPE, gone, 30.0, Share(Memory(2**20)))
         with pytest.raises(Cancelled, match="the client left"):
             await explained(exchange, exchange.unless_client_leaves(_until(work)))
         return work.is_set()
@@ -82,7 +83,7 @@ def test_cancellation_by_somebody_else_stays_one() -> None:
     """A server that shuts down cancels tasks: that is no client's departure."""
 
     async def cancel() -> None:
-        exchange = Exchange(SCOPE, never, 30.0)
+        exchange = Exchange(SCOPE, never, 30.0, Share(Memory(2**20)))
         task = asyncio.create_task(explained(exchange, exchange.body(100)))
         await asyncio.sleep(0)
         task.cancel()
@@ -107,7 +108,7 @@ def test_interrupted_exchange_is_forgotten_at_once() -> None:
 
         kept = weakref.ref(chunk)
         del chunk
-        exchange = Exchange(SCOPE, receive, 0.001)
+        exchange = Exchange(SCOPE, receive, 0.001, Share(Memory(2**20)))
         with pytest.raises(DeadlineExceeded) as raised:
             await explained(exchange, exchange.body(100))
         del raised, receive, exchange

@@ -1,0 +1,114 @@
+"""Memory: what all requests in hand take between them is bounded, and is given back."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from io import BytesIO
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from service.api.memory import Memory, Share
+from service.app import Glimpse
+from service.errors import Cancelled, Overloaded
+
+Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
+
+ROOM_FOR_ONE = {"body_bytes": 2**20, "pixels": 10**6, "memory_bytes": 7 * 2**20}
+
+
+def test_share_that_goes_over_what_is_left_is_refused_and_takes_nothing() -> None:
+    """By its size, and by what others have; what is left can still be taken."""
+    memory = Memory(100)
+    first, second = Share(memory), Share(memory)
+    first.take(70)
+
+    with pytest.raises(Overloaded, match="take 70 of 100 bytes of memory, and this one needs 31 more"):
+        second.take(31)
+
+    second.take(30)
+    assert memory.taken_bytes == 100
+
+
+def test_share_is_given_back_as_a_whole_and_once() -> None:
+    """Whatever it was taken in, and however often it is given back."""
+    memory = Memory(100)
+    share, other = Share(memory), Share(memory)
+    other.take(5)
+    share.take(30)
+    share.take(20)
+
+    share.give_back()
+    share.give_back()
+
+    assert memory.taken_bytes == 5
+
+
+def test_nothing_is_taken_for_a_request_that_is_over() -> None:
+    """A codec that comes to a file after its client has left does not decode it."""
+    memory = Memory(100)
+    share = Share(memory)
+    share.give_back()
+
+    with pytest.raises(Cancelled, match="nobody waits"):
+        share.take(1)
+
+    assert memory.taken_bytes == 0
+
+
+@pytest.mark.parametrize("is_form", [False, True])
+def test_large_pictures_at_once_are_decoded_within_the_memory(serve: Serve, problem: Problem, is_form: bool) -> None:  # noqa: FBT001
+    """A megapixel in a few hundred bytes: one fits at a time, others are refused, and later there is room again."""
+    file = BytesIO()
+    Image.new("RGB", (1000, 1000)).save(file, "PNG")
+    upload: dict[str, Any] = (
+        {"files": {"image": ("large.png", file.getvalue(), "image/png")}}
+        if is_form
+        else {"content": file.getvalue(), "headers": {"content-type": "image/png"}}
+    )
+
+    async def scenario() -> tuple[list[httpx.Response], httpx.Response]:
+        async with serve(limits=ROOM_FOR_ONE) as (_, client):
+            crowd = await asyncio.gather(*(client.post("/stn/rectify", **upload) for _ in range(6)))
+            return list(crowd), await client.post("/stn/rectify", **upload)
+
+    crowd, later = asyncio.run(scenario())
+
+    refused = [response for response in crowd if response.status_code != 200]
+    assert 0 < len(refused) < 6
+    for response in refused:
+        assert "bytes of memory" in problem(response, 429, "overloaded")["detail"]
+        assert int(response.headers["retry-after"]) >= 1
+    assert later.status_code == 200
+
+
+def test_large_bodies_at_once_are_kept_within_the_memory(serve: Serve, problem: Problem) -> None:
+    """They count while they come, whatever is in them."""
+
+    async def slowly(went: asyncio.Event) -> Any:
+        yield b" " * 2**19
+        await went.wait()
+        yield b"no picture"
+
+    async def scenario() -> list[httpx.Response]:
+        limits = {"body_bytes": 2**20, "pixels": 784, "memory_bytes": 5 * 2**19 + 100}
+        async with serve(limits=limits) as (_, client):
+            went = asyncio.Event()
+
+            async def post() -> httpx.Response:
+                try:
+                    headers = {"content-type": "image/png"}
+                    return await client.post("/stn/rectify", content=slowly(went), headers=headers)
+                finally:
+                    went.set()
+
+            return list(await asyncio.gather(*(post() for _ in range(6))))
+
+    answers = asyncio.run(scenario())
+
+    statuses = [answer.status_code for answer in answers]
+    assert (statuses.count(429), statuses.count(400)) == (1, 5)
+    assert "bytes of memory" in problem(answers[statuses.index(429)], 429, "overloaded")["detail"]
