@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 train_app = typer.Typer(help="Train a model; a run that was stopped goes on where it was.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 evaluate_app = typer.Typer(help="Measure a model as the papers do.", no_args_is_help=True)
@@ -20,16 +20,19 @@ DEFAULT_DATA = Path("~/.cache/glimpse").expanduser()
 def main() -> None:
     """Run the command; known errors become one clear line."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from models.errors import ModelError
     from service.errors import GlimpseError
 
     try:
         app()
-    except (GlimpseError, ModelError) as error:
+    except (GlimpseError, ModelError, SettingsError) as error:
         raise SystemExit(f"glimpse: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":  # of several settings at once; their values, keys among them, are not told
+            raise SystemExit(f"glimpse: {first['msg']}") from error
         where = "__".join(str(part) for part in first["loc"]).upper()
         raise SystemExit(f"glimpse: GLIMPSE_{where}: {first['msg']}, not {first['input']!r}") from error
 

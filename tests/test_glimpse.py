@@ -65,3 +65,33 @@ def test_error_of_ours_is_one_line(
 
     with pytest.raises(SystemExit, match=r"^glimpse: .* holds a model of the family draw, not ntm$"):
         glimpse.main()
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        (
+            {"LIMITS__FILES": "600"},
+            r"^glimpse: Value error, limits.files \(600\) must be at most ",
+        ),
+        (
+            {"LIMITS__MEMORY_BYTES": "2000000"},
+            r"^glimpse: Value error, limits.memory_bytes \(2000000\) must be at",
+        ),
+        ({"PORT": "70000"}, r"^glimpse: GLIMPSE_PORT: .* 65535, not '70000'$"),
+        ({"LIMITS": "{"}, r"^glimpse: .*limits"),
+    ],
+)
+def test_wrong_setting_is_told_by_its_name_and_no_other_with_it(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
+) -> None:
+    """One line; what nobody may read in a log, like keys, is not in it."""
+    monkeypatch.setattr("sys.argv", ["glimpse", "serve"])
+    monkeypatch.setenv("GLIMPSE_API_KEYS", "topsecret")
+    for name, value in variables.items():
+        monkeypatch.setenv(f"GLIMPSE_{name}", value)
+
+    with pytest.raises(SystemExit, match=told) as stopped:
+        glimpse.main()
+
+    assert "topsecret" not in str(stopped.value)
