@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -146,6 +147,8 @@ async def _files(body: bytes, content_type: str, most: int) -> list[Upload]:
         if "too many files" in error.message.lower():
             raise InvalidParameter(FIELD, f"must be at most {most} files, not more") from error
         raise UndecodableInput(f"the multipart form is malformed: {error.message}") from error
+    except FormParserError as error:  # Starlette 0.49 lets it through, 1.10 does not
+        raise UndecodableInput(f"the multipart form is malformed: {error}") from error
     except KeyError as error:
         raise UndecodableInput("the multipart form's content type has no boundary") from error
     try:
