@@ -8,8 +8,10 @@ import hashlib
 import os
 import tempfile
 import urllib.request
+import zlib
 from dataclasses import dataclass
 from enum import Enum
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +74,7 @@ def load(directory: Path, split: Split) -> Digits:
 def _unpacked(directory: Path, name: str) -> bytes:
     for path in (directory / f"{name}.gz", directory / "mnist" / f"{name}.gz"):
         if path.exists():
-            return _checked(gzip.decompress(path.read_bytes()), name, str(path))
+            return _checked(path.read_bytes(), name, str(path))
     return _fetched(directory / f"{name}.gz", name)
 
 
@@ -83,19 +85,23 @@ def _fetched(path: Path, name: str) -> bytes:
         try:
             with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the mirrors are constants
                 packed = response.read()
-        except OSError as error:
+            unpacked = _checked(packed, name, url)
+        except (OSError, HTTPException, DatasetError) as error:
             failures.append(f"{url}: {error}")
             continue
-        unpacked = _checked(gzip.decompress(packed), name, url)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(packed)
         os.replace(file.name, path)  # noqa: PTH105 - a whole file or none
         return unpacked
-    raise DatasetError(f"{path} is missing and no mirror answered: {'; '.join(failures)}")
+    raise DatasetError(f"{path} is missing and no mirror has it: {'; '.join(failures)}")
 
 
-def _checked(unpacked: bytes, name: str, source: str) -> bytes:
+def _checked(packed: bytes, name: str, source: str) -> bytes:
+    try:
+        unpacked = gzip.decompress(packed)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{source} is not MNIST's {name}: it cannot be unpacked: {error}") from error
     found = hashlib.md5(unpacked, usedforsecurity=False).hexdigest()
     if found != MD5_UNPACKED[name]:
         raise DatasetError(f"{source} is not MNIST's {name}: md5 {found}, expected {MD5_UNPACKED[name]}")

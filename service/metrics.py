@@ -110,7 +110,8 @@ class Metrics:
         self.worker_restarts = Counter(
             "glimpse_worker_restarts", "Worker threads that were replaced", model, registry=registry
         )
-        self.cpu_seconds = self._gauge("glimpse_process_cpu_seconds", "Processor time used", ())
+        self.cpu_seconds = Counter("glimpse_process_cpu_seconds", "Processor time used", registry=registry)
+        self._cpu_seconds_counted = 0.0
         self.memory_bytes = self._gauge("glimpse_process_resident_memory_bytes", "Memory in use", ())
         self.start_time = self._gauge(
             "glimpse_process_start_time_seconds", "When the process started, in Unix time", (), "livemin"
@@ -148,7 +149,9 @@ class Metrics:
     def observe_process(self) -> None:
         """Bring the process's own figures up to date."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        self.cpu_seconds.set(usage.ru_utime + usage.ru_stime)
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        self.cpu_seconds.inc(cpu_seconds - self._cpu_seconds_counted)
+        self._cpu_seconds_counted = cpu_seconds
         self.memory_bytes.set(_resident_bytes())
         for index, utilisation, memory_bytes in self._read_gpus():
             self.gpu_utilisation.labels(index).set(utilisation)
@@ -223,7 +226,7 @@ def _forget_dead_processes(directory: Path) -> None:
     for pid in {int(path.stem.rpartition("_")[2]) for path in directory.glob("gauge_live*.db")}:
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # or another user's has its number now
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from service.app import LINGER_SECONDS
 from service.metrics import Metrics
+from service.server import FAREWELL_SECONDS
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -32,4 +34,5 @@ def test_compose_waits_longer_than_a_shutdown_takes() -> None:
 
     assert grace is not None
     settings = Settings()
-    assert int(grace[1]) > settings.drain_notice_seconds + 2 * settings.drain_seconds
+    longest = settings.drain_notice_seconds + settings.drain_seconds + 2 * LINGER_SECONDS + FAREWELL_SECONDS
+    assert int(grace[1]) > longest

@@ -6,6 +6,7 @@ import os
 import struct
 import urllib.error
 import urllib.request
+from http.client import IncompleteRead
 from io import BytesIO
 from pathlib import Path
 
@@ -95,19 +96,42 @@ def test_file_with_other_bytes_is_refused(tmp_path: Path, unpacked: dict[str, by
     load(tmp_path, Split.TRAIN)
 
 
+def test_damaged_file_is_refused(tmp_path: Path, unpacked: dict[str, bytes]) -> None:
+    """Such as one that was still being copied."""
+    name = "t10k-images-idx3-ubyte"
+    path = stored(tmp_path, unpacked) / f"{name}.gz"
+    path.write_bytes(path.read_bytes()[:-10])
+
+    with pytest.raises(DatasetError, match=f"{name}.gz is not MNIST's {name}: it cannot be unpacked: "):
+        load(tmp_path, Split.TEST)
+
+
 # --- from a mirror ---
 
 
+@pytest.mark.parametrize(
+    "first_answer",
+    [
+        urllib.error.URLError("no route to host"),
+        IncompleteRead(b""),
+        b"<html>Moved</html>",
+        gzip.compress(b"other data"),
+        gzip.compress(b"cut short")[:-9],
+    ],
+    ids=["no answer", "broken off", "a page", "other data", "cut short"],
+)
 def test_missing_files_are_fetched_checked_and_kept(
-    tmp_path: Path, unpacked: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, unpacked: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, first_answer: bytes | Exception
 ) -> None:
-    """From the second mirror if the first does not answer; the next time nobody is asked."""
+    """From the second mirror if the first does not have them; the next time nobody is asked."""
     asked: list[str] = []
 
     def answer(url: str, **_: object) -> BytesIO:
         asked.append(url)
         if url.startswith(mnist.MIRRORS[0]):
-            raise urllib.error.URLError("no route to host")
+            if isinstance(first_answer, Exception):
+                raise first_answer
+            return BytesIO(first_answer)
         return BytesIO(gzip.compress(unpacked[url.rpartition("/")[2].removesuffix(".gz")], 1))
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
@@ -124,7 +148,7 @@ def test_missing_files_are_fetched_checked_and_kept(
 
 def test_files_that_are_not_to_be_had_are_an_error(tmp_path: Path, no_network: list[str]) -> None:
     """With every address that was tried, and why it failed."""
-    with pytest.raises(DatasetError, match=r"is missing and no mirror answered: .*no route to host.*no route to host"):
+    with pytest.raises(DatasetError, match=r"is missing and no mirror has it: .*no route to host.*no route to host"):
         load(tmp_path, Split.TEST)
     assert len(no_network) == len(mnist.MIRRORS)
 

@@ -112,9 +112,9 @@ def test_figures_of_the_process_are_brought_up_to_date_for_every_look() -> None:
     """Processor time and memory are those of now."""
     metrics = Metrics()
 
-    first = value(metrics, "glimpse_process_cpu_seconds")
+    first = value(metrics, "glimpse_process_cpu_seconds_total")
     assert sum(range(3_000_000)) > 0
-    second = value(metrics, "glimpse_process_cpu_seconds")
+    second = value(metrics, "glimpse_process_cpu_seconds_total")
 
     assert 0 < first < second
     assert 10e6 < value(metrics, "glimpse_process_resident_memory_bytes") < 100e9
