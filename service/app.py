@@ -207,10 +207,11 @@ class Glimpse:
     def _tell_readiness(self) -> None:
         self.metrics.ready.set(system.not_ready_because(self._context) is None)
 
-    async def drain(self) -> bool:
-        """Let nobody in, and finish what was admitted; answers whether all of it was finished in time."""
+    async def drain(self) -> None:
+        """Let nobody in, and finish what was admitted, as far as there is time."""
         self.metrics.ready.set(0)
-        return await self._admission.drain(self.settings.drain_seconds)
+        if not await self._admission.drain(self.settings.drain_seconds):
+            logger.warning("requests are still in hand after %g s of draining", self.settings.drain_seconds)
 
 
 async def _close_port(server: uvicorn.Server) -> None:

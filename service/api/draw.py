@@ -15,11 +15,12 @@ from service.api.catalogue import ServedModel
 from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.events import MEDIA_TYPE as EVENTS
-from service.api.events import Event, stream
+from service.api.events import Event
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
+from service.api.recurrent import answered
 from service.api.uploads import REQUEST_BODY, decoded, framed, uploads
-from service.engine.engine import Progress, Reservation
+from service.engine.engine import Progress
 from service.engine.request import Request
 from service.errors import InvalidParameter
 from service.media.animation import AnimationFormat, animate
@@ -61,7 +62,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             with exchange.timed("decode"):
                 is_quick = query.count * query.steps <= QUICK_STEPS
                 request = generation() if is_quick else await context.off_loop(generation)
-            return await _answer(exchange, send, Drawn(query, model, "generate", request, seed), answer_format, room)
+            return await answered(context, exchange, send, room, Drawn(query, model, request, seed, answer_format))
 
     async def reconstruct(exchange: Exchange, query: ReconstructQuery, send: Send) -> Answer | None:
         model = context.catalogue.find(MODEL, query.version, "draw")
@@ -78,7 +79,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         with engine.reserve(1) as room, rectify.reserve(1) as rectifier_room:
             pictures = await decoded(exchange, context, files)
             rectification = stn.request(await framed(exchange, context, pictures, rectifier.manifest), deadline)
-            await exchange.compute(rectify, rectification, rectifier_room)
+            await exchange.compute(rectification, rectifier_room)
             seed = seed_or_random(query.seed)
             request = draw.reconstruction(
                 model.manifest,
@@ -87,30 +88,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
                 steps=query.steps,
                 deadline=deadline,
             )
-            return await _answer(exchange, send, Drawn(query, model, "reconstruct", request, seed), answer_format, room)
-
-    async def _answer(
-        exchange: Exchange, send: Send, drawn: Drawn, answer_format: str, room: Reservation
-    ) -> Answer | None:
-        engine = drawn.model.engine(drawn.graph)
-        if answer_format == "sse":
-            await stream(
-                context,
-                exchange,
-                send,
-                engine,
-                drawn.request,
-                room,
-                told=drawn.events,
-                done=drawn.summary,
-                headers=drawn.headers,
-            )
-            return None
-        await exchange.compute(engine, drawn.request, room)
-        with exchange.timed("encode"):
-            if answer_format == "final" and drawn.request.rows * drawn.query.scale**2 <= 4:
-                return drawn.answer(answer_format)
-            return await context.off_loop(drawn.answer, answer_format)
+            return await answered(context, exchange, send, room, Drawn(query, model, request, seed, answer_format))
 
     return [
         Endpoint(
@@ -158,14 +136,19 @@ class Drawn:
 
     query: DrawingQuery
     model: ServedModel
-    graph: str
     request: Request
     seed: int
+    answer_format: str
 
     @property
     def headers(self) -> dict[str, str]:
         """Of every answer."""
         return {"x-seed": str(self.seed)}
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the answer is made within about 100 microseconds."""
+        return self.answer_format == "final" and self.request.rows * self.query.scale**2 <= 4
 
     def events(self, news: list[Progress]) -> list[Event]:
         """The events of new steps, step by step and in each step sample by sample."""
@@ -176,9 +159,9 @@ class Drawn:
         """What was drawn, without the drawings."""
         return {**self._head(), **self._bound()}
 
-    def answer(self, answer_format: str) -> Answer:
+    def answer(self) -> Answer:
         """The whole answer, once every step is there."""
-        match answer_format:
+        match self.answer_format:
             case "json":
                 return json_answer(self._document(), self.headers)
             case "npz":
@@ -187,7 +170,7 @@ class Drawn:
                 return picture_answer(self._sheet(self.query.steps - 1, with_attention=False), headers=self.headers)
             case "png":
                 return picture_answer(self._film_strip(), headers=self.headers)
-        animation_format = AnimationFormat(answer_format)
+        animation_format = AnimationFormat(self.answer_format)
         sheets = (self._sheet(step, with_attention=self.query.attention) for step in range(self.query.steps))
         return Answer(
             animate(sheets, self.query.fps, animation_format), animation_format.content_type, headers=self.headers

@@ -1,17 +1,12 @@
 """Server-sent events: an answer that is sent while it is still being computed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
 
 from starlette.types import Send
 
 from service.api.answer import to_json
-from service.api.context import Context
-from service.api.exchange import Exchange
 from service.api.problems import document, status_of
-from service.engine.engine import Engine, Progress, Reservation
-from service.engine.request import Request
 from service.errors import GlimpseError, StreamTooSlow
 
 MEDIA_TYPE = "text/event-stream"
@@ -20,48 +15,6 @@ LONGEST_STALL_SECONDS = 10.0
 
 Event = tuple[str, object]
 """Name and data; the data is sent as JSON."""
-
-
-async def stream(
-    context: Context,
-    exchange: Exchange,
-    send: Send,
-    engine: Engine,
-    request: Request,
-    room: Reservation,
-    *,
-    told: Callable[[list[Progress]], list[Event]],
-    done: Callable[[], object],
-    headers: Mapping[str, str],
-) -> None:
-    """Have a request computed and send its steps as they come, until its client leaves.
-
-    Args:
-        context: for the threads that make events.
-        exchange: whose answer this is.
-        send: the exchange's ASGI `send`.
-        engine: what computes.
-        request: what is computed.
-        room: kept for it in the engine's queue.
-        told: the events of new steps; called off the event loop, as is the next.
-        done: the data of the last event, once all steps are there.
-        headers: of the answer.
-
-    Raises:
-        GlimpseError: as `send_events` does.
-    """
-
-    async def events() -> AsyncGenerator[list[Event], None]:
-        try:
-            async with aclosing(engine.stream(request, room)) as steps:
-                async for news in steps:
-                    yield await context.off_loop(told, news)
-        finally:
-            exchange.count(request)
-        yield [("done", await context.off_loop(done))]
-
-    async with aclosing(events()) as groups:
-        await exchange.unless_client_leaves(send_events(send, groups, headers))
 
 
 async def send_events(send: Send, events: AsyncIterator[list[Event]], headers: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import Receive, Scope
 
 from service.api.memory import Share
-from service.engine.engine import Engine, Reservation
+from service.engine.engine import Reservation
 from service.engine.request import Request
 from service.errors import Cancelled, DeadlineExceeded, GlimpseError, InvalidParameter, TooLarge
 from service.metrics import STAGES
@@ -133,14 +133,14 @@ class Exchange:
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def compute(self, engine: Engine, request: Request, room: Reservation) -> None:
-        """Have a request computed, unless the client leaves first. Needs the body to have been read.
+    async def compute(self, request: Request, room: Reservation) -> None:
+        """Have a request computed in the room kept for it, unless the client leaves. The body must have been read.
 
         Raises:
             GlimpseError: as `Engine.submit` does.
         """
         try:
-            await self.unless_client_leaves(engine.submit(request, room))
+            await self.unless_client_leaves(room.engine.submit(request, room))
         finally:
             self.count(request)
 

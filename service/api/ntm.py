@@ -12,10 +12,11 @@ from service.api.catalogue import ServedModel
 from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint, invalid
 from service.api.events import MEDIA_TYPE as EVENTS
-from service.api.events import Event, stream
+from service.api.events import Event
 from service.api.exchange import Exchange
 from service.api.negotiation import chosen
-from service.engine.engine import Progress, Reservation
+from service.api.recurrent import answered
+from service.engine.engine import Progress
 from service.engine.request import Request
 from service.errors import InvalidParameter, UndecodableInput, UnsupportedType
 from service.media.figures import memory_figure
@@ -31,7 +32,7 @@ LARGEST_EPISODE_BYTES = 2**16
 """Twice the largest episode of any task when it is printed a bit a line and indented by 8, 20 times the same when it is
 not. It is parsed on the event loop, and so must not be as large as a picture may be."""
 QUICK_STEPS = 64
-"""An answer of so few steps is encoded within about 100 microseconds."""
+"""So few steps are encoded within about 100 microseconds."""
 
 
 def endpoints(context: Context) -> list[Endpoint[Any]]:
@@ -54,7 +55,7 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
                 if content_type not in {JSON, ""}:
                     raise UnsupportedType(f"the body must be {JSON}, not {content_type}")
                 episode = parsed(body_model, data).episode()
-            return await _answer(context, exchange, send, Run.of(exchange, query, model, episode), room)
+            return await answered(context, exchange, send, room, Run.of(exchange, query, model, episode))
 
     return Endpoint(
         "POST",
@@ -78,7 +79,7 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
         with model.engine(GRAPH).reserve(1) as room:
             with exchange.timed("decode"):
                 episode = query.episode(seed)
-            return await _answer(context, exchange, send, Run.of(exchange, query, model, episode, seed), room)
+            return await answered(context, exchange, send, room, Run.of(exchange, query, model, episode, seed))
 
     return Endpoint(
         "GET",
@@ -119,20 +120,6 @@ def _model(context: Context, exchange: Exchange, task: str, query: NtmQuery) -> 
     return model
 
 
-async def _answer(context: Context, exchange: Exchange, send: Send, run: "Run", room: Reservation) -> Answer | None:
-    engine = run.model.engine(GRAPH)
-    if run.answer_format == "sse":
-        await stream(
-            context, exchange, send, engine, run.request, room, told=run.events, done=run.document, headers=run.headers
-        )
-        return None
-    await exchange.compute(engine, run.request, room)
-    with exchange.timed("encode"):
-        if run.answer_format == "json" and run.episode.steps <= QUICK_STEPS and not run.query.trace:
-            return run.answer()
-        return await context.off_loop(run.answer)
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """An episode on its way through a machine, and what is answered of it."""
@@ -159,11 +146,16 @@ class Run:
         """Of every answer."""
         return {} if self.seed is None else {"x-seed": str(self.seed)}
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether the answer is made within about 100 microseconds."""
+        return self.answer_format == "json" and self.episode.steps <= QUICK_STEPS and not self.query.trace
+
     def events(self, news: list[Progress]) -> list[Event]:
         """The events of new steps."""
         return [("step", self._step(step)) for progress in news for step in range(progress.begin, progress.end)]
 
-    def document(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What the machine answered, and how right it was."""
         document = {
             "task": self.episode.task,
@@ -181,7 +173,7 @@ class Run:
         """The whole answer, once every step is there."""
         if self.answer_format == "png":
             return picture_answer(self._figure(), headers=self.headers)
-        return json_answer(self.document(), self.headers)
+        return json_answer(self.summary(), self.headers)
 
     def _step(self, step: int) -> dict[str, Any]:
         outputs = self.request.outputs

@@ -39,7 +39,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             pictures = await decoded(exchange, context, files)
             squares = await framed(exchange, context, pictures, model.manifest)
             request = stn.request(squares, deadline)
-            await exchange.compute(engine, request, room)
+            await exchange.compute(request, room)
         with exchange.timed("encode"):
             readings = stn.readings(pictures, request, model.manifest)
             if (

@@ -36,13 +36,13 @@ class Reservation:
     """
 
     def __init__(self, engine: "Engine", rows: int) -> None:
-        self._engine = engine
+        self.engine = engine
         self.rows = rows
         engine.reserved_rows += rows
 
     def release(self) -> None:
         """Give the room back."""
-        self._engine.reserved_rows -= self.rows
+        self.engine.reserved_rows -= self.rows
         self.rows = 0
 
     def __enter__(self) -> Self:

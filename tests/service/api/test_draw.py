@@ -291,10 +291,10 @@ def test_frames_are_not_all_in_memory_at_once(name: str, most: float) -> None:
     request = Request({}, samples, steps, deadline=9.0)
     windows = np.tile(np.array([14, 14, 2, 1, 1], np.float32), (steps, samples, 1))
     request.outputs |= {"pictures": np.zeros((steps, samples, 28, 28), np.uint8), "write_windows": windows}
-    drawn = Drawn(GenerateQuery(steps=steps, count=samples, scale=scale), MODEL, "generate", request, seed=1)
+    drawn = Drawn(GenerateQuery(steps=steps, count=samples, scale=scale), MODEL, request, seed=1, answer_format=name)
 
     tracemalloc.start()
-    drawn.answer(name)
+    drawn.answer()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 

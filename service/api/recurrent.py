@@ -1,0 +1,77 @@
+"""Answers of recurrent models: whole, once every step is there, or step by step while later ones are computed."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Protocol
+
+from starlette.types import Send
+
+from service.api.answer import Answer
+from service.api.context import Context
+from service.api.events import Event, send_events
+from service.api.exchange import Exchange
+from service.engine.engine import Progress, Reservation
+from service.engine.request import Request
+
+
+class Work(Protocol):
+    """A request on its way through a recurrent model, and what is answered of it."""
+
+    @property
+    def request(self) -> Request:
+        """What is computed."""
+        ...
+
+    @property
+    def answer_format(self) -> str:
+        """`sse` is step by step."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of every answer."""
+        ...
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the answer is made within about 100 microseconds; then the event loop itself makes it."""
+        ...
+
+    def answer(self) -> Answer:
+        """The whole answer, once every step is there."""
+        ...
+
+    def events(self, news: list[Progress]) -> list[Event]:
+        """The events of new steps; called off the event loop, as is the next."""
+        ...
+
+    def summary(self) -> object:
+        """The data of the last event, once every step is there."""
+        ...
+
+
+async def answered(context: Context, exchange: Exchange, send: Send, room: Reservation, work: Work) -> Answer | None:
+    """Have work computed in the room that was kept for it; answers it, or None once it was sent step by step.
+
+    Raises:
+        GlimpseError: as `Engine.submit` and `send_events` do.
+    """
+    if work.answer_format == "sse":
+        async with aclosing(_events(context, exchange, room, work)) as groups:
+            await exchange.unless_client_leaves(send_events(send, groups, work.headers))
+        return None
+    await exchange.compute(work.request, room)
+    with exchange.timed("encode"):
+        return work.answer() if work.is_quick else await context.off_loop(work.answer)
+
+
+async def _events(
+    context: Context, exchange: Exchange, room: Reservation, work: Work
+) -> AsyncGenerator[list[Event], None]:
+    try:
+        async with aclosing(room.engine.stream(work.request, room)) as steps:
+            async for news in steps:
+                yield await context.off_loop(work.events, news)
+    finally:
+        exchange.count(work.request)
+    yield [("done", await context.off_loop(work.summary))]
