@@ -14,6 +14,8 @@ evaluate_app = typer.Typer(help="Measure a model as the papers do.", no_args_is_
 app.add_typer(evaluate_app, name="evaluate")
 
 Data = Annotated[Path, typer.Option(envvar="GLIMPSE_DATA", help="Folder with MNIST; fetched and checked when absent.")]
+TRAINING_MODULES = ("jaxtyping", "onnx", "onnxscript", "safetensors", "torch", "tqdm")
+"""What the extra `train` brings, and a service on ONNX Runtime does without."""
 DEFAULT_DATA = Path("~/.cache/glimpse").expanduser()
 
 
@@ -29,6 +31,10 @@ def main() -> None:
         app()
     except (GlimpseError, ModelError, SettingsError) as error:
         raise SystemExit(f"glimpse: {error}") from error
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_MODULES:
+            raise
+        raise SystemExit(f"glimpse: this needs {error.name}: pip install --editable '.[cpu,train]'") from error
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":  # of several settings at once; their values, keys among them, are not told
@@ -242,7 +248,7 @@ def evaluate_ntm(
 def export(
     run: Run,
     repository: Annotated[Path, typer.Option(help="Where NAME/VERSION is made.")] = Path("models/pretrained"),
-    version: Annotated[int, typer.Option(min=1)] = 1,
+    version: Annotated[int | None, typer.Option(min=1, help="The one after the latest when absent.")] = None,
     torchscript: Annotated[bool, typer.Option("--torchscript", help="Export TorchScript too.")] = False,  # noqa: FBT002
 ) -> None:
     """Export a trained model, after proving that it answers what the network does."""

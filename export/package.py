@@ -48,8 +48,12 @@ def network_of(checkpoint: Checkpoint, source: Path) -> nn.Module:
     return network.eval()
 
 
-def export(source: Path, repository: Path, *, version: int, formats: Collection[str] = FORMATS[:1]) -> Path:
+def export(
+    source: Path, repository: Path, *, version: int | None = None, formats: Collection[str] = FORMATS[:1]
+) -> Path:
     """Export the checkpoint `source` to `repository/NAME/VERSION`; answers that folder.
+
+    Without a version it is the one after the latest that is there.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
@@ -57,7 +61,9 @@ def export(source: Path, repository: Path, *, version: int, formats: Collection[
     """
     checkpoint = load(source)
     network = network_of(checkpoint, source)
-    folder = repository / str(checkpoint.description["name"]) / str(version)
+    versions = repository / str(checkpoint.description["name"])
+    version = version or 1 + max((int(path.name) for path in versions.glob("*") if path.name.isdigit()), default=0)
+    folder = versions / str(version)
     with staged(folder) as unfinished:
         _build(unfinished, checkpoint, network, version, formats)
     return folder

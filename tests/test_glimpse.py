@@ -1,6 +1,7 @@
 """The command: what it prints, and what a person who is wrong is told."""
 
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -95,3 +96,13 @@ def test_wrong_setting_is_told_by_its_name_and_no_other_with_it(
         glimpse.main()
 
     assert "topsecret" not in str(stopped.value)
+
+
+def test_command_that_needs_pytorch_says_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service on ONNX Runtime is installed without."""
+    monkeypatch.setattr("sys.argv", ["glimpse", "train", "draw"])
+    monkeypatch.setitem(sys.modules, "models.draw.experiment", None)
+    monkeypatch.setattr(glimpse, "TRAINING_MODULES", ("models.draw.experiment",))
+
+    with pytest.raises(SystemExit, match=r"^glimpse: this needs models.draw.experiment: pip install .*train"):
+        glimpse.main()

@@ -76,6 +76,17 @@ def test_export_without_torchscript_has_none(checkpoints: Path, tmp_path: Path) 
     assert not (folder / "model.pt").exists()
 
 
+def test_version_that_is_not_named_is_the_next_one(checkpoints: Path, tmp_path: Path) -> None:
+    """What is served already is not replaced."""
+    source = checkpoints / "ntm-copy.safetensors"
+    export(source, tmp_path, version=9)
+
+    folders = [export(source, tmp_path) for _ in range(2)]
+
+    assert folders == [tmp_path / "ntm-copy" / "10", tmp_path / "ntm-copy" / "11"]
+    assert [manifest.read(folder).version for folder in folders] == [10, 11]
+
+
 def test_export_replaces_what_was_there(checkpoints: Path, tmp_path: Path) -> None:
     """Nothing of an earlier export of this version is left."""
     stale = tmp_path / "ntm-copy" / "1" / "stale.onnx"
