@@ -58,7 +58,8 @@ class Glimpse:
         self.catalogue = Catalogue()
         self._codecs = ThreadPoolExecutor(max(2, granted_cpus()), thread_name_prefix="glimpse-codec")
         self._admission = Admission(settings.limits.concurrent_requests)
-        self._context = Context(settings, self.catalogue, self._admission, self._codecs)
+        self._sentinel = ThreadPoolExecutor(1, thread_name_prefix="glimpse-sentinel")
+        self._context = Context(settings, self.catalogue, self._admission, self._codecs, self._sentinel)
         endpoints = [
             *stn.endpoints(self._context),
             *draw.endpoints(self._context),
@@ -125,7 +126,8 @@ class Glimpse:
         await self.drain()
         for engine in self.catalogue.engines():
             await engine.stop()
-        self._codecs.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._codecs, self._sentinel):
+            threads.shutdown(wait=False, cancel_futures=True)
         await send({"type": "lifespan.shutdown.complete"})
 
     def _take_over_termination(self) -> None:

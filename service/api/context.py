@@ -23,7 +23,13 @@ class Context:
     admission: Admission
     codecs: ThreadPoolExecutor
     """Runs what takes longer than about 100 microseconds, so that the event loop does not."""
+    sentinel: ThreadPoolExecutor
+    """A thread that reads headers of files, so that whoever is refused need not wait for the codecs to be told."""
 
     async def off_loop(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do slow work on a codec thread."""
         return await asyncio.get_running_loop().run_in_executor(self.codecs, lambda: work(*args, **kwargs))
+
+    async def ahead_of_codecs(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Look into what the codecs would get, without waiting for them."""
+        return await asyncio.get_running_loop().run_in_executor(self.sentinel, lambda: work(*args, **kwargs))

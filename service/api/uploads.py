@@ -1,7 +1,9 @@
 """Uploaded pictures: one raw body, or files named `image` in a multipart form; decoded, and framed for a network."""
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import Headers, UploadFile
@@ -11,14 +13,16 @@ from export.manifest import Manifest
 from service.api.context import Context
 from service.api.exchange import Exchange
 from service.api.memory import Share
-from service.errors import InvalidParameter, TooLarge, UndecodableInput
-from service.media.decoding import CONTENT_TYPES, DecodeLimits, decode
+from service.errors import InvalidParameter, TooLarge, UndecodableInput, UnsupportedType
+from service.media.decoding import CONTENT_TYPES, DecodeLimits, decode, size
 from service.media.picture import BYTES_A_PIXEL, Picture, Pixels
 from service.tasks import stn
 
+T = TypeVar("T")
+
 FIELD = "image"
 QUICK_BYTES = 4096
-"""A file of this size decodes within about 100 microseconds if its picture is small too."""
+"""A file of this size decodes within about 100 microseconds if its picture is small too; a form of it is parsed."""
 QUICK_PIXELS = 128 * 128
 QUICK_SIDE = 64
 """A picture of at most this side is framed within about 100 microseconds."""
@@ -70,7 +74,9 @@ async def uploads(exchange: Exchange, context: Context) -> list[Upload]:
         return [Upload(body, content_type)]
     exchange.memory.take(len(body))  # once more, for the files
     with exchange.timed("decode"):
-        return await _files(body, content_type, limits.files)
+        if len(body) <= QUICK_BYTES:
+            return await _files(body, content_type, limits.files)
+        return await context.off_loop(lambda: asyncio.run(_files(body, content_type, limits.files)))
 
 
 async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload]) -> list[Picture]:
@@ -85,8 +91,9 @@ async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload])
     most_pixels = context.settings.limits.pixels
     with exchange.timed("decode"):
         if len(files) == 1 and _is_quick(files[0].data):
-            return _decoded(files, most_pixels, exchange.memory)
-        return await context.off_loop(_decoded, files, most_pixels, exchange.memory)
+            return _decoded(files, most_pixels)
+        await context.ahead_of_codecs(_admit, files, most_pixels, exchange.memory)
+        return await context.off_loop(_decoded, files, most_pixels)
 
 
 def are_small(pictures: Sequence[Picture]) -> bool:
@@ -102,30 +109,44 @@ async def framed(exchange: Exchange, context: Context, pictures: Sequence[Pictur
         return await context.off_loop(lambda: [stn.network_input(picture, manifest) for picture in pictures])
 
 
-def _decoded(files: Sequence[Upload], most_pixels: int, memory: Share) -> list[Picture]:
-    """Decode files that stay in memory together.
+def _admit(files: Sequence[Upload], most_pixels: int, memory: Share) -> None:
+    """Take the memory for the pictures in files, which stay there together.
 
     Raises:
-        TooLarge: they have more than `most_pixels` between them.
-        Overloaded: there is no memory left for them.
+        GlimpseError: as `decoded` does.
     """
-    found: list[Picture] = []
     left = most_pixels
 
-    def check(width: int, height: int) -> None:
-        DecodeLimits(max_pixels=left).check(width, height)
+    def admit(file: Upload) -> None:
+        nonlocal left
+        width, height = size(file.data, file.content_type)
+        DecodeLimits(most_pixels).check(width, height)
+        if width * height > left:
+            raise TooLarge(
+                f"the picture is {width} x {height} pixels; {most_pixels - left} of the {most_pixels} pixels of a "
+                "request are those of the files before it"
+            )
+        left -= width * height
         memory.take(BYTES_A_PIXEL * width * height)
 
-    for file in files:
+    _each(files, admit)
+
+
+def _decoded(files: Sequence[Upload], most_pixels: int) -> list[Picture]:
+    return _each(files, lambda file: decode(file.data, file.content_type, DecodeLimits(most_pixels)))
+
+
+def _each(files: Sequence[Upload], work: Callable[[Upload], T]) -> list[T]:
+    """Work on every file; an error says on which of several."""
+    done = []
+    for number, file in enumerate(files, 1):
         try:
-            found.append(decode(file.data, file.content_type, check))
-        except TooLarge as error:
-            if not found:
+            done.append(work(file))
+        except (UndecodableInput, UnsupportedType, TooLarge) as error:
+            if len(files) == 1:
                 raise
-            spent = f"{most_pixels - left} of the {most_pixels} pixels of a request are those of the files before it"
-            raise TooLarge(f"{error}: {spent}") from error
-        left -= found[-1].width * found[-1].height
-    return found
+            raise type(error)(f"file {number} of {len(files)}: {error}") from error
+    return done
 
 
 def _is_quick(data: bytes) -> bool:
@@ -149,6 +170,8 @@ async def _files(body: bytes, content_type: str, most: int) -> list[Upload]:
         raise UndecodableInput(f"the multipart form is malformed: {error.message}") from error
     except FormParserError as error:  # Starlette 0.49 lets it through, 1.10 does not
         raise UndecodableInput(f"the multipart form is malformed: {error}") from error
+    except UnicodeError as error:
+        raise UndecodableInput(f"the multipart form is not in the charset that it names: {error}") from error
     except KeyError as error:
         raise UndecodableInput("the multipart form's content type has no boundary") from error
     try:

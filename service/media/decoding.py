@@ -19,7 +19,8 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -95,25 +96,43 @@ class DecodeLimits:
             raise TooLarge(f"the picture is {width} x {height} pixels; at most {self.max_pixels} in all are allowed")
 
 
-SizeCheck = Callable[[int, int], None]
-"""Takes a picture's width and height as its header claims them, and raises where that is too much."""
+DEFAULT_LIMITS = DecodeLimits()
 
 
-def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimits().check) -> Picture:
+def size(data: bytes, content_type: str | None) -> tuple[int, int]:
+    """Width and height of the first picture of a file, as its header claims them; nothing is decoded.
+
+    Raises:
+        UnsupportedType, UndecodableInput, TooLarge: as `decode` does.
+    """
+    reader = _reader(data, content_type)
+    with _translated(reader), reader(BytesIO(data)) as image:
+        return image.size
+
+
+def decode(data: bytes, content_type: str | None, limits: DecodeLimits = DEFAULT_LIMITS) -> Picture:
     """Decode the first picture of a PNG, JPEG, WebP, GIF, BMP or TIFF file.
 
     Args:
         data: the whole file.
         content_type: as declared, parameters and all; without one, or with `application/octet-stream`, any of
             the six.
-        check: called before a pixel is decoded.
+        limits: the largest picture to accept.
 
     Raises:
         UnsupportedType: another type was declared.
         UndecodableInput: the body is empty, damaged, or none of the six.
         TooLarge: the picture is over a limit.
-        GlimpseError: whatever else the check raises.
     """
+    reader = _reader(data, content_type)
+    if reader is PngImageFile and (picture := _decode_plain_png(data, limits)):
+        return picture
+    with _translated(reader), reader(BytesIO(data)) as image:
+        limits.check(*image.size)
+        return _as_picture(_upright(image))
+
+
+def _reader(data: bytes, content_type: str | None) -> type[ImageFile]:
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared not in CONTENT_TYPES and declared not in TOLERATED_TYPES:
         raise UnsupportedType(f"{declared!r} is not read; send one of {', '.join(CONTENT_TYPES)}")
@@ -122,19 +141,23 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
     reader = next((reader for signature, reader in SIGNATURES if signature.match(data)), None)
     if reader is None:
         raise UndecodableInput(f"the body is no picture: it begins with {data[:8]!r}")
-    if reader is PngImageFile and (picture := _decode_plain_png(data, check)):
-        return picture
+    return reader
+
+
+@contextmanager
+def _translated(reader: type[ImageFile]) -> Iterator[None]:
+    """Whatever a decoder raises, as an error of ours."""
     try:
-        with reader(BytesIO(data)) as image:
-            check(*image.size)
-            return _as_picture(_upright(image))
+        yield
     except GlimpseError:
         raise
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"the {reader.format} picture is too large: {error}") from error
     except Exception as error:  # a decoder fed with foreign bytes may raise anything at all
         raise UndecodableInput(f"the {reader.format} picture cannot be decoded: {error}") from error
 
 
-def _decode_plain_png(data: bytes, check: SizeCheck) -> Picture | None:
+def _decode_plain_png(data: bytes, limits: DecodeLimits) -> Picture | None:
     """Decode a PNG of 8-bit grey or RGB pixels and nothing else; None if this is not one.
 
     Raises:
@@ -146,7 +169,7 @@ def _decode_plain_png(data: bytes, check: SizeCheck) -> Picture | None:
     length, kind, width, height, depth, colour, *methods = PNG_HEADER.unpack_from(data)
     if (length, kind) != (b"\0\0\0\x0d", b"IHDR"):
         raise UndecodableInput(f"the PNG picture begins with a chunk {kind!r}, not with its header")
-    check(width, height)
+    limits.check(width, height)
     is_plain = PNG_PLAIN_CHUNKS.fullmatch(_png_chunks(data)) is not None
     if not is_plain or depth != 8 or colour not in (PNG_GREY, PNG_RGB) or any(methods):
         return None

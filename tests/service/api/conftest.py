@@ -104,6 +104,7 @@ def serve(repository: Path) -> Serve:
         for engine in app.catalogue.engines():
             await engine.stop()
         app._codecs.shutdown()
+        app._sentinel.shutdown()
 
     return serving
 

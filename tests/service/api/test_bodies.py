@@ -1,8 +1,10 @@
 """Bodies that cannot be decoded, are too large, of another kind, or empty forms: 400, 413, 415 and 422."""
 
+import asyncio
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from io import BytesIO
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 from PIL import Image
 
 from service.api.ntm import LARGEST_EPISODE_BYTES
+from service.app import Glimpse
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
 
 
 PNG = {"content-type": "image/png"}
@@ -103,6 +107,57 @@ def test_png_that_lacks_its_last_bytes_is_a_400(
 def test_malformed_form_is_a_400(client: httpx.Client, problem: Problem, headers: dict[str, str], body: bytes) -> None:
     """A form that breaks the rules of forms, or ends before its end, is undecodable as a whole."""
     problem(client.post("/stn/rectify", content=body, headers=headers), 400, "undecodable")
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "no-such-charset"])
+def test_form_in_a_strange_charset_is_the_clients_affair(client: httpx.Client, digit_png: bytes, charset: str) -> None:
+    """Its names are read as best they can be, or not at all."""
+    named = FILE.replace(b"a.png", b"\xffa..b.png")
+
+    response = client.post(
+        "/stn/rectify",
+        content=form(named + digit_png),
+        headers={"content-type": f"multipart/form-data; boundary=frontier; charset={charset}"},
+    )
+
+    assert response.status_code < 500, response.text
+
+
+def test_large_form_does_not_stop_the_event_loop(serve: Serve) -> None:
+    """What looks like a boundary over and over takes long to parse."""
+    content = form(FILE + b"\r\n--BX" * 200_000, boundary=b"B", end=b"--B--\r\n")
+    headers = {"content-type": "multipart/form-data; boundary=B"}
+
+    async def scenario() -> int:
+        async with serve() as (_, client):
+            turns = 0
+
+            async def turn() -> None:
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            turning = asyncio.create_task(turn())
+            await client.post("/stn/rectify", content=b"", headers={"content-type": "image/png"})
+            usual, turns = turns, 0
+            response = await client.post("/stn/rectify", content=content, headers=headers)
+            turning.cancel()
+            assert response.status_code == 400
+            return turns - usual
+
+    assert asyncio.run(scenario()) > 100
+
+
+def test_error_says_which_of_several_files_it_is_about(
+    client: httpx.Client, problem: Problem, digit_png: bytes
+) -> None:
+    """Counted from one, in the order in which they came."""
+    files = [("image", (name, data, "image/png")) for name, data in (("a", digit_png), ("b", b"no picture"))]
+
+    document = problem(client.post("/stn/rectify", files=files), 400, "undecodable")
+
+    assert document["detail"].startswith("file 2 of 2: the body is no picture")
 
 
 def test_form_that_is_cut_off_after_a_whole_file_is_a_400(

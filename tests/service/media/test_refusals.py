@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.errors import TooLarge, UndecodableInput
-from service.media.decoding import DecodeLimits, decode
+from service.media.decoding import DecodeLimits, decode, size
 from tests.service.media.files import FORMATS, png, png_header, ramp, stored
 
 
@@ -133,9 +133,9 @@ def test_picture_over_the_limit_is_too_large_in_every_format(file_format: str) -
     """The limit holds for every decoder, to the pixel."""
     data = stored(Image.new("RGB", (5, 4)), file_format)
 
-    assert decode(data, None, DecodeLimits(max_pixels=20).check).width == 5
+    assert decode(data, None, DecodeLimits(max_pixels=20)).width == 5
     with pytest.raises(TooLarge, match="5 x 4 pixels; at most 19"):
-        decode(data, None, DecodeLimits(max_pixels=19).check)
+        decode(data, None, DecodeLimits(max_pixels=19))
 
 
 def test_side_over_the_limit_is_too_large() -> None:
@@ -161,3 +161,23 @@ def test_warnings_of_the_decoder_do_not_reach_the_log() -> None:
     outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert outcome.stderr == ""
+
+
+def test_picture_that_a_decoder_takes_for_a_bomb_is_too_large() -> None:
+    """Also where the decoder itself refuses to open it: a GIF's first frame may be larger than its screen."""
+    header = b"GIF89a\x01\0\x01\0\x80\0\0" + bytes(6)
+    data = header + b",\0\0\0\0\xff\xff\xff\xff\0\x02\x02D\x01\0;"
+
+    for work in (size, decode):
+        with pytest.raises(TooLarge, match="GIF picture is too large"):
+            work(data, "image/gif")
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
+def test_size_is_known_without_the_pixels(file_format: str) -> None:
+    """It is what the header says, and what is decoded."""
+    data = stored(Image.new("RGB", (31, 17)), file_format)
+
+    assert size(data, f"image/{file_format}") == (31, 17)
+    picture = decode(data, None)
+    assert (picture.width, picture.height) == (31, 17)
