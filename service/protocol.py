@@ -3,7 +3,7 @@
 - A response's head and body leave in one write (`ClientTransport`).
 - Who asks for another protocol is answered in this one, body and all. The parser takes all that follows such a request
   for the other protocol: left at that, its body would be lost, or be read as a request of its own.
-- A head, or what may follow a body, that does not end is refused.
+- A head, or what may follow a body, that does not end is refused; who says nothing for long does not keep a connection.
 - What is no HTTP is answered with a problem document, as everything else is.
 - A client that takes nothing of its answers does not keep its connection.
 - When the connection is lost, whatever it had asked for is given up, not the newest request alone.
@@ -23,6 +23,8 @@ from service.transport import ClientTransport
 
 LARGEST_HEAD_BYTES = 2**16
 """Most bytes that may come without a request or a part of a body being complete with them."""
+SLOWEST_HEAD_SECONDS = 30.0
+"""Within which that must be complete, from its first byte; that of the first request, from when it was connected."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -31,15 +33,19 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._idle_bytes = 0
+        self._is_beginning = False
+        self._patience: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         super().connection_made(ClientTransport(transport, self.loop))  # type: ignore[arg-type]
+        self._patience = self.loop.call_later(SLOWEST_HEAD_SECONDS, self._lose_patience)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works for this connection."""
         super().connection_lost(exc)
+        self._have_patience()
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -57,21 +63,42 @@ class HttpProtocol(HttpToolsProtocol):
         if self._idle_bytes > LARGEST_HEAD_BYTES:
             detail = f"the request's head has more than {LARGEST_HEAD_BYTES} bytes, which is the most that is allowed"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too-large", detail)
+        elif not self._idle_bytes and not self._is_beginning:
+            self._have_patience()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(SLOWEST_HEAD_SECONDS, self._lose_patience)
+
+    def on_message_begin(self) -> None:
+        """Take note of a request's first byte."""
+        self._is_beginning = True
+        super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._idle_bytes = 0
+        self._is_beginning = False
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Take note of a request's end."""
         self._idle_bytes = 0
+        self._is_beginning = False
         super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Wait for the client to take what was written."""
         super().pause_writing()
         self.transport.abort_if_stalled()  # type: ignore[attr-defined] # it is a ClientTransport
+
+    def _have_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        detail = f"the request's head was not complete after {SLOWEST_HEAD_SECONDS:g} s"
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, "timeout", detail)
 
     def _feed(self, data: bytes) -> None:
         while data:

@@ -1,5 +1,6 @@
 """HTTP on the wire: what a client library would not send."""
 
+import asyncio
 import json
 import re
 import socket
@@ -8,6 +9,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from service.api.answer import Answer
+from service.protocol import HttpProtocol
 
 Problem = Callable[[httpx.Response, int, str], dict[str, object]]
 
@@ -112,6 +119,64 @@ def test_head_without_end_is_refused(server: str, problem: Problem) -> None:
         (answer,) = answers(connection, 1)
 
     assert "65536 bytes" in str(problem(answer, 431, "too-large")["detail"])
+
+
+class Wire:
+    """A transport that remembers what was written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.is_closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, _: str) -> None:
+        return None
+
+
+WHOLE = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_waited_for"), [(b"", True), (WHOLE[:20], True), (WHOLE + WHOLE[:20], True), (WHOLE, False)]
+)
+def test_request_that_does_not_become_complete_is_not_waited_for_without_end(sent: bytes, is_waited_for: bool) -> None:  # noqa: FBT001
+    """Whether a client says nothing, or begins and does not go on; what was asked before has its answer."""
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await Answer(b"alive", "text/plain").send(send)
+
+    async def scenario() -> Wire:
+        config = uvicorn.Config(app, lifespan="off", log_config=None)
+        config.load()
+        connection, wire = HttpProtocol(config, ServerState(), {}, asyncio.get_running_loop()), Wire()
+        connection.connection_made(wire)  # type: ignore[arg-type]
+        if sent:
+            connection.data_received(sent)
+        await asyncio.gather(*connection.tasks)
+        assert (connection._patience is not None) == is_waited_for
+        if is_waited_for:
+            connection._lose_patience()
+        connection.connection_lost(None)
+        return wire
+
+    wire = asyncio.run(scenario())
+
+    before, _, refusal = wire.written.partition(b"HTTP/1.1 408 ")
+    assert before.endswith(b"alive") == sent.startswith(WHOLE)
+    assert bool(refusal) == is_waited_for
+    if is_waited_for:
+        assert json.loads(refusal.partition(b"\r\n\r\n")[2])["code"] == "timeout"
 
 
 def test_requests_sent_ahead_are_no_head_without_end(server: str) -> None:
