@@ -58,7 +58,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             temperature=query.temperature,
             deadline=exchange.deadline,
         )
-        with model.engine("generate").reserve(query.count) as room:
+        with model.engine("generate").reserve(query.count, exchange.deadline) as room:
             with exchange.timed("decode"):
                 is_quick = query.count * query.steps <= QUICK_STEPS
                 request = generation() if is_quick else await context.off_loop(generation)
@@ -76,7 +76,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         files = await uploads(exchange, context)
         if len(files) != 1:
             raise InvalidParameter("image", f"must be one file, not {len(files)}")
-        with engine.reserve(1) as room, rectify.reserve(1) as rectifier_room:
+        with engine.reserve(1, deadline) as room, rectify.reserve(1, deadline) as rectifier_room:
             pictures = await decoded(exchange, context, files)
             rectification = stn.request(await framed(exchange, context, pictures, rectifier.manifest), deadline)
             await exchange.compute(rectification, rectifier_room)
@@ -202,6 +202,12 @@ class Drawn:
             "count": self.request.rows,
         }
 
+    def _digit(self, sample: int) -> dict[str, int]:
+        """Which digit a sample was to be; nothing of a picture that was redrawn."""
+        if not isinstance(self.query, GenerateQuery):
+            return {}
+        return {"digit": draw.drawn_digit(self.seed, sample) if self.query.digit is None else self.query.digit}
+
     def _bound(self) -> dict[str, float]:
         return {"bound_nats": draw.bound_nats(self.request)} if "losses" in self.request.outputs else {}
 
@@ -219,8 +225,9 @@ class Drawn:
 
     def _document(self) -> dict[str, Any]:
         samples = []
-        for drawing in self._drawings():
+        for number, drawing in enumerate(self._drawings()):
             sample: dict[str, Any] = {
+                **self._digit(number),
                 "frames": [base64_png(frame) for frame in self._enlarged(drawing)],
                 "attention": [drawing.attention(step) for step in range(self.query.steps)],
             }

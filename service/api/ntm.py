@@ -49,7 +49,7 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
         engine = model.engine(GRAPH)
         engine.check_room(1)
         data = await exchange.body(min(LARGEST_EPISODE_BYTES, context.settings.limits.body_bytes))
-        with engine.reserve(1) as room:
+        with engine.reserve(1, exchange.deadline) as room:
             with exchange.timed("decode"):
                 content_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
                 if content_type not in {JSON, ""}:
@@ -76,7 +76,7 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
     async def run(exchange: Exchange, query: RandomQuery, send: Send) -> Answer | None:
         model = _model(context, exchange, task, query)
         seed = seed_or_random(query.seed)
-        with model.engine(GRAPH).reserve(1) as room:
+        with model.engine(GRAPH).reserve(1, exchange.deadline) as room:
             with exchange.timed("decode"):
                 episode = query.episode(seed)
             return await answered(context, exchange, send, room, Run.of(exchange, query, model, episode, seed))

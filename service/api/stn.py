@@ -35,7 +35,9 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             if query.format is not None:
                 raise InvalidParameter("format", f"must be json or npz for {len(files)} files, not {query.format!r}")
             answer_format = "json"
-        with engine.reserve(len(files)) as room:
+        if answer_format == "npz" and query.view != "rectified":
+            raise InvalidParameter("view", f"must be rectified for npz, which holds arrays, not {query.view!r}")
+        with engine.reserve(len(files), deadline) as room:
             pictures = await decoded(exchange, context, files)
             squares = await framed(exchange, context, pictures, model.manifest)
             request = stn.request(squares, deadline)

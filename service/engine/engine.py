@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
@@ -32,12 +33,13 @@ class Progress:
 class Reservation:
     """Room in an engine's queue, kept while a request is being prepared. Belongs to the event loop.
 
-    As a context, it is given back at its end if it was not used.
+    As a context, it is given back at its end if it was not used; the engine hears of who was given up meanwhile.
     """
 
-    def __init__(self, engine: "Engine", rows: int) -> None:
+    def __init__(self, engine: "Engine", rows: int, deadline: float) -> None:
         self.engine = engine
         self.rows = rows
+        self.deadline = deadline
         engine.reserved_rows += rows
 
     def release(self) -> None:
@@ -48,7 +50,9 @@ class Reservation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.rows and kind is asyncio.CancelledError:
+            self.engine.report_given_up(self.rows, self.deadline)
         self.release()
 
 
@@ -103,14 +107,14 @@ class Engine:
         await asyncio.to_thread(self._worker.join, timeout_seconds)
         self._give_up(NotReady(f"{self.name} has been stopped"))
 
-    def reserve(self, rows: int) -> Reservation:
-        """Keep room in the queue for a request, before anything is spent on it; `submit` fills it.
+    def reserve(self, rows: int, deadline: float = math.inf) -> Reservation:
+        """Keep room in the queue for a request with this deadline, before anything is spent on it; `submit` fills it.
 
         Raises:
             NotReady, Overloaded: as `check_room` does.
         """
         self.check_room(rows)
-        return Reservation(self, rows)
+        return Reservation(self, rows, deadline)
 
     def check_room(self, rows: int) -> None:
         """Refuse at once, before its body is read, what could not wait.
@@ -152,12 +156,16 @@ class Engine:
         except asyncio.CancelledError:
             self._worker.discard(request)
             if request.future.cancelled():
-                # Who gives up at the deadline has been let down, not gone away.
-                is_late = self._clock() >= request.deadline
-                (self._listener.on_deadline_missed if is_late else self._listener.on_cancelled)(request.rows)
+                request.finished_at = self._clock()
+                self.report_given_up(request.rows, request.deadline)
             raise
         finally:
             timer.cancel()
+
+    def report_given_up(self, rows: int, deadline: float) -> None:
+        """Tell the listener of rows that nobody waits for any more: let down at their deadline, or gone away."""
+        is_late = self._clock() >= deadline
+        (self._listener.on_deadline_missed if is_late else self._listener.on_cancelled)(rows)
 
     async def stream(
         self, request: Request, reservation: Reservation | None = None
@@ -237,6 +245,7 @@ class Engine:
         if request.future is None or request.future.done():
             return
         self._worker.discard(request)
+        request.finished_at = self._clock()
         self._listener.on_deadline_missed(request.rows)
         request.future.set_exception(DeadlineExceeded("the deadline passed before the answer was computed"))
 

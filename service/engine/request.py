@@ -88,6 +88,7 @@ class Request:
     queued_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
+    """When it was answered, or given up."""
 
     def __post_init__(self) -> None:
         self.sequences = [Sequence(self, row) for row in range(self.rows)]
@@ -112,12 +113,12 @@ class Request:
 
     @property
     def queue_seconds(self) -> float:
-        """From admission to the first segment."""
-        return (self.started_at or self.queued_at) - self.queued_at
+        """From admission to the first segment, or to where it was given up."""
+        return (self.started_at or self.finished_at or self.queued_at) - self.queued_at
 
     @property
     def compute_seconds(self) -> float:
-        """From the first segment to the end of the last."""
+        """From the first segment to the end of the last, or to where it was given up."""
         if self.started_at is None or self.finished_at is None:
             return 0.0
         return self.finished_at - self.started_at

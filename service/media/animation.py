@@ -34,6 +34,7 @@ GIF_SCREEN = struct.Struct("<6sHHBBB")
 GIF_CONTROL = struct.Struct("<2sBBHBB")
 GIF_DESCRIPTOR = struct.Struct("<cHHHHBB")
 GIF_256_COLOURS = 0xF7
+GIF_MOST_FPS = 50
 GIF_KEEP, GIF_KEEP_AND_UNCHANGED = 0x04, 0x05
 GIF_LOOP_FOREVER = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
 
@@ -67,8 +68,8 @@ def animate(frames: Iterable[Pixels], fps: float, animation_format: AnimationFor
         frames: [H W] or [H W 3] each, taken one by one; grey, or grey with marks in pure red, green or blue: GIF
             shows any other colour as the nearest of these.
         fps: frames a second.
-        animation_format: GIF rounds a frame's time to hundredths of a second; WebP joins frames that are
-            equal.
+        animation_format: GIF rounds a frame's time to hundredths of a second, and shows none for less than two:
+            browsers take that for a mistake, and ten for it; WebP joins frames that are equal.
     """
     encoders = {AnimationFormat.GIF: _gif, AnimationFormat.APNG: _apng, AnimationFormat.WEBP: _webp}
     return encoders[animation_format](frames, fps)
@@ -91,7 +92,7 @@ def _gif(frames: Iterable[Pixels], fps: float) -> bytes:
         shown = indices
     height, width = shown.shape
     parts = [GIF_SCREEN.pack(b"GIF89a", width, height, GIF_256_COLOURS, 0, 0), PALETTE, GIF_LOOP_FOREVER]
-    for t, ticks in enumerate(_ticks(len(pictures), fps, ticks_a_second=100)):
+    for t, ticks in enumerate(_ticks(len(pictures), min(fps, GIF_MOST_FPS), ticks_a_second=100)):
         disposal = GIF_KEEP if t == 0 else GIF_KEEP_AND_UNCHANGED
         parts += (
             GIF_CONTROL.pack(b"\x21\xf9", 4, disposal, ticks, UNCHANGED_INDEX, 0),

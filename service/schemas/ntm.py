@@ -9,7 +9,7 @@ from service.errors import InvalidParameter
 from service.tasks import ntm
 from service.tasks.seed import LARGEST_SEED
 
-Bit = Literal[0, 1]
+Bit = Annotated[int, Field(ge=0, le=1)]
 Vector = Annotated[list[Bit], Field(min_length=ntm.BITS, max_length=ntm.BITS)]
 ItemVector = Annotated[list[Bit], Field(min_length=ntm.ITEM_BITS, max_length=ntm.ITEM_BITS)]
 Item = Annotated[list[ItemVector], Field(min_length=ntm.ITEM_VECTORS, max_length=ntm.ITEM_VECTORS)]
@@ -51,7 +51,9 @@ class AssociativeRecallBody(EpisodeBody):
     """Items, and the one whose successor is asked for."""
 
     items: list[Item] = Field(min_length=2, max_length=32)
-    query: int = Field(ge=0, le=30, description="Counted from 0; below the last item")
+    query: int = Field(
+        description="Counted from 0; below the last item", json_schema_extra={"minimum": 0, "maximum": 30}
+    )
 
     def episode(self) -> ntm.Episode:
         """Encode it.
@@ -59,7 +61,7 @@ class AssociativeRecallBody(EpisodeBody):
         Raises:
             InvalidParameter: the queried item has no successor.
         """
-        if self.query >= len(self.items) - 1:
+        if not 0 <= self.query < len(self.items) - 1:
             raise InvalidParameter(
                 "query",
                 f"must be a whole number in 0..{len(self.items) - 2}, so that an item follows, not {self.query}",

@@ -208,6 +208,16 @@ def test_attention_is_drawn_in_red_unless_it_is_refused(client: httpx.Client, de
     within_a_grey_level(marked[~is_red][:, 0], plain[~is_red])
 
 
+def test_json_tells_the_digit_of_every_sample(client: httpx.Client) -> None:
+    """The one that was asked for, or the one that its seed drew: asked for by name, it is the same picture."""
+    drawn = client.get("/draw/generate?format=json&steps=4&count=5&seed=4").json()["samples"]
+
+    for sample, digit in enumerate(each["digit"] for each in drawn):
+        named = client.get(f"/draw/generate?format=json&steps=4&count=5&seed=4&digit={digit}").json()["samples"]
+        assert {each["digit"] for each in named} == {digit}
+        assert named[sample]["frames"] == drawn[sample]["frames"]
+
+
 @pytest.mark.parametrize("scale", [1, 3, 16])
 def test_json_has_the_contracts_shape(client: httpx.Client, decoded: Decode, scale: int) -> None:
     """A frame and a window for every sample and step."""
