@@ -32,7 +32,7 @@ from service.api.endpoint import Endpoint
 from service.api.gateway import Gateway
 from service.api.memory import Memory
 from service.engine.engine import Engine
-from service.errors import GlimpseError, UnknownTask
+from service.errors import ArtifactRejected, GlimpseError, UnknownTask
 from service.metrics import Metrics
 from service.port import let_nobody_queue_up
 from service.runtime.base import RuntimeOptions
@@ -80,6 +80,7 @@ class Glimpse:
             title="Glimpse",
             summary="STN, DRAW and the neural Turing machine, batched by the step",
             redoc_url=None,
+            redirect_slashes=False,
         )
         app.include_router(system.router(self._context, self.metrics))
         app.include_router(playground.router())
@@ -96,6 +97,12 @@ class Glimpse:
             document = generated()
             for endpoint in endpoints:
                 document["paths"].setdefault(endpoint.path, {})[endpoint.method.lower()] = endpoint.openapi()
+            if self.settings.api_keys:
+                document.setdefault("components", {})["securitySchemes"] = {
+                    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                    "bearer": {"type": "http", "scheme": "bearer"},
+                }
+                document["security"] = [{"key": []}, {"bearer": []}]
             return document
 
         app.openapi = openapi  # type: ignore[method-assign]
@@ -152,17 +159,27 @@ class Glimpse:
             # A second signal is for the server alone: it ends at once.
             for taken, handler in servers.items():
                 signal.signal(taken, handler)
-            asyncio.run_coroutine_threadsafe(terminate(signal.Signals(number), frame), loop)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            # Whoever's terminal closes wants an end, too; uvicorn knows of no such signal in a single process.
+            asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
+            asyncio.run_coroutine_threadsafe(terminate(asked, frame), loop)
 
-        for number in servers:
+        for number in (*servers, signal.SIGHUP):
             signal.signal(number, on_signal)
 
     async def _load(self) -> None:
         settings = self.settings
         options = RuntimeOptions(device_of(settings.runtime, settings.device), settings.graph_threads)
+        rejected: dict[str, ArtifactRejected] = {}
         for folder in artifacts(settings.models):
-            loaded = await asyncio.to_thread(_load_and_verify, folder, settings.runtime, options)
-            self._serve(loaded)
+            try:
+                self._serve(await asyncio.to_thread(_load_and_verify, folder, settings.runtime, options))
+            except ArtifactRejected as error:
+                rejected[folder.parent.name] = error
+                logger.error("refused: %s", error)  # noqa: TRY400 - it says all there is to say
+        for name, refusal in rejected.items():
+            if name not in self.catalogue.models:  # no other version of it serves in its place
+                raise refusal
         for engine in self.catalogue.engines():
             engine.start()
         # What was loaded stays: the garbage collector need not look at it again with every few hundred requests.

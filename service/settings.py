@@ -117,7 +117,12 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _separated_by_commas(cls, value: object) -> object:
-        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        keys = tuple(key.strip() for key in value.split(",") if key.strip())
+        if value and not keys:
+            raise ValueError("api_keys is set and names no key")
+        return keys
 
     @model_validator(mode="after")
     def _every_upload_fits_its_queue(self) -> Self:

@@ -31,6 +31,15 @@ ERRORS = (401, 404, 422, 429, 503, 504)
 BODY_ERRORS = (400, 413, 415)
 """Of endpoints that read a body, besides."""
 
+TIMEOUT_PARAMETER = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "required": False,
+    "description": "When the answer is due, from the request's arrival; the longest that is allowed when absent",
+    "schema": {"type": "integer", "minimum": 1},
+}
+"""Of every endpoint."""
+
 _brief = Repr()
 _brief.maxlist = _brief.maxdict = 10
 _brief.maxlevel = 3
@@ -74,7 +83,6 @@ class Endpoint(Generic[Query]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Parse the query, call the handler, send its answer."""
         exchange: Exchange = scope[EXCHANGE_KEY]
-        exchange.route = self.path
         exchange.begin()
         try:
             answer = await self.handler(exchange, self._parse(scope["query_string"]), send)
@@ -108,7 +116,8 @@ class Endpoint(Generic[Query]):
                     "schema": {key: value for key, value in described.items() if key != "description"},
                 }
                 for name, described in schema.get("properties", {}).items()
-            ],
+            ]
+            + [TIMEOUT_PARAMETER],
             "responses": {
                 "200": {
                     "description": "The answer",
@@ -141,7 +150,7 @@ def validated(model: type[Query], values: Mapping[str, Any]) -> Query:
 def invalid(model: type[BaseModel], error: ValidationError) -> InvalidParameter:
     """A validation error as the error of its first parameter."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "body"
+    where = ".".join(str(part) for part in first["loc"])[:LONGEST_SHOWN_VALUE] or "body"
     if first["type"] == "missing":
         return InvalidParameter(where, "is missing")
     allowed = _allowed(model, str(first["loc"][0])) if len(first["loc"]) == 1 else ""

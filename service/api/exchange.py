@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import secrets
 import time
 from collections.abc import Coroutine
@@ -19,7 +20,8 @@ WATCH_AFTER_SECONDS = 0.02
 """A request that takes longer than this is worth watching for its client's departure."""
 TIMER_SLACK_SECONDS = 0.005
 """An engine's own timer, which tells the metrics, comes before the exchange's."""
-LONGEST_REQUEST_ID = 128
+REQUEST_ID = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")
+"""What a client may call its request: it is repeated in a header, and in the log if the request fails."""
 PROCESS_ID = secrets.token_hex(8)
 """What the identities of this process's exchanges begin with; they go on with a counter."""
 _counter = itertools.count()
@@ -52,6 +54,9 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, longest_seconds: float, memory: Share) -> None:
         self.began_at = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        if len(self.headers) < len(scope["headers"]):  # lines of one name are one list (RFC 9110, 5.3)
+            for name in self.headers:
+                self.headers[name] = b", ".join(value for other, value in scope["headers"] if other == name)
         self.request_id = self._request_id()
         self.route = ""
         self.model = ""
@@ -69,7 +74,7 @@ class Exchange:
 
     def _request_id(self) -> str:
         sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        if sent.isprintable() and 0 < len(sent) <= LONGEST_REQUEST_ID:
+        if REQUEST_ID.fullmatch(sent):
             return sent
         return f"{PROCESS_ID}{next(_counter):012x}"
 

@@ -19,13 +19,13 @@ from service.api import playground, problems
 from service.api.admission import Admission
 from service.api.exchange import EXCHANGE_KEY, Exchange
 from service.api.memory import Memory, Share
-from service.errors import GlimpseError, Unauthorized
+from service.errors import GlimpseError, NotReady, Unauthorized
 from service.metrics import Metrics
 
 logger = logging.getLogger("glimpse.api")
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", *playground.FILES})
-"""What probes and Prometheus ask for needs no key, nor does the page on which a key can be given."""
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json", *playground.FILES})
+"""What probes and Prometheus ask for needs no key, nor do the pages on which a key can be given."""
 
 
 class Gateway:
@@ -68,22 +68,7 @@ class Gateway:
             await send(message)
 
         try:
-            await self._dispatch(exchange, scope, receive, send_marked)
-        except GlimpseError as error:
-            if exchange.status:  # The head is gone. The server breaks the answer off, if anybody is there to see.
-                exchange.status = problems.status_of(error)
-            else:
-                await problems.problem(error).send(send_marked)
-        except asyncio.CancelledError:  # the server ends
-            exchange.status = exchange.status or 503
-            raise
-        except Exception:
-            logger.exception("request %s failed", exchange.request_id)
-            if exchange.status:
-                exchange.status = 500
-                raise
-            detail = "something went wrong on our side; the log knows what, by this answer's X-Request-ID"
-            await problems.answer(problems.document(500, GlimpseError.code, detail)).send(send_marked)
+            await self._answer(exchange, scope, receive, send_marked)
         finally:
             exchange.memory.give_back()
             seconds = time.monotonic() - exchange.began_at
@@ -91,10 +76,33 @@ class Gateway:
                 exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds
             )
 
+    async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have it answered, whatever happens."""
+        try:
+            await self._dispatch(exchange, scope, receive, send)
+        except GlimpseError as error:
+            if exchange.status:  # The head is gone. The server breaks the answer off, if anybody is there to see.
+                exchange.status = problems.status_of(error)
+            else:
+                await problems.problem(error).send(send)
+        except asyncio.CancelledError:  # the server ends
+            if exchange.status:
+                raise
+            await problems.problem(NotReady("the service ended before the answer was there")).send(send)
+        except Exception:
+            logger.exception("request %s failed", exchange.request_id)
+            if exchange.status:
+                exchange.status = 500
+                raise
+            detail = "something went wrong on our side; the log knows what, by this answer's X-Request-ID"
+            await problems.answer(problems.document(500, GlimpseError.code, detail)).send(send)
+
     async def _dispatch(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._plain.get((scope["method"], scope["path"]))
+        if endpoint is not None:
+            exchange.route = scope["path"]
         if self._api_keys and scope["path"] not in OPEN_PATHS:
             self._authorise(exchange)
-        endpoint = self._plain.get((scope["method"], scope["path"]))
         if endpoint is None:  # How the service fares can always be asked.
             await self._app(scope, receive, send)
             return

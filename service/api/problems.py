@@ -10,6 +10,8 @@ from service.api.answer import Answer
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499
+LONGEST_DETAIL = 1000
+"""In characters."""
 
 STATUSES: Mapping[type[errors.GlimpseError], int] = {
     errors.UndecodableInput: 400,
@@ -55,7 +57,9 @@ def status_of(error: errors.GlimpseError) -> int:
 
 
 def document(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
-    """A problem document."""
+    """A problem document; of a long detail, which may repeat what a client sent, the beginning."""
+    if len(detail) > LONGEST_DETAIL:
+        detail = f"{detail[:LONGEST_DETAIL]}..."
     title = TITLES.get(status) or HTTPStatus(status).phrase
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **extra}
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from service.api.context import Context
 from service.api.exchange import EXCHANGE_KEY
+from service.api.problems import RESPONSES
 from service.errors import NotReady
 from service.metrics import Metrics
 
@@ -25,7 +26,11 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
         named(request, "/livez")
         return {"status": "alive"}
 
-    @routes.get("/readyz", summary="Is every model loaded, on its device, warm and right?")
+    @routes.get(
+        "/readyz",
+        summary="Is every model loaded, on its device, warm and right?",
+        responses={503: {"description": "No, and why", "content": RESPONSES}},
+    )
     async def readyz(request: Request) -> dict[str, str]:
         named(request, "/readyz")
         if (reason := not_ready_because(context)) is not None:

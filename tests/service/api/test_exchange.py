@@ -126,3 +126,16 @@ async def _until(work: asyncio.Event) -> None:
         await asyncio.Event().wait()
     finally:
         work.set()
+
+
+def test_header_that_comes_in_several_lines_is_one_list() -> None:
+    """Whatever comes between them."""
+
+    async def made() -> Exchange:
+        lines = [(b"accept", b"image/png;q=0.5"), (b"host", b"glimpse"), (b"accept", b"application/json")]
+        return Exchange({"type": "http", "headers": lines}, never, 30.0, Share(Memory(2**20)))
+
+    exchange = asyncio.run(made())
+
+    assert exchange.header(b"accept") == "image/png;q=0.5, application/json"
+    assert exchange.header(b"host") == "glimpse"

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,27 @@ def test_draining_service_finishes_what_it_has_and_takes_no_more(serve: Serve, p
         assert "shutting down" in problem(response, 503, "not-ready")["detail"]
 
 
+def test_answer_that_a_shutdown_does_not_wait_for_is_a_503(serve: Serve, problem: Problem) -> None:
+    """What is cancelled is told so, in the same words as whoever comes later."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async def scenario() -> httpx.Response:
+        async with serve() as (app, client):
+            asked = asyncio.create_task(client.post("/ntm/copy", content=endless()))
+            while not app._admission._in_hand:
+                await asyncio.wait([asked], timeout=0.001)
+            asked.cancel()
+            return await asked
+
+    response = asyncio.run(scenario())
+
+    assert "the service ended" in problem(response, 503, "not-ready")["detail"]
+    assert response.headers.keys() >= {"x-request-id", "server-timing", "retry-after"}
+
+
 def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem) -> None:
     """On SIGTERM `/readyz` turns to 503 while the stream goes on to its end; then the process exits with 0."""
     with (
@@ -120,6 +141,22 @@ def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem
         problem(answer, 503, "not-ready")
         assert text.count("event: step\n") == 64 * 64
         assert text.count("event: done\n") == 1
+        assert process.wait(60) == 0
+
+
+def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch) -> None:
+    """What was admitted is finished, and the process exits with 0."""
+    with (
+        launch() as (url, process),
+        httpx.Client(base_url=url, timeout=60) as client,
+        client.stream("GET", "/draw/generate?steps=64&count=16&format=sse") as stream,
+    ):
+        received = stream.iter_text()
+        text = next(received)
+        process.send_signal(signal.SIGHUP)
+        text += "".join(received)
+
+        assert text.count("event: step\n") == 64 * 16
         assert process.wait(60) == 0
 
 
@@ -183,6 +220,18 @@ def test_file_that_was_tampered_with_stops_the_start_with_one_line(repository: P
     (line,) = [line for line in ended.stderr.splitlines() if "CRITICAL" in line]
     assert "model.onnx has sha256" in line
     assert "Traceback" not in ended.stderr
+
+
+def test_damaged_version_is_refused_and_an_older_one_serves(launch: Launch, repository: Path, tmp_path: Path) -> None:
+    """One bad file does not take down what was good."""
+    shutil.copytree(repository / "ntm-copy", tmp_path / "ntm-copy")
+    shutil.copytree(repository / "ntm-copy" / "1", tmp_path / "ntm-copy" / "2")
+
+    with launch(GLIMPSE_MODELS=str(tmp_path)) as (url, _):
+        answer = httpx.get(f"{url}/ntm/copy?length=1")
+        assert httpx.get(f"{url}/readyz").status_code == 200
+
+    assert (answer.status_code, answer.json()["version"]) == (200, 1)
 
 
 def test_setting_out_of_range_stops_the_start_with_one_line(repository: Path) -> None:

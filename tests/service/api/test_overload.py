@@ -20,13 +20,13 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClie
 def test_more_requests_than_a_process_takes_are_a_429(serve: Serve, problem: Problem) -> None:
     """What is over the limit is refused before anything is spent on it; whoever asks how it fares is answered."""
 
-    async def crowd() -> tuple[list[httpx.Response], httpx.Response]:
-        async with serve(limits={"concurrent_requests": 2}) as (_, client):
+    async def crowd() -> tuple[list[httpx.Response], httpx.Response, bytes]:
+        async with serve(limits={"concurrent_requests": 2}) as (app, client):
             asked = [client.get("/draw/generate", params={"steps": 64, "count": 64}) for _ in range(8)]
             *answers, ready = await asyncio.gather(*asked, client.get("/readyz"))
-            return answers, ready
+            return answers, ready, app.metrics.exposition()
 
-    answers, ready = asyncio.run(crowd())
+    answers, ready, metrics = asyncio.run(crowd())
 
     assert [answer.status_code for answer in answers].count(200) == 2
     for answer in answers:
@@ -34,6 +34,7 @@ def test_more_requests_than_a_process_takes_are_a_429(serve: Serve, problem: Pro
             assert problem(answer, 429, "overloaded")["detail"].startswith("2 requests are in hand")
             assert int(answer.headers["retry-after"]) >= 1
     assert ready.status_code == 200
+    assert b'glimpse_requests_total{code="429",model="",route="/draw/generate"} 6.0' in metrics
 
 
 def test_full_queue_is_a_429_with_retry_after(serve: Serve, problem: Problem) -> None:

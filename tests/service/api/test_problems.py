@@ -22,6 +22,7 @@ BIT_VECTOR = [0, 1, 0, 1, 0, 1, 0, 1]
     [
         ("GET", "/nowhere", "not-found"),
         ("POST", "/stn", "not-found"),
+        ("GET", "/ntm/copy/", "not-found"),
         ("GET", "/ntm/juggling", "unknown-task"),
         ("POST", "/ntm/juggling", "unknown-task"),
         ("GET", "/draw/generate?version=7", "unknown-model"),

@@ -54,7 +54,7 @@ def test_request_id_is_echoed_and_timings_are_told(client: httpx.Client, method:
     assert TIMING.fullmatch(response.headers["server-timing"])
 
 
-@pytest.mark.parametrize("sent", [None, "", "x" * 200, "tab\tin it"])
+@pytest.mark.parametrize("sent", [None, "", "x" * 2000, "tab\tin it"])
 def test_request_id_that_is_absent_or_unfit_is_made_anew(client: httpx.Client, sent: str | None) -> None:
     """Every exchange has an identity of its own, fit for a log."""
     headers = {} if sent is None else {"x-request-id": sent}
@@ -63,6 +63,15 @@ def test_request_id_that_is_absent_or_unfit_is_made_anew(client: httpx.Client, s
 
     assert made[0] != made[1]
     assert all(re.fullmatch(r"[\x21-\x7e]{8,128}", identity) for identity in made)
+
+
+def test_request_id_is_echoed_to_the_byte(client: httpx.Client) -> None:
+    """Whatever alphabet it is in."""
+    sent = "\u8def\u5f84 \u00df".encode()
+
+    raw = dict(client.get("/livez", headers={b"x-request-id": sent}).headers.raw)
+
+    assert raw[b"x-request-id"] == sent
 
 
 def test_timings_of_a_computed_answer_are_above_zero(client: httpx.Client, digit_png: bytes) -> None:
@@ -165,13 +174,15 @@ def test_samples_of_a_drawing_are_counted_as_rows_of_batches(client: httpx.Clien
     assert grown(client, before, expected) == expected
 
 
-def test_missed_deadline_is_counted(client: httpx.Client) -> None:
-    """A row for what was given up."""
+@pytest.mark.parametrize("count", [1, 64])
+def test_missed_deadline_is_counted(client: httpx.Client, count: int) -> None:
+    """By the rows that were given up, whether they were being computed or still being prepared."""
     before = samples(client)
 
-    client.get("/draw/generate?steps=64&format=npz", headers={"x-request-timeout-ms": "1"})
+    client.get(f"/draw/generate?steps=64&count={count}&format=npz", headers={"x-request-timeout-ms": "1"})
 
-    expected: dict[tuple[str, Labels], float] = {("glimpse_deadline_misses_total", (("model", "draw-generate"),)): 1}
+    misses = ("glimpse_deadline_misses_total", (("model", "draw-generate"),))
+    expected: dict[tuple[str, Labels], float] = {misses: count}
     assert grown(client, before, expected) == expected
 
 
@@ -227,7 +238,10 @@ def test_openapi_lists_every_path_and_parameter(client: httpx.Client) -> None:
 
     for (method, path), names in PARAMETERS.items():
         operation = paths[path][method]
-        assert {parameter["name"] for parameter in operation.get("parameters", [])} == names
+        parameters = operation.get("parameters", [])
+        assert {parameter["name"] for parameter in parameters if parameter["in"] == "query"} == names
+        headers = {parameter["name"] for parameter in parameters if parameter["in"] == "header"}
+        assert headers == ({"X-Request-Timeout-Ms"} if path.startswith(("/stn/", "/draw/", "/ntm/")) else set())
         assert operation["summary"]
     assert paths["/ntm/copy"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]["sequence"]
     assert "multipart/form-data" in paths["/stn/rectify"]["post"]["requestBody"]["content"]
@@ -261,7 +275,7 @@ def test_documentation_is_a_page(client: httpx.Client) -> None:
 
 
 def test_api_keys_are_asked_for_everywhere_but_of_probes(serve: Serve, problem: Problem) -> None:
-    """Either header opens the door, a wrong key does not, and probes and Prometheus need none."""
+    """Either header opens the door, a wrong key does not; probes, Prometheus and documentation need none."""
     right = ({"x-api-key": "first"}, {"authorization": "Bearer second"}, {"authorization": "bearer first"})
     wrong: tuple[dict[str, str], ...] = (
         {},
@@ -274,10 +288,13 @@ def test_api_keys_are_asked_for_everywhere_but_of_probes(serve: Serve, problem: 
 
     async def scenario() -> Iterator[tuple[bool, httpx.Response]]:
         async with serve(api_keys=("first", "second")) as (_, client):
-            for path in ("/livez", "/readyz", "/metrics"):
+            for path in ("/livez", "/readyz", "/metrics", "/docs"):
                 assert (await client.get(path)).status_code == 200
+            document = (await client.get("/openapi.json")).json()
+            assert document["components"]["securitySchemes"].keys() == {"key", "bearer"}
+            assert document["security"] == [{"key": []}, {"bearer": []}]
             opened = [(True, await client.get("/ntm/copy?length=1", headers=headers)) for headers in right]
-            paths = ("/ntm/copy?length=1", "/models", "/docs", "/nowhere")
+            paths = ("/ntm/copy?length=1", "/models", "/nowhere")
             closed = [(False, await client.get(path, headers=headers)) for headers in wrong for path in paths]
             return iter([*opened, *closed])
 
