@@ -36,7 +36,7 @@ def memory_figure(
     """Draw what a neural Turing machine did, as [H W 3].
 
     Args:
-        inputs: [T I], from 0 to 1.
+        inputs: [T I], from 0 to 1; a row that leaves this range, as priorities and repeats do, has a range of its own.
         outputs: [T O], from 0 to 1.
         adds: [T M], what was added to the memory.
         reads: [T M], what was read from it.
@@ -55,7 +55,8 @@ def memory_figure(
 
 
 def _bits(title: str, values: Trace) -> Pixels:
-    return _panel(title, "bit", _coloured(values, 0, 1), VECTOR_ROW_HEIGHT)
+    low, high = np.minimum(values.min(axis=0), 0), np.maximum(values.max(axis=0), 1)
+    return _panel(title, "bit", _coloured((values - low) / (high - low), 0, 1), VECTOR_ROW_HEIGHT)
 
 
 def _vectors(title: str, values: Trace) -> Pixels:

@@ -63,3 +63,18 @@ def test_weightings_run_from_black_to_white() -> None:
 def test_values_that_are_all_equal_are_drawn() -> None:
     """A memory that nothing was added to has no range."""
     assert figure({"adds": np.zeros((12, 20))}).shape == figure().shape
+
+
+def test_inputs_that_are_no_bits_are_told_apart() -> None:
+    """Priorities below 0 and repeats above 1; the bits beside them look as they do without."""
+    bits = np.tile([0.0, 1.0], (12, 4))
+    pages = []
+    for first, second in ((-0.9, -0.4), (-0.4, -0.9), (3.0, 9.0), (9.0, 3.0)):
+        other = np.zeros((12, 1))
+        other[:2, 0] = first, second
+        pages.append(figure({"inputs": np.concatenate([bits, other], axis=1)}))
+
+    assert (pages[0] != pages[1]).any()
+    assert (pages[2] != pages[3]).any()
+    rows = np.flatnonzero((pages[0] != pages[3]).any(axis=(1, 2)))
+    assert rows.max() - rows.min() < 2 * 8
