@@ -38,6 +38,8 @@ class Exchange:
         "_longest_seconds",
         "_loop",
         "_receive",
+        "_requests",
+        "_seconds",
         "_task",
         "_timer",
         "_watcher",
@@ -47,7 +49,6 @@ class Exchange:
         "model",
         "request_id",
         "route",
-        "seconds",
         "status",
     )
 
@@ -61,7 +62,8 @@ class Exchange:
         self.route = ""
         self.model = ""
         self.status = 0
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._requests: list[Request] = []
         self.memory = memory
         self._receive = receive
         self._longest_seconds = longest_seconds
@@ -106,11 +108,22 @@ class Exchange:
 
     def timed(self, stage: str) -> "_Timed":
         """Count the time within towards a stage of `Server-Timing`."""
-        return _Timed(self.seconds, stage)
+        return _Timed(self._seconds, stage)
+
+    def seconds(self) -> dict[str, float]:
+        """Where the time went until now, by stage."""
+        now = time.monotonic()
+        self._seconds["queue"] = sum(request.queue_seconds(now) for request in self._requests)
+        self._seconds["compute"] = sum(request.compute_seconds(now) for request in self._requests)
+        return self._seconds
 
     def server_timing(self) -> str:
         """The `Server-Timing` header, in milliseconds."""
-        return ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in self.seconds.items())
+        return ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in self.seconds().items())
+
+    def follow(self, request: Request) -> None:
+        """Count from now on what a request waits and computes."""
+        self._requests.append(request)
 
     async def body(self, limit_bytes: int) -> bytes:
         """The whole request body.
@@ -144,15 +157,8 @@ class Exchange:
         Raises:
             GlimpseError: as `Engine.submit` does.
         """
-        try:
-            await self.unless_client_leaves(room.engine.submit(request, room))
-        finally:
-            self.count(request)
-
-    def count(self, request: Request) -> None:
-        """Count what a request waited and computed towards `Server-Timing`."""
-        self.seconds["queue"] += request.queue_seconds
-        self.seconds["compute"] += request.compute_seconds
+        self.follow(request)
+        await self.unless_client_leaves(room.engine.submit(request, room))
 
     async def unless_client_leaves(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work, and interrupt the exchange when the client leaves."""

@@ -73,7 +73,7 @@ class Gateway:
             exchange.memory.give_back()
             seconds = time.monotonic() - exchange.began_at
             self._metrics.observe_exchange(
-                exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds
+                exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds()
             )
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:

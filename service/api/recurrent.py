@@ -68,10 +68,8 @@ async def answered(context: Context, exchange: Exchange, send: Send, room: Reser
 async def _events(
     context: Context, exchange: Exchange, room: Reservation, work: Work
 ) -> AsyncGenerator[list[Event], None]:
-    try:
-        async with aclosing(room.engine.stream(work.request, room)) as steps:
-            async for news in steps:
-                yield await context.off_loop(work.events, news)
-    finally:
-        exchange.count(work.request)
+    exchange.follow(work.request)
+    async with aclosing(room.engine.stream(work.request, room)) as steps:
+        async for news in steps:
+            yield await context.off_loop(work.events, news)
     yield [("done", await context.off_loop(work.summary))]

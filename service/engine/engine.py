@@ -156,7 +156,6 @@ class Engine:
         except asyncio.CancelledError:
             self._worker.discard(request)
             if request.future.cancelled():
-                request.finished_at = self._clock()
                 self.report_given_up(request.rows, request.deadline)
             raise
         finally:
@@ -245,7 +244,6 @@ class Engine:
         if request.future is None or request.future.done():
             return
         self._worker.discard(request)
-        request.finished_at = self._clock()
         self._listener.on_deadline_missed(request.rows)
         request.future.set_exception(DeadlineExceeded("the deadline passed before the answer was computed"))
 

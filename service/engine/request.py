@@ -9,6 +9,7 @@ where they are, and a slow one holds up nobody.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,10 +86,9 @@ class Request:
     """Answered, failed, expired or abandoned: whatever still waits or runs of it is to be dropped."""
     error: GlimpseError | None = None
     """Why it failed, if it did; set before it is settled."""
-    queued_at: float = 0.0
+    queued_at: float = math.inf
     started_at: float | None = None
     finished_at: float | None = None
-    """When it was answered, or given up."""
 
     def __post_init__(self) -> None:
         self.sequences = [Sequence(self, row) for row in range(self.rows)]
@@ -111,14 +111,12 @@ class Request:
     def _shape(self, is_per_step: bool, row_shape: tuple[int, ...]) -> tuple[int, ...]:  # noqa: FBT001
         return (self.steps, self.rows, *row_shape) if is_per_step else (self.rows, *row_shape)
 
-    @property
-    def queue_seconds(self) -> float:
-        """From admission to the first segment, or to where it was given up."""
-        return (self.started_at or self.finished_at or self.queued_at) - self.queued_at
+    def queue_seconds(self, now: float) -> float:
+        """From admission to the first segment, or until now."""
+        return max(0.0, (now if self.started_at is None else self.started_at) - self.queued_at)
 
-    @property
-    def compute_seconds(self) -> float:
-        """From the first segment to the end of the last, or to where it was given up."""
-        if self.started_at is None or self.finished_at is None:
+    def compute_seconds(self, now: float) -> float:
+        """From the first segment to the end of the last, or until now."""
+        if self.started_at is None:
             return 0.0
-        return self.finished_at - self.started_at
+        return (now if self.finished_at is None else self.finished_at) - self.started_at

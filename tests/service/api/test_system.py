@@ -74,6 +74,18 @@ def test_request_id_is_echoed_to_the_byte(client: httpx.Client) -> None:
     assert raw[b"x-request-id"] == sent
 
 
+def test_timings_of_what_is_not_finished_are_those_until_now(client: httpx.Client) -> None:
+    """A stream begins when its first step is there, and a deadline may pass while there is something to compute."""
+    with client.stream("GET", "/draw/generate?steps=64&count=8&format=sse") as streamed:
+        streamed.read()
+    late = client.get("/ntm/dynamic-ngrams?length=1024", headers={"x-request-timeout-ms": "20"})
+
+    assert late.status_code == 504
+    for response in (streamed, late):
+        told = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
+        assert float(told["compute"]) > 0, response
+
+
 def test_timings_of_a_computed_answer_are_above_zero(client: httpx.Client, digit_png: bytes) -> None:
     """Decoding, computing and encoding take time, and it is theirs that is told."""
     response = client.post("/stn/rectify?size=512", content=digit_png, headers=PNG)

@@ -40,8 +40,26 @@ async def test_timings_of_a_request_are_known() -> None:
         bench.gate.open()
         await asyncio.gather(running, waiting)
 
-    assert request.queue_seconds == 0.5
-    assert request.compute_seconds == 0.25
+    later = bench.clock() + 99
+    assert request.queue_seconds(later) == 0.5
+    assert request.compute_seconds(later) == 0.25
+
+
+@in_virtual_time
+async def test_timings_of_a_request_that_is_not_finished_are_those_until_now() -> None:
+    """Before it is submitted it waits for nothing; then it waits, and then it computes."""
+    async with serving(slots=1) as bench:
+        running, waiting = recurrent_request(2, seed=1), recurrent_request(2, seed=2)
+        assert waiting.queue_seconds(bench.clock()) == 0
+        answers = [await bench.submitted(running), await bench.submitted(waiting)]
+        await bench.in_hand()
+        bench.clock.advance(0.5)
+
+        now = bench.clock()
+        assert (running.queue_seconds(now), running.compute_seconds(now)) == (0, 0.5)
+        assert (waiting.queue_seconds(now), waiting.compute_seconds(now)) == (0.5, 0)
+        bench.gate.open()
+        await asyncio.gather(*answers)
 
 
 @in_virtual_time
