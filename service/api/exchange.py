@@ -194,7 +194,11 @@ class Exchange:
         )
 
     def end(self) -> None:
-        """Let the deadline interrupt no more: the answer is there, or has begun."""
+        """The answer is there, or has begun: let the deadline interrupt no more, and others have the memory.
+
+        However slowly its client takes the answer, what it was made from is not needed any more.
+        """
+        self.memory.give_back()
         if self._timer is not None:
             self._timer.cancel()
 

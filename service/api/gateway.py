@@ -70,7 +70,6 @@ class Gateway:
         try:
             await self._answer(exchange, scope, receive, send_marked)
         finally:
-            exchange.memory.give_back()
             seconds = time.monotonic() - exchange.began_at
             self._metrics.observe_exchange(
                 exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds()

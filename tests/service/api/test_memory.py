@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from starlette.types import Message
 
 from service.api.memory import Memory, Share
 from service.app import Glimpse
@@ -112,3 +113,35 @@ def test_large_bodies_at_once_are_kept_within_the_memory(serve: Serve, problem: 
     statuses = [answer.status_code for answer in answers]
     assert (statuses.count(429), statuses.count(400)) == (1, 5)
     assert "bytes of memory" in problem(answers[statuses.index(429)], 429, "overloaded")["detail"]
+
+
+def test_client_that_takes_its_answer_slowly_keeps_no_memory(serve: Serve) -> None:
+    """Once the answer is there, what was sent for it is not needed."""
+    file = BytesIO()
+    Image.new("L", (1000, 1000)).save(file, "PNG")
+    messages = [{"type": "http.request", "body": file.getvalue(), "more_body": False}]
+    scope = {
+        "type": "http", "method": "POST", "path": "/stn/rectify", "query_string": b"", "headers": [],
+    }  # fmt: skip
+
+    async def scenario() -> httpx.Response:
+        async with serve(limits=ROOM_FOR_ONE) as (app, client):
+            is_sending, is_taken = asyncio.Event(), asyncio.Event()
+
+            async def receive() -> Message:
+                if not messages:
+                    await asyncio.Event().wait()
+                return messages.pop()
+
+            async def send(_: Message) -> None:
+                is_sending.set()
+                await is_taken.wait()
+
+            slow = asyncio.create_task(app(scope, receive, send))
+            await is_sending.wait()
+            other = await client.post("/stn/rectify", content=file.getvalue(), headers={"content-type": "image/png"})
+            is_taken.set()
+            await slow
+            return other
+
+    assert asyncio.run(scenario()).status_code == 200
