@@ -24,7 +24,8 @@ from service.transport import ClientTransport
 LARGEST_HEAD_BYTES = 2**16
 """Most bytes that may come without a request or a part of a body being complete with them."""
 SLOWEST_HEAD_SECONDS = 30.0
-"""Within which that must be complete, from its first byte; that of the first request, from when it was connected."""
+"""From its first byte, within which a head must be complete, or whatever follows the answer; and within which the first
+request must begin."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -63,7 +64,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._idle_bytes > LARGEST_HEAD_BYTES:
             detail = f"the request's head has more than {LARGEST_HEAD_BYTES} bytes, which is the most that is allowed"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too-large", detail)
-        elif not self._idle_bytes and not self._is_beginning:
+        elif not self._is_waiting:
             self._have_patience()
         elif self._patience is None:
             self._patience = self.loop.call_later(SLOWEST_HEAD_SECONDS, self._lose_patience)
@@ -71,24 +72,36 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Take note of a request's first byte."""
         self._is_beginning = True
+        self._have_patience()
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Take note of a head's end; from here on the request has its own deadline."""
+        self._idle_bytes = 0
+        self._is_beginning = False
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._idle_bytes = 0
-        self._is_beginning = False
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Take note of a request's end."""
         self._idle_bytes = 0
-        self._is_beginning = False
         super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Wait for the client to take what was written."""
         super().pause_writing()
         self.transport.abort_if_stalled()  # type: ignore[attr-defined] # it is a ClientTransport
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether something is to become complete that no request waits for: a head, or what follows an answer."""
+        cycle = self.cycle
+        is_sending_on = cycle is not None and cycle.response_complete and cycle.more_body
+        return self._is_beginning or self._idle_bytes > 0 or is_sending_on
 
     def _have_patience(self) -> None:
         if self._patience is not None:
@@ -97,7 +110,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _lose_patience(self) -> None:
         self._patience = None
-        detail = f"the request's head was not complete after {SLOWEST_HEAD_SECONDS:g} s"
+        detail = f"the request was not complete after {SLOWEST_HEAD_SECONDS:g} s"
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "timeout", detail)
 
     def _feed(self, data: bytes) -> None:

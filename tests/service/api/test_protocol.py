@@ -13,8 +13,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from service import protocol
 from service.api.answer import Answer
-from service.protocol import HttpProtocol
 
 Problem = Callable[[httpx.Response, int, str], dict[str, object]]
 
@@ -144,14 +144,53 @@ class Wire:
         return None
 
 
+class Patient:
+    """A loop whose timers of no time go off when they are told to."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def call_later(self, seconds: float, callback: Callable[..., None], *given: object) -> asyncio.TimerHandle:
+        timer = self._loop.call_later(3600, callback, *given)
+        if not seconds:
+            self._timers.append(timer)
+        return timer
+
+    def lose_patience(self) -> None:
+        for timer in self._timers:
+            if not timer.cancelled():
+                timer._run()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loop, name)
+
+
 WHOLE = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n"
 
 
+POST = b"POST /elsewhere HTTP/1.1\r\nHost: glimpse\r\nContent-Length: 9\r\n\r\n"
+
+
 @pytest.mark.parametrize(
-    ("sent", "is_waited_for"), [(b"", True), (WHOLE[:20], True), (WHOLE + WHOLE[:20], True), (WHOLE, False)]
+    ("sent", "is_closed"),
+    [
+        ([], True),
+        ([WHOLE[:20]], True),
+        ([WHOLE, WHOLE[:20]], True),
+        ([WHOLE + WHOLE[:20]], True),
+        ([POST + b"1", b"2"], True),
+        ([WHOLE], False),
+        ([WHOLE[:20], WHOLE[20:]], False),
+        ([WHOLE, WHOLE[:20], WHOLE[20:]], False),
+    ],
+    ids=["silence", "half", "second half", "half at once", "after the answer", "whole", "in two", "second in two"],
 )
-def test_request_that_does_not_become_complete_is_not_waited_for_without_end(sent: bytes, is_waited_for: bool) -> None:  # noqa: FBT001
+def test_request_that_does_not_become_complete_is_not_waited_for_without_end(
+    sent: list[bytes], monkeypatch: pytest.MonkeyPatch, *, is_closed: bool
+) -> None:
     """Whether a client says nothing, or begins and does not go on; what was asked before has its answer."""
+    monkeypatch.setattr(protocol, "SLOWEST_HEAD_SECONDS", 0.0)
 
     async def app(_: Scope, __: Receive, send: Send) -> None:
         await Answer(b"alive", "text/plain").send(send)
@@ -159,23 +198,23 @@ def test_request_that_does_not_become_complete_is_not_waited_for_without_end(sen
     async def scenario() -> Wire:
         config = uvicorn.Config(app, lifespan="off", log_config=None)
         config.load()
-        connection, wire = HttpProtocol(config, ServerState(), {}, asyncio.get_running_loop()), Wire()
+        loop = Patient()
+        connection, wire = protocol.HttpProtocol(config, ServerState(), {}, loop), Wire()
         connection.connection_made(wire)  # type: ignore[arg-type]
-        if sent:
-            connection.data_received(sent)
-        await asyncio.gather(*connection.tasks)
-        assert (connection._patience is not None) == is_waited_for
-        if is_waited_for:
-            connection._lose_patience()
+        for data in sent:
+            connection.data_received(data)
+            await asyncio.gather(*connection.tasks)
+        loop.lose_patience()
+        assert wire.is_closed == is_closed
         connection.connection_lost(None)
         return wire
 
     wire = asyncio.run(scenario())
 
     before, _, refusal = wire.written.partition(b"HTTP/1.1 408 ")
-    assert before.endswith(b"alive") == sent.startswith(WHOLE)
-    assert bool(refusal) == is_waited_for
-    if is_waited_for:
+    assert before.count(b"alive") == b"".join(sent).count(b"\r\n\r\n")
+    assert bool(refusal) == is_closed
+    if is_closed:
         assert json.loads(refusal.partition(b"\r\n\r\n")[2])["code"] == "timeout"
 
 
