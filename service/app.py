@@ -32,7 +32,7 @@ from service.api.endpoint import Endpoint
 from service.api.gateway import Gateway
 from service.api.memory import Memory
 from service.engine.engine import Engine
-from service.errors import ArtifactRejected, GlimpseError, UnknownTask
+from service.errors import ArtifactRejected, GlimpseError, InferenceFailed, UnknownTask
 from service.metrics import Metrics
 from service.port import let_nobody_queue_up
 from service.runtime.base import RuntimeOptions
@@ -143,6 +143,7 @@ class Glimpse:
             return
         loop = asyncio.get_running_loop()
         servers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        hung_up = signal.getsignal(signal.SIGHUP)
 
         async def terminate(number: signal.Signals, frame: FrameType | None) -> None:
             handler = servers[number]
@@ -157,29 +158,30 @@ class Glimpse:
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             # A second signal is for the server alone: it ends at once.
-            for taken, handler in servers.items():
+            for taken, handler in (*servers.items(), (signal.SIGHUP, hung_up)):
                 signal.signal(taken, handler)
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             # Whoever's terminal closes wants an end, too; uvicorn knows of no such signal in a single process.
             asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
             asyncio.run_coroutine_threadsafe(terminate(asked, frame), loop)
 
-        for number in (*servers, signal.SIGHUP):
+        for number in servers:
             signal.signal(number, on_signal)
+        if hung_up is not signal.SIG_IGN:  # as it is under `nohup`
+            signal.signal(signal.SIGHUP, on_signal)
 
     async def _load(self) -> None:
         settings = self.settings
         options = RuntimeOptions(device_of(settings.runtime, settings.device), settings.graph_threads)
-        rejected: dict[str, ArtifactRejected] = {}
+        rejected: dict[str, str] = {}
         for folder in artifacts(settings.models):
             try:
                 self._serve(await asyncio.to_thread(_load_and_verify, folder, settings.runtime, options))
             except ArtifactRejected as error:
-                rejected[folder.parent.name] = error
+                rejected[folder.parent.name] = str(error)  # not the error: its traceback would keep what was loaded
                 logger.error("refused: %s", error)  # noqa: TRY400 - it says all there is to say
-        for name, refusal in rejected.items():
+        for name, why in rejected.items():
             if name not in self.catalogue.models:  # no other version of it serves in its place
-                raise refusal
+                raise ArtifactRejected(why)
         for engine in self.catalogue.engines():
             engine.start()
         # What was loaded stays: the garbage collector need not look at it again with every few hundred requests.
@@ -266,8 +268,11 @@ async def _or_end(work: Coroutine[Any, Any, None], failure: str, exit_code: int)
 
 def _load_and_verify(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
     loaded = load(folder, runtime, options)
-    for graph in loaded.graphs.values():
-        graph.verify()
+    for name, graph in loaded.graphs.items():
+        try:
+            graph.verify()
+        except InferenceFailed as error:
+            raise ArtifactRejected(f"{folder}, graph {name}: {error}") from error
     return loaded
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import onnxruntime
 import pytest
 
+from export import manifest
 from service.app import Glimpse
 from service.port import let_nobody_queue_up
 from service.settings import Settings
@@ -222,16 +224,29 @@ def test_file_that_was_tampered_with_stops_the_start_with_one_line(repository: P
     assert "Traceback" not in ended.stderr
 
 
-def test_damaged_version_is_refused_and_an_older_one_serves(launch: Launch, repository: Path, tmp_path: Path) -> None:
-    """One bad file does not take down what was good."""
+@pytest.mark.parametrize("damage", ["name", "golden"])
+def test_damaged_version_is_refused_and_an_older_one_serves(
+    launch: Launch, repository: Path, tmp_path: Path, damage: str
+) -> None:
+    """One bad file does not take down what was good: of another version, or with another answer than it should have."""
     shutil.copytree(repository / "ntm-copy", tmp_path / "ntm-copy")
-    shutil.copytree(repository / "ntm-copy" / "1", tmp_path / "ntm-copy" / "2")
+    newer = tmp_path / "ntm-copy" / "2"
+    shutil.copytree(repository / "ntm-copy" / "1", newer)
+    if damage == "golden":
+        tensors = dict(np.load(newer / manifest.TENSORS_FILE))
+        tensors["golden/step/probabilities"] = 1 - tensors["golden/step/probabilities"]
+        np.savez(newer / manifest.TENSORS_FILE, **tensors)
+        described = manifest.read(tmp_path / "ntm-copy" / "1")
+        files = {name: manifest.describe(newer / name) for name in described.files}
+        manifest.write(described.model_copy(update={"version": 2, "files": files}), newer)
 
     with launch(GLIMPSE_MODELS=str(tmp_path)) as (url, _):
         answer = httpx.get(f"{url}/ntm/copy?length=1")
         assert httpx.get(f"{url}/readyz").status_code == 200
+        newest = httpx.get(f"{url}/ntm/copy?version=2")
 
     assert (answer.status_code, answer.json()["version"]) == (200, 1)
+    assert newest.status_code == 404
 
 
 def test_setting_out_of_range_stops_the_start_with_one_line(repository: Path) -> None:
