@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from threading import Lock
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -112,6 +113,7 @@ class Metrics:
         )
         self.cpu_seconds = Counter("glimpse_process_cpu_seconds", "Processor time used", registry=registry)
         self._cpu_seconds_counted = 0.0
+        self._observing = Lock()
         self.memory_bytes = self._gauge("glimpse_process_resident_memory_bytes", "Memory in use", ())
         self.start_time = self._gauge(
             "glimpse_process_start_time_seconds", "When the process started, in Unix time", (), "livemin"
@@ -147,11 +149,12 @@ class Metrics:
                 parts[stage].observe(spent)
 
     def observe_process(self) -> None:
-        """Bring the process's own figures up to date."""
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_seconds = usage.ru_utime + usage.ru_stime
-        self.cpu_seconds.inc(cpu_seconds - self._cpu_seconds_counted)
-        self._cpu_seconds_counted = cpu_seconds
+        """Bring the process's own figures up to date; from any thread."""
+        with self._observing:
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            cpu_seconds = usage.ru_utime + usage.ru_stime
+            self.cpu_seconds.inc(cpu_seconds - self._cpu_seconds_counted)
+            self._cpu_seconds_counted = cpu_seconds
         self.memory_bytes.set(_resident_bytes())
         for index, utilisation, memory_bytes in self._read_gpus():
             self.gpu_utilisation.labels(index).set(utilisation)

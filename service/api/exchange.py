@@ -56,8 +56,10 @@ class Exchange:
         self.began_at = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         if len(self.headers) < len(scope["headers"]):  # lines of one name are one list (RFC 9110, 5.3)
-            for name in self.headers:
-                self.headers[name] = b", ".join(value for other, value in scope["headers"] if other == name)
+            lines: dict[bytes, list[bytes]] = {}
+            for name, value in scope["headers"]:
+                lines.setdefault(name, []).append(value)
+            self.headers = {name: b", ".join(values) for name, values in lines.items()}
         self.request_id = self._request_id()
         self.route = ""
         self.model = ""

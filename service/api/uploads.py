@@ -1,6 +1,6 @@
 """Uploaded pictures: one raw body, or files named `image` in a multipart form; decoded, and framed for a network."""
 
-import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,11 +18,14 @@ from service.media.decoding import CONTENT_TYPES, DecodeLimits, decode, size
 from service.media.picture import BYTES_A_PIXEL, Picture, Pixels
 from service.tasks import stn
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 FIELD = "image"
 QUICK_BYTES = 4096
 """A file of this size decodes within about 100 microseconds if its picture is small too; a form of it is parsed."""
+GLANCE_BYTES = 2**16
+"""Of a file, for the size of its picture: a hostile one takes some milliseconds, and an honest one has it there."""
 QUICK_PIXELS = 128 * 128
 QUICK_SIDE = 64
 """A picture of at most this side is framed within about 100 microseconds."""
@@ -52,6 +55,7 @@ class _FormParser(MultiPartParser):
     """Knows whether it has seen the end of the form; Starlette's own takes what there is of one that was cut off."""
 
     is_whole = False
+    spool_max_size = sys.maxsize  # files stay in memory, where the body is
 
     def on_end(self) -> None:
         self.is_whole = True
@@ -75,8 +79,8 @@ async def uploads(exchange: Exchange, context: Context) -> list[Upload]:
     exchange.memory.take(len(body))  # once more, for the files
     with exchange.timed("decode"):
         if len(body) <= QUICK_BYTES:
-            return await _files(body, content_type, limits.files)
-        return await context.off_loop(lambda: asyncio.run(_files(body, content_type, limits.files)))
+            return _files(body, content_type, limits.files)
+        return await context.off_loop(_files, body, content_type, limits.files)
 
 
 async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload]) -> list[Picture]:
@@ -88,12 +92,18 @@ async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload])
         TooLarge: the pictures have too many pixels between them.
         Overloaded: there is no memory left for them.
     """
-    most_pixels = context.settings.limits.pixels
+    allowance = _Allowance(context.settings.limits.pixels, exchange.memory)
     with exchange.timed("decode"):
         if len(files) == 1 and _is_quick(files[0].data):
-            return _decoded(files, most_pixels)
-        await context.ahead_of_codecs(_admit, files, most_pixels, exchange.memory)
-        return await context.off_loop(_decoded, files, most_pixels)
+            return [decode(files[0].data, files[0].content_type, allowance.admit)]
+        is_admitted = await context.ahead_of_codecs(_each, files, allowance.admit_at_a_glance)
+
+        def decode_each() -> list[Picture]:
+            checks = {True: allowance.limits.check, False: allowance.admit}
+            jobs = list(zip(files, is_admitted, strict=True))
+            return _each(jobs, lambda job: decode(job[0].data, job[0].content_type, checks[job[1]]))
+
+        return await context.off_loop(decode_each)
 
 
 def are_small(pictures: Sequence[Picture]) -> bool:
@@ -109,34 +119,47 @@ async def framed(exchange: Exchange, context: Context, pictures: Sequence[Pictur
         return await context.off_loop(lambda: [stn.network_input(picture, manifest) for picture in pictures])
 
 
-def _admit(files: Sequence[Upload], most_pixels: int, memory: Share) -> None:
-    """Take the memory for the pictures in files, which stay there together.
+class _Allowance:
+    """What the pictures of a request may take, which stay in memory together."""
 
-    Raises:
-        GlimpseError: as `decoded` does.
-    """
-    left = most_pixels
+    def __init__(self, most_pixels: int, memory: Share) -> None:
+        self.limits = DecodeLimits(most_pixels)
+        self._left = most_pixels
+        self._memory = memory
 
-    def admit(file: Upload) -> None:
-        nonlocal left
-        width, height = size(file.data, file.content_type)
-        DecodeLimits(most_pixels).check(width, height)
-        if width * height > left:
+    def admit(self, width: int, height: int) -> None:
+        """Take what a picture needs.
+
+        Raises:
+            TooLarge, Overloaded: as `decoded` does.
+        """
+        self.limits.check(width, height)
+        if width * height > self._left:
+            most = self.limits.max_pixels
             raise TooLarge(
-                f"the picture is {width} x {height} pixels; {most_pixels - left} of the {most_pixels} pixels of a "
-                "request are those of the files before it"
+                f"the picture is {width} x {height} pixels; {most - self._left} of the {most} pixels of a request "
+                "are those of the files before it"
             )
-        left -= width * height
-        memory.take(BYTES_A_PIXEL * width * height)
+        self._left -= width * height
+        self._memory.take(BYTES_A_PIXEL * width * height)
 
-    _each(files, admit)
+    def admit_at_a_glance(self, file: Upload) -> bool:
+        """Take what a file's picture needs if the file's beginning says it; answers whether it does.
+
+        Raises:
+            GlimpseError: as `decoded` does.
+        """
+        try:
+            found = size(file.data[:GLANCE_BYTES], file.content_type)
+        except UndecodableInput:
+            if len(file.data) <= GLANCE_BYTES:
+                raise
+            return False
+        self.admit(*found)
+        return True
 
 
-def _decoded(files: Sequence[Upload], most_pixels: int) -> list[Picture]:
-    return _each(files, lambda file: decode(file.data, file.content_type, DecodeLimits(most_pixels)))
-
-
-def _each(files: Sequence[Upload], work: Callable[[Upload], T]) -> list[T]:
+def _each(files: Sequence[S], work: Callable[[S], T]) -> list[T]:
     """Work on every file; an error says on which of several."""
     done = []
     for number, file in enumerate(files, 1):
@@ -156,7 +179,18 @@ def _is_quick(data: bytes) -> bool:
     return int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) <= QUICK_PIXELS
 
 
-async def _files(body: bytes, content_type: str, most: int) -> list[Upload]:
+def _files(body: bytes, content_type: str, most: int) -> list[Upload]:
+    """The files of a form that is all there: parsing it waits for nothing."""
+    parsing = _parsed(body, content_type, most)
+    try:
+        parsing.send(None)
+    except StopIteration as done:
+        files: list[Upload] = done.value
+        return files
+    raise AssertionError("this is a bug: a form in memory was waited for")
+
+
+async def _parsed(body: bytes, content_type: str, most: int) -> list[Upload]:
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield body
         yield b""

@@ -51,7 +51,7 @@ class Reservation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.rows and kind is asyncio.CancelledError:
+        if self.rows and kind is not None and issubclass(kind, (asyncio.CancelledError, DeadlineExceeded)):
             self.engine.report_given_up(self.rows, self.deadline)
         self.release()
 

@@ -19,7 +19,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -96,11 +96,14 @@ class DecodeLimits:
             raise TooLarge(f"the picture is {width} x {height} pixels; at most {self.max_pixels} in all are allowed")
 
 
-DEFAULT_LIMITS = DecodeLimits()
+SizeCheck = Callable[[int, int], None]
+"""Takes a picture's width and height as its header claims them, and raises where that is too much."""
 
 
 def size(data: bytes, content_type: str | None) -> tuple[int, int]:
-    """Width and height of the first picture of a file, as its header claims them; nothing is decoded.
+    """Width and height of the first picture of a file, as its header claims them; no pixel is decoded.
+
+    It takes time in proportion to the data: of a large file, give it the beginning, which mostly says it.
 
     Raises:
         UnsupportedType, UndecodableInput, TooLarge: as `decode` does.
@@ -110,25 +113,26 @@ def size(data: bytes, content_type: str | None) -> tuple[int, int]:
         return image.size
 
 
-def decode(data: bytes, content_type: str | None, limits: DecodeLimits = DEFAULT_LIMITS) -> Picture:
+def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimits().check) -> Picture:
     """Decode the first picture of a PNG, JPEG, WebP, GIF, BMP or TIFF file.
 
     Args:
         data: the whole file.
         content_type: as declared, parameters and all; without one, or with `application/octet-stream`, any of
             the six.
-        limits: the largest picture to accept.
+        check: called before a pixel is decoded.
 
     Raises:
         UnsupportedType: another type was declared.
         UndecodableInput: the body is empty, damaged, or none of the six.
         TooLarge: the picture is over a limit.
+        GlimpseError: whatever else the check raises.
     """
     reader = _reader(data, content_type)
-    if reader is PngImageFile and (picture := _decode_plain_png(data, limits)):
+    if reader is PngImageFile and (picture := _decode_plain_png(data, check)):
         return picture
     with _translated(reader), reader(BytesIO(data)) as image:
-        limits.check(*image.size)
+        check(*image.size)
         return _as_picture(_upright(image))
 
 
@@ -157,7 +161,7 @@ def _translated(reader: type[ImageFile]) -> Iterator[None]:
         raise UndecodableInput(f"the {reader.format} picture cannot be decoded: {error}") from error
 
 
-def _decode_plain_png(data: bytes, limits: DecodeLimits) -> Picture | None:
+def _decode_plain_png(data: bytes, check: SizeCheck) -> Picture | None:
     """Decode a PNG of 8-bit grey or RGB pixels and nothing else; None if this is not one.
 
     Raises:
@@ -169,7 +173,7 @@ def _decode_plain_png(data: bytes, limits: DecodeLimits) -> Picture | None:
     length, kind, width, height, depth, colour, *methods = PNG_HEADER.unpack_from(data)
     if (length, kind) != (b"\0\0\0\x0d", b"IHDR"):
         raise UndecodableInput(f"the PNG picture begins with a chunk {kind!r}, not with its header")
-    limits.check(width, height)
+    check(width, height)
     is_plain = PNG_PLAIN_CHUNKS.fullmatch(_png_chunks(data)) is not None
     if not is_plain or depth != 8 or colour not in (PNG_GREY, PNG_RGB) or any(methods):
         return None

@@ -258,3 +258,26 @@ def test_form_without_a_file_is_a_422(client: httpx.Client, problem: Problem, di
     ):
         response = client.post("/stn/rectify", content=body, headers=FORM)
         assert problem(response, 422, "invalid-parameter")["parameter"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("file_format", "filling"), [("png", b"\0\0\0\0junk\xb5\x8d\xd6\x1e"), ("jpeg", b"\xff\xfe\0\2")]
+)
+def test_header_behind_much_else_is_found_by_the_codecs(
+    client: httpx.Client, digit: Image.Image, file_format: str, filling: bytes
+) -> None:
+    """A glance at the beginning of a file does not tell its size; it is decoded all the same."""
+    file = BytesIO()
+    digit.save(file, file_format)
+    begin = 2 if file_format == "jpeg" else 33
+    data = file.getvalue()
+    chunk = filling if file_format == "jpeg" else filling[:8] + zlib.crc32(b"junk").to_bytes(4)
+    padded = data[:begin] + chunk * (80_000 // len(chunk)) + data[begin:]
+
+    answers = [
+        client.post("/stn/rectify?format=json", content=each, headers={"content-type": f"image/{file_format}"})
+        for each in (data, padded)
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json()["results"][0]["label"] == answers[1].json()["results"][0]["label"]

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -126,6 +126,27 @@ async def _until(work: asyncio.Event) -> None:
         await asyncio.Event().wait()
     finally:
         work.set()
+
+
+def test_many_headers_are_read_in_one_pass() -> None:
+    """Ten thousand names, one of them twice: each line is looked at once or twice, not ten thousand times."""
+    looks = 0
+
+    class Line(tuple[bytes, bytes]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[bytes]:
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    async def made() -> Exchange:
+        lines = [Line((b"%x" % number, b"")) for number in range(10_000)]
+        return Exchange({"type": "http", "headers": [*lines, lines[0]]}, never, 30.0, Share(Memory(2**20)))
+
+    asyncio.run(made())
+
+    assert looks <= 3 * 10_001
 
 
 def test_header_that_comes_in_several_lines_is_one_list() -> None:

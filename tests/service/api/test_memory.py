@@ -1,6 +1,8 @@
 """Memory: what all requests in hand take between them is bounded, and is given back."""
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from io import BytesIO
@@ -145,3 +147,28 @@ def test_client_that_takes_its_answer_slowly_keeps_no_memory(serve: Serve) -> No
             return other
 
     assert asyncio.run(scenario()).status_code == 200
+
+
+@pytest.mark.parametrize("field", [b"image", b"other"], ids=["of no picture", "of another name"])
+def test_form_that_is_refused_leaves_nothing_behind(serve: Serve, field: bytes) -> None:
+    """Not even until the next garbage collection: a megabyte of each of eight would be there."""
+    head = b'--B\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\n\r\n' % field
+    content = head + bytes(2**20) + b"\r\n--B--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=B"}
+
+    async def scenario() -> int:
+        async with serve() as (_, client):
+            response = await client.post("/stn/rectify", content=content, headers=headers)
+            assert response.status_code in {400, 422}
+            gc.collect()
+            gc.disable()
+            tracemalloc.start()
+            try:
+                for _ in range(8):
+                    await client.post("/stn/rectify", content=content, headers=headers)
+                return tracemalloc.get_traced_memory()[0]
+            finally:
+                tracemalloc.stop()
+                gc.enable()
+
+    assert asyncio.run(scenario()) < 3 * 2**20

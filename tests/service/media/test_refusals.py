@@ -133,9 +133,9 @@ def test_picture_over_the_limit_is_too_large_in_every_format(file_format: str) -
     """The limit holds for every decoder, to the pixel."""
     data = stored(Image.new("RGB", (5, 4)), file_format)
 
-    assert decode(data, None, DecodeLimits(max_pixels=20)).width == 5
+    assert decode(data, None, DecodeLimits(max_pixels=20).check).width == 5
     with pytest.raises(TooLarge, match="5 x 4 pixels; at most 19"):
-        decode(data, None, DecodeLimits(max_pixels=19))
+        decode(data, None, DecodeLimits(max_pixels=19).check)
 
 
 def test_side_over_the_limit_is_too_large() -> None:
