@@ -81,6 +81,7 @@ def test_error_of_ours_is_one_line(
         ),
         ({"PORT": "70000"}, r"^glimpse: GLIMPSE_PORT: .* 65535, not '70000'$"),
         ({"LIMITS": "{"}, r"^glimpse: .*limits"),
+        ({"API_KEYS": " , "}, r"^glimpse: .*api_keys is set and names no key$"),
     ],
 )
 def test_wrong_setting_is_told_by_its_name_and_no_other_with_it(

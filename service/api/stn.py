@@ -27,6 +27,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(query.model, query.version, "stn")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "png")
+        if answer_format == "npz" and query.view != "rectified":
+            raise InvalidParameter("view", f"must be rectified for npz, which holds arrays, not {query.view!r}")
         deadline = exchange.deadline
         engine = model.engine("rectify")
         engine.check_room(1)
@@ -35,8 +37,6 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             if query.format is not None:
                 raise InvalidParameter("format", f"must be json or npz for {len(files)} files, not {query.format!r}")
             answer_format = "json"
-        if answer_format == "npz" and query.view != "rectified":
-            raise InvalidParameter("view", f"must be rectified for npz, which holds arrays, not {query.view!r}")
         with engine.reserve(len(files), deadline) as room:
             pictures = await decoded(exchange, context, files)
             squares = await framed(exchange, context, pictures, model.manifest)

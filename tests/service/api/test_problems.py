@@ -224,3 +224,30 @@ def test_path_that_is_nearly_an_endpoints_is_none(
 ) -> None:
     """It is not let in by a side door."""
     problem(client.request(method, path), 404, "not-found")
+
+
+@pytest.mark.parametrize(("query", "accept"), [("format=npz&view=strip", "*/*"), ("view=overlay", "application/x-npz")])
+def test_view_of_arrays_is_a_422_before_the_body_is_looked_at(
+    client: httpx.Client, problem: Problem, query: str, accept: str
+) -> None:
+    """An array is the rectified digit, and nothing else."""
+    headers = {"content-type": "multipart/form-data; boundary=B", "accept": accept}
+
+    response = client.post(f"/stn/rectify?{query}", content=b"no form", headers=headers)
+
+    assert problem(response, 422, "invalid-parameter")["parameter"] == "view"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/ntm/copy", {"x" * 20_000: 1}), (f"/stn/rectify?model={'x' * 20_000}", None)],
+    ids=["key", "name"],
+)
+def test_answer_repeats_no_more_than_the_beginning_of_what_was_sent(
+    client: httpx.Client, path: str, body: object
+) -> None:
+    """Twenty thousand characters are refused in a short document."""
+    response = client.post(path, json=body)
+
+    assert response.status_code in {404, 422}
+    assert len(response.content) < 2_000
