@@ -3,6 +3,8 @@
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import call
 from typing import TypeVar
 
 from python_multipart.exceptions import FormParserError
@@ -96,14 +98,8 @@ async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload])
     with exchange.timed("decode"):
         if len(files) == 1 and _is_quick(files[0].data):
             return [decode(files[0].data, files[0].content_type, allowance.admit)]
-        is_admitted = await context.ahead_of_codecs(_each, files, allowance.admit_at_a_glance)
-
-        def decode_each() -> list[Picture]:
-            checks = {True: allowance.limits.check, False: allowance.admit}
-            jobs = list(zip(files, is_admitted, strict=True))
-            return _each(jobs, lambda job: decode(job[0].data, job[0].content_type, checks[job[1]]))
-
-        return await context.off_loop(decode_each)
+        jobs = await context.ahead_of_codecs(_each, files, allowance.job)
+        return await context.off_loop(_each, jobs, call)
 
 
 def are_small(pictures: Sequence[Picture]) -> bool:
@@ -123,7 +119,7 @@ class _Allowance:
     """What the pictures of a request may take, which stay in memory together."""
 
     def __init__(self, most_pixels: int, memory: Share) -> None:
-        self.limits = DecodeLimits(most_pixels)
+        self._limits = DecodeLimits(most_pixels)
         self._left = most_pixels
         self._memory = memory
 
@@ -133,9 +129,9 @@ class _Allowance:
         Raises:
             TooLarge, Overloaded: as `decoded` does.
         """
-        self.limits.check(width, height)
+        self._limits.check(width, height)
         if width * height > self._left:
-            most = self.limits.max_pixels
+            most = self._limits.max_pixels
             raise TooLarge(
                 f"the picture is {width} x {height} pixels; {most - self._left} of the {most} pixels of a request "
                 "are those of the files before it"
@@ -143,20 +139,20 @@ class _Allowance:
         self._left -= width * height
         self._memory.take(BYTES_A_PIXEL * width * height)
 
-    def admit_at_a_glance(self, file: Upload) -> bool:
-        """Take what a file's picture needs if the file's beginning says it; answers whether it does.
+    def job(self, file: Upload) -> Callable[[], Picture]:
+        """What decodes a file. What its picture needs is taken now if the file's beginning says it, otherwise then.
 
         Raises:
             GlimpseError: as `decoded` does.
         """
+        check = self._limits.check
         try:
-            found = size(file.data[:GLANCE_BYTES], file.content_type)
+            self.admit(*size(file.data[:GLANCE_BYTES], file.content_type))
         except UndecodableInput:
             if len(file.data) <= GLANCE_BYTES:
                 raise
-            return False
-        self.admit(*found)
-        return True
+            check = self.admit
+        return partial(decode, file.data, file.content_type, check)
 
 
 def _each(files: Sequence[S], work: Callable[[S], T]) -> list[T]:
