@@ -34,7 +34,6 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._idle_bytes = 0
-        self._is_beginning = False
         self._patience: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
 
@@ -71,14 +70,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Take note of a request's first byte."""
-        self._is_beginning = True
+        self._idle_bytes = max(self._idle_bytes, 1)  # the one before may have come with it, and have set this to 0
         self._have_patience()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Take note of a head's end; from here on the request has its own deadline."""
         self._idle_bytes = 0
-        self._is_beginning = False
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -101,7 +99,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Whether something is to become complete that no request waits for: a head, or what follows an answer."""
         cycle = self.cycle
         is_sending_on = cycle is not None and cycle.response_complete and cycle.more_body
-        return self._is_beginning or self._idle_bytes > 0 or is_sending_on
+        return self._idle_bytes > 0 or is_sending_on
 
     def _have_patience(self) -> None:
         if self._patience is not None:
