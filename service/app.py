@@ -29,7 +29,7 @@ from service.api.answer import Answer
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
 from service.api.endpoint import Endpoint
-from service.api.gateway import Gateway
+from service.api.gateway import SECURITY_SCHEMES, Gateway
 from service.api.memory import Memory
 from service.engine.engine import Engine
 from service.errors import ArtifactRejected, GlimpseError, InferenceFailed, UnknownTask
@@ -98,11 +98,8 @@ class Glimpse:
             for endpoint in endpoints:
                 document["paths"].setdefault(endpoint.path, {})[endpoint.method.lower()] = endpoint.openapi()
             if self.settings.api_keys:
-                document.setdefault("components", {})["securitySchemes"] = {
-                    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-                    "bearer": {"type": "http", "scheme": "bearer"},
-                }
-                document["security"] = [{"key": []}, {"bearer": []}]
+                document.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+                document["security"] = [{scheme: []} for scheme in SECURITY_SCHEMES]
             return document
 
         app.openapi = openapi  # type: ignore[method-assign]

@@ -206,7 +206,7 @@ class Drawn:
         """Which digit a sample was to be; nothing of a picture that was redrawn."""
         if not isinstance(self.query, GenerateQuery):
             return {}
-        return {"digit": draw.drawn_digit(self.seed, sample) if self.query.digit is None else self.query.digit}
+        return {"digit": draw.digit_to_draw(self.query.digit, self.seed, sample)}
 
     def _bound(self) -> dict[str, float]:
         return {"bound_nats": draw.bound_nats(self.request)} if "losses" in self.request.outputs else {}

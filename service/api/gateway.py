@@ -28,6 +28,13 @@ OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json
 """What probes and Prometheus ask for needs no key, nor do the pages on which a key can be given."""
 
 
+SECURITY_SCHEMES = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
+"""How a key is given, either way, in the words of the OpenAPI document."""
+
+
 class Gateway:
     """Wraps the application; see the module."""
 

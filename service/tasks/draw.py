@@ -39,6 +39,11 @@ def drawn_digit(seed: int, sample: int) -> int:
     return int(_generator(seed, sample, DIGIT_STREAM).integers(CLASSES))
 
 
+def digit_to_draw(asked: int | None, seed: int, sample: int) -> int:
+    """The class that a sample is to have: the one that was asked for, or else the drawn one."""
+    return drawn_digit(seed, sample) if asked is None else asked
+
+
 class _Thread(threading.local):
     """What belongs to a thread: a generator, and the state that it is given anew for every use.
 
@@ -87,8 +92,7 @@ def generation(
     if temperature != 1:
         drawn *= np.float32(temperature)
     # The picture of any digit is drawn as p(digit) p(picture | digit): the network draws better if it knows which.
-    digits = [drawn_digit(seed, sample) if digit is None else digit for sample in range(count)]
-    told = _side_by_side([condition(each, steps) for each in digits])
+    told = _side_by_side([condition(digit_to_draw(digit, seed, sample), steps) for sample in range(count)])
     return Request({"noise": drawn, "condition": told}, count, steps, deadline)
 
 

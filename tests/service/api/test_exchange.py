@@ -3,17 +3,17 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from service.api.exchange import Exchange
 from service.api.memory import Memory, Share
 from service.errors import Cancelled, DeadlineExceeded
 
-SCOPE = {"type": "http", "headers": []}
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 async def never() -> Message:
@@ -25,6 +25,11 @@ async def never() -> Message:
 async def gone() -> Message:
     """A client that has left."""
     return {"type": "http.disconnect"}
+
+
+def exchange_with(client: Receive, *, seconds: float = 30.0, headers: Headers = ()) -> Exchange:
+    """The exchange of a client who may take so long."""
+    return Exchange({"type": "http", "headers": headers}, client, seconds, Share(Memory(2**20)))
 
 
 async def explained(exchange: Exchange, work: Coroutine[Any, Any, object]) -> None:
@@ -44,7 +49,7 @@ def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None
 
     async def wait() -> None:
         for wait_for in (lambda exchange: exchange.body(100), lambda _: asyncio.sleep(60)):
-            exchange = Exchange(SCOPE, never, 0.001, Share(Memory(2**20)))
+            exchange = exchange_with(never, seconds=0.001)
             with pytest.raises(DeadlineExceeded, match="before the answer was there"):
                 await explained(exchange, wait_for(exchange))
             task = asyncio.current_task()
@@ -58,7 +63,7 @@ def test_exchange_that_has_ended_is_not_interrupted() -> None:
     """What is sent is sent, however long that takes."""
 
     async def outlast() -> None:
-        exchange = Exchange(SCOPE, never, 0.001, Share(Memory(2**20)))
+        exchange = exchange_with(never, seconds=0.001)
         exchange.begin()
         exchange.end()
         await asyncio.sleep(0.01)
@@ -71,7 +76,7 @@ def test_work_is_given_up_when_the_client_leaves() -> None:
 
     async def leave() -> bool:
         work = asyncio.Event()
-        exchange = Exchange(SCOPE, gone, 30.0, Share(Memory(2**20)))
+        exchange = exchange_with(gone, seconds=30.0)
         with pytest.raises(Cancelled, match="the client left"):
             await explained(exchange, exchange.unless_client_leaves(_until(work)))
         return work.is_set()
@@ -83,7 +88,7 @@ def test_cancellation_by_somebody_else_stays_one() -> None:
     """A server that shuts down cancels tasks: that is no client's departure."""
 
     async def cancel() -> None:
-        exchange = Exchange(SCOPE, never, 30.0, Share(Memory(2**20)))
+        exchange = exchange_with(never, seconds=30.0)
         task = asyncio.create_task(explained(exchange, exchange.body(100)))
         await asyncio.sleep(0)
         task.cancel()
@@ -108,7 +113,7 @@ def test_interrupted_exchange_is_forgotten_at_once() -> None:
 
         kept = weakref.ref(chunk)
         del chunk
-        exchange = Exchange(SCOPE, receive, 0.001, Share(Memory(2**20)))
+        exchange = exchange_with(receive, seconds=0.001)
         with pytest.raises(DeadlineExceeded) as raised:
             await explained(exchange, exchange.body(100))
         del raised, receive, exchange
@@ -142,7 +147,7 @@ def test_many_headers_are_read_in_one_pass() -> None:
 
     async def made() -> Exchange:
         lines = [Line((b"%x" % number, b"")) for number in range(10_000)]
-        return Exchange({"type": "http", "headers": [*lines, lines[0]]}, never, 30.0, Share(Memory(2**20)))
+        return exchange_with(never, headers=[*lines, lines[0]])
 
     asyncio.run(made())
 
@@ -154,7 +159,7 @@ def test_header_that_comes_in_several_lines_is_one_list() -> None:
 
     async def made() -> Exchange:
         lines = [(b"accept", b"image/png;q=0.5"), (b"host", b"glimpse"), (b"accept", b"application/json")]
-        return Exchange({"type": "http", "headers": lines}, never, 30.0, Share(Memory(2**20)))
+        return exchange_with(never, headers=lines)
 
     exchange = asyncio.run(made())
 
