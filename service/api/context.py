@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from service.api.admission import Admission
@@ -28,8 +29,21 @@ class Context:
 
     async def off_loop(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do slow work on a codec thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.codecs, lambda: work(*args, **kwargs))
+        return await _on(self.codecs, partial(work, *args, **kwargs))
 
     async def ahead_of_codecs(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Look into what the codecs would get, without waiting for them."""
-        return await asyncio.get_running_loop().run_in_executor(self.sentinel, lambda: work(*args, **kwargs))
+        return await _on(self.sentinel, partial(work, *args, **kwargs))
+
+
+async def _on(threads: ThreadPoolExecutor, work: Callable[[], R]) -> R:
+    """Work on one of these threads. Whoever is cancelled before it began leaves nothing of it in their queue."""
+    waiting = [work]
+
+    def begin() -> R:
+        return waiting.pop()()
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, begin)
+    finally:
+        waiting.clear()

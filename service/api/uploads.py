@@ -16,7 +16,7 @@ from service.api.context import Context
 from service.api.exchange import Exchange
 from service.api.memory import Share
 from service.errors import InvalidParameter, TooLarge, UndecodableInput, UnsupportedType
-from service.media.decoding import CONTENT_TYPES, DecodeLimits, decode, size
+from service.media.decoding import CONTENT_TYPES, DecodeLimits, decode, decode_at_once, size
 from service.media.picture import BYTES_A_PIXEL, Picture, Pixels
 from service.tasks import stn
 
@@ -25,10 +25,9 @@ T = TypeVar("T")
 
 FIELD = "image"
 QUICK_BYTES = 4096
-"""A file of this size decodes within about 100 microseconds if its picture is small too; a form of it is parsed."""
+"""A form of this size is parsed within about 100 microseconds."""
 GLANCE_BYTES = 2**16
 """Of a file, for the size of its picture: a hostile one takes some milliseconds, and an honest one has it there."""
-QUICK_PIXELS = 128 * 128
 QUICK_SIDE = 64
 """A picture of at most this side is framed within about 100 microseconds."""
 
@@ -96,8 +95,8 @@ async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload])
     """
     allowance = _Allowance(context.settings.limits.pixels, exchange.memory)
     with exchange.timed("decode"):
-        if len(files) == 1 and _is_quick(files[0].data):
-            return [decode(files[0].data, files[0].content_type, allowance.admit)]
+        if len(files) == 1 and (picture := decode_at_once(files[0].data, files[0].content_type, allowance.admit)):
+            return [picture]
         jobs = await context.ahead_of_codecs(_each, files, allowance.job)
         return await context.off_loop(_each, jobs, call)
 
@@ -166,13 +165,6 @@ def _each(files: Sequence[S], work: Callable[[S], T]) -> list[T]:
                 raise
             raise type(error)(f"file {number} of {len(files)}: {error}") from error
     return done
-
-
-def _is_quick(data: bytes) -> bool:
-    """Whether a file is a small PNG that says it is a small picture."""
-    if len(data) > QUICK_BYTES or not data.startswith(b"\x89PNG"):
-        return False
-    return int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) <= QUICK_PIXELS
 
 
 def _files(body: bytes, content_type: str, most: int) -> list[Upload]:

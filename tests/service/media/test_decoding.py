@@ -1,5 +1,6 @@
 """Decoding: what a picture shows, in every mode of every format."""
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from service.errors import UnsupportedType
-from service.media.decoding import decode
+from service.media.decoding import QUICK_BYTES, QUICK_PIXELS, DecodeLimits, decode, decode_at_once
 from service.media.picture import Pixels
-from tests.service.media.files import FORMATS, LOSSLESS, png, ramp, stored
+from tests.service.media.files import FORMATS, LOSSLESS, png, png_header, ramp, stored
 
 
 def digit(paper: int, ink: int) -> Pixels:
@@ -250,3 +251,37 @@ def test_other_type_is_refused_by_name(content_type: str) -> None:
     """The message names the type and those that are read."""
     with pytest.raises(UnsupportedType, match=f"'{content_type}'.*image/png, image/jpeg".replace("+", r"\+")):
         decode(stored(Image.new("L", (4, 4)), "png"), content_type)
+
+
+# --- what is quick ---
+
+
+def test_small_plain_png_is_decoded_at_once() -> None:
+    """In the very pixels that `decode` answers."""
+    data = stored(Image.fromarray(ramp(28, 28)), "png")
+
+    picture = decode_at_once(data, "image/png", DecodeLimits().check)
+
+    assert picture is not None
+    np.testing.assert_array_equal(picture.grey, decode(data, "image/png").grey)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        stored(Image.fromarray(ramp(28, 28)), "jpeg"),
+        stored(Image.new("RGBA", (8, 8)), "png"),
+        stored(Image.fromarray(ramp(28, 28)), "png", dpi=(72, 72)),
+        png(png_header(8, 8), (b"zTXt", b"much\0\0" + zlib.compress(bytes(2**20))), (b"IEND", b"")),
+        stored(Image.new("L", (QUICK_PIXELS + 1, 1)), "png"),
+        stored(Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80), dtype=np.uint8)), "png"),
+    ],
+    ids=["jpeg", "alpha", "density", "text", "wide", f"over {QUICK_BYTES} bytes"],
+)
+def test_what_may_take_long_is_not_decoded_at_once(data: bytes) -> None:
+    """It is left to a thread, and is not charged for."""
+
+    def uncalled(width: int, height: int) -> None:
+        raise AssertionError(f"charged for {width} x {height}")
+
+    assert decode_at_once(data, None, uncalled) is None

@@ -181,3 +181,8 @@ def test_size_is_known_without_the_pixels(file_format: str) -> None:
     assert size(data, f"image/{file_format}") == (31, 17)
     picture = decode(data, None)
     assert (picture.width, picture.height) == (31, 17)
+
+
+def test_size_of_a_png_is_in_its_header() -> None:
+    """What follows, texts that unpack to megabytes among them, is not looked at."""
+    assert size(png(png_header(31, 17), (b"zTXt", b"damaged")), "image/png") == (31, 17)
