@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -44,6 +45,7 @@ logger = logging.getLogger("glimpse")
 
 SUPERVISION_SECONDS = 0.5
 LINGER_SECONDS = 0.2
+FAREWELL_SECONDS = 1.0
 YOUNG_OBJECTS = 10_000
 """Allocations between two looks of the garbage collector at what is new: some hundred requests'."""
 HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
@@ -132,6 +134,7 @@ class Glimpse:
             await engine.stop()
         for threads in (self._codecs, self._sentinel):
             threads.shutdown(wait=False, cancel_futures=True)
+        end_whatever_runs()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _take_over_termination(self) -> None:
@@ -154,9 +157,10 @@ class Glimpse:
                     handler(number, frame)
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            # A second signal is for the server alone: it ends at once.
+            # A second signal goes to the server itself, which drains nothing. Not in one of several processes, where it
+            # is the first once more: who signals the whole group has the supervisor pass its own on.
             for taken, handler in (*servers.items(), (signal.SIGHUP, hung_up)):
-                signal.signal(taken, handler)
+                signal.signal(taken, signal.SIG_IGN if multiprocessing.parent_process() else handler)
             # Whoever's terminal closes wants an end, too; uvicorn knows of no such signal in a single process.
             asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
             asyncio.run_coroutine_threadsafe(terminate(asked, frame), loop)
@@ -230,6 +234,13 @@ class Glimpse:
         self.metrics.ready.set(0)
         if not await self._admission.drain(self.settings.drain_seconds):
             logger.warning("requests are still in hand after %g s of draining", self.settings.drain_seconds)
+
+
+def end_whatever_runs() -> None:
+    """End the process within `FAREWELL_SECONDS`: the interpreter by itself would wait for threads that nobody needs."""
+    end = threading.Timer(FAREWELL_SECONDS, os._exit, [0])
+    end.daemon = True
+    end.start()
 
 
 async def _close_port(server: uvicorn.Server) -> None:

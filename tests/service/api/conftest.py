@@ -35,7 +35,7 @@ def launched(repository: Path, **settings: str) -> Iterator[Server]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GLIMPSE_")}
     environment = {**inherited, "GLIMPSE_MODELS": str(repository), **settings}
     command = [sys.executable, "-m", "glimpse", "serve", "--port", "0"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     reader = threading.Thread(target=_forward, args=(process.stderr, lines))

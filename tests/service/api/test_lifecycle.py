@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
@@ -144,6 +145,30 @@ def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem
         assert text.count("event: step\n") == 64 * 64
         assert text.count("event: done\n") == 1
         assert process.wait(60) == 0
+
+
+def test_sigterm_to_the_whole_group_is_one_signal(launch: Launch) -> None:
+    """A process that hears of it from the sender and from its supervisor drains all the same."""
+    with launch(GLIMPSE_WORKERS="2", GLIMPSE_DRAIN_NOTICE_SECONDS="3") as (url, process):
+        os.killpg(process.pid, signal.SIGTERM)
+
+        answers = set()
+        announced_until = time.monotonic() + 1.5  # the supervisor takes up to half a second, the notice is longer
+        while time.monotonic() < announced_until:
+            answers.add(httpx.get(f"{url}/readyz").status_code)  # a port that is closed would raise
+        assert answers <= {200, 503}
+        assert 503 in answers
+        assert process.wait(60) == 0
+
+
+def test_process_ends_though_a_thread_does_not() -> None:
+    """A codec may be at work for nobody."""
+    program = (
+        "import threading; from service.app import end_whatever_runs;"
+        "threading.Thread(target=threading.Event().wait).start(); end_whatever_runs()"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
 def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch) -> None:
