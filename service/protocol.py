@@ -3,6 +3,7 @@
 - A response's head and body leave in one write (`ClientTransport`).
 - Who asks for another protocol is answered in this one, body and all. The parser takes all that follows such a request
   for the other protocol: left at that, its body would be lost, or be read as a request of its own.
+- What follows a body is no header, and blanks behind a header are not of it.
 - A head, or what may follow a body, that does not end is refused; who says nothing for long does not keep a connection.
 - What is no HTTP is answered with a problem document, as everything else is.
 - A client that takes nothing of its answers does not keep its connection.
@@ -19,6 +20,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.problems import MEDIA_TYPE, document
+from service.metrics import STAGES
 from service.transport import ClientTransport
 
 LARGEST_HEAD_BYTES = 2**16
@@ -26,6 +28,7 @@ LARGEST_HEAD_BYTES = 2**16
 SLOWEST_HEAD_SECONDS = 30.0
 """From its first byte, within which a head must be complete, or whatever follows the answer; and within which the first
 request must begin."""
+NO_TIME = ", ".join(f"{stage};dur=0" for stage in STAGES)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -34,12 +37,13 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._idle_bytes = 0
+        self._is_in_head = False
         self._patience: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
-        super().connection_made(ClientTransport(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(ClientTransport(transport, self.loop, self._is_sending))  # type: ignore[arg-type]
         self._patience = self.loop.call_later(SLOWEST_HEAD_SECONDS, self._lose_patience)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -53,6 +57,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and start what is complete."""
+        if self.transport.is_closing():
+            return
         self._unset_keepalive_if_required()
         self._idle_bytes += len(data)
         try:
@@ -72,11 +78,18 @@ class HttpProtocol(HttpToolsProtocol):
         """Take note of a request's first byte."""
         self._idle_bytes = max(self._idle_bytes, 1)  # the one before may have come with it, and have set this to 0
         self._have_patience()
+        self._is_in_head = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, without the blanks behind it. What comes behind a body is none (RFC 9110, 6.5.1)."""
+        if self._is_in_head:
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """Take note of a head's end; from here on the request has its own deadline."""
         self._idle_bytes = 0
+        self._is_in_head = False
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -100,6 +113,9 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         is_sending_on = cycle is not None and cycle.response_complete and cycle.more_body
         return self._idle_bytes > 0 or is_sending_on
+
+    def _is_sending(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body
 
     def _have_patience(self) -> None:
         if self._patience is not None:
@@ -149,7 +165,7 @@ class HttpProtocol(HttpToolsProtocol):
         body = json.dumps(document(status, code, detail)).encode()
         head = (
             f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: {secrets.token_hex(16)}\r\nserver-timing: decode;dur=0\r\nconnection: close\r\n\r\n"
+            f"x-request-id: {secrets.token_hex(16)}\r\nserver-timing: {NO_TIME}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("latin-1") + body)
         self.transport.close()

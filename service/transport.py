@@ -4,14 +4,21 @@ uvicorn writes the head of a response when it starts and the body when it comes,
 seventh of the event loop's time, where responses are as small and quick as here. Here the head waits for its body, and
 both leave together; what is held back is written at the end of the loop's turn at the latest, so that a stream's head
 does not wait for its first event.
+
+uvicorn closes a connection as soon as the last answer is written. To what a client sends after that the kernel answers
+with a reset, which overtakes the answer: whoever sends too much would never hear so. Here the connection then ends in
+two steps (RFC 9112, 9.6).
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 HEAD = b"HTTP/1.1 "
 STALL_SECONDS = 20.0
 """A client that has taken nothing for so long will not. The kernel's buffers empty in leaps that are seconds apart."""
+LINGER_SECONDS = 5.0
+"""For which a client that has its answer may go on to send."""
 
 
 class ClientTransport:
@@ -20,9 +27,14 @@ class ClientTransport:
     Otherwise it is the transport that it wraps.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, is_sending: Callable[[], bool]
+    ) -> None:
+        """`is_sending`: whether the client is in the middle of a request."""
         self._transport = transport
         self._loop = loop
+        self._is_sending = is_sending
+        self._is_lingering = False
         self._held = b""
         self._written = 0
         self._is_watched = False
@@ -40,8 +52,18 @@ class ClientTransport:
     def close(self) -> None:
         """Write what was held back, then close; a client that takes nothing of it does not keep the connection."""
         self._flush()
-        self._transport.close()
+        if self._is_sending() and not self.is_closing():
+            self._is_lingering = True
+            self._transport.write_eof()
+            self._transport.resume_reading()
+            self._loop.call_later(LINGER_SECONDS, self._transport.close)
+        else:
+            self._transport.close()
         self.abort_if_stalled()
+
+    def is_closing(self) -> bool:
+        """Whether nothing is to be read or written any more; what comes in all the same is of no interest."""
+        return self._is_lingering or self._transport.is_closing()
 
     def abort_if_stalled(self) -> None:
         """From now on, until all that was written has been taken, abort when nothing is taken for `STALL_SECONDS`."""

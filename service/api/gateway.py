@@ -130,7 +130,7 @@ class Gateway:
 
     def _authorise(self, exchange: Exchange) -> None:
         scheme, _, token = exchange.header(b"authorization").partition(" ")
-        given = exchange.header(b"x-api-key") or (token if scheme.lower() == "bearer" else "")
+        given = exchange.header(b"x-api-key") or (token.lstrip() if scheme.lower() == "bearer" else "")
         # Every key is compared, each in constant time: how long it takes tells nothing.
         if not sum(hmac.compare_digest(given.encode("latin-1"), key) for key in self._api_keys):
             raise Unauthorized("an API key is needed in X-API-Key or as a bearer token")

@@ -31,6 +31,8 @@ class Transport:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.is_closed = False
+        self.is_ended = False
+        self.is_read = False
         self.is_aborted = False
         self.untaken = 0
 
@@ -39,6 +41,12 @@ class Transport:
 
     def close(self) -> None:
         self.is_closed = True
+
+    def write_eof(self) -> None:
+        self.is_ended = True
+
+    def resume_reading(self) -> None:
+        self.is_read = True
 
     def abort(self) -> None:
         self.is_aborted = True
@@ -50,10 +58,10 @@ class Transport:
         return self.is_closed
 
 
-def made() -> tuple[ClientTransport, Transport, Loop]:
+def made(*, is_sending: bool = False) -> tuple[ClientTransport, Transport, Loop]:
     transport, loop = Transport(), Loop()
     inner: asyncio.Transport = transport  # type: ignore[assignment]
-    return ClientTransport(inner, loop), transport, loop  # type: ignore[arg-type]
+    return ClientTransport(inner, loop, lambda: is_sending), transport, loop  # type: ignore[arg-type]
 
 
 def test_head_and_body_leave_in_one_write() -> None:
@@ -148,3 +156,29 @@ def test_connection_whose_client_took_all_is_closed_and_forgotten() -> None:
 
     assert transport.is_closed
     assert not loop.later
+
+
+def test_client_that_still_sends_is_read_for_a_while() -> None:
+    """Its answer is written and ended, and what it sends is taken; then the connection is closed all the same."""
+    subject, transport, loop = made(is_sending=True)
+
+    subject.write(b"HTTP/1.1 413 Request Entity Too Large\r\n\r\n")
+    subject.close()
+
+    assert transport.written
+    assert transport.is_ended
+    assert transport.is_read
+    assert subject.is_closing()
+    assert not transport.is_closed
+    loop.end_of_turn()
+    assert transport.is_closed
+
+
+def test_client_that_is_read_for_a_while_is_closed_when_told_so_again() -> None:
+    """A server that ends waits for none of this."""
+    subject, transport, _ = made(is_sending=True)
+
+    subject.close()
+    subject.close()
+
+    assert transport.is_closed

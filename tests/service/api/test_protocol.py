@@ -137,6 +137,12 @@ class Wire:
     def is_closing(self) -> bool:
         return self.is_closed
 
+    def write_eof(self) -> None:
+        self.is_closed = True
+
+    def resume_reading(self) -> None:
+        pass
+
     def get_write_buffer_size(self) -> int:
         return 0
 
@@ -236,6 +242,38 @@ def test_what_follows_a_body_without_end_is_refused(server: str) -> None:
                 connection.sendall(endless)
             answers(connection, 2)
     assert httpx.get(f"{server}/livez").status_code == 200
+
+
+def test_trailers_are_no_headers(server: str) -> None:
+    """Nor in the packet of the head: who checks heads in front of us does not see them."""
+    trailer = b"X-Request-ID: from-a-trailer\r\n\r\n"
+    with connected(server) as connection:
+        connection.sendall(COPY + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED[:-2] + trailer + COPY[:20])
+        (answer,) = answers(connection, 1)
+
+    assert answer.status_code == 200
+    assert answer.headers["x-request-id"] != "from-a-trailer"
+
+
+def test_blanks_around_a_header_are_not_of_it(server: str) -> None:
+    """RFC 9110, 5.5."""
+    with connected(server) as connection:
+        connection.sendall(WHOLE[:-2] + b"X-Request-ID: \t mine \t \r\n\r\n")
+        (answer,) = answers(connection, 1)
+
+    assert answer.headers["x-request-id"] == "mine"
+
+
+def test_client_that_sends_too_much_hears_so(server: str, problem: Problem) -> None:
+    """Though it reads nothing before it has sent all: no reset of the connection overtakes the answer."""
+    with connected(server) as connection:
+        connection.sendall(COPY + b"Content-Length: 40000000\r\n\r\n")
+        for _ in range(40):
+            connection.sendall(bytes(1_000_000))
+        (answer,) = answers(connection, 1)
+        assert connection.recv(1) == b""
+
+    problem(answer, 413, "too-large")
 
 
 def test_what_is_no_http_does_not_overtake_what_was_asked_before(server: str) -> None:
