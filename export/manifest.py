@@ -17,8 +17,6 @@ network answered in eager PyTorch on the day of the export, and what a server mu
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -83,7 +81,13 @@ class Signature(_Record):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Every output of the graph in its order, the next state included."""
-        return (*(spec.name for spec in self.outputs), *(f"next_{spec.name}" for spec in self.state))
+        return tuple(self.answers)
+
+    @property
+    def answers(self) -> Mapping[str, TensorSpec]:
+        """What each output of the graph is, by its name, the next state included."""
+        following = {f"next_{spec.name}": spec for spec in self.state}
+        return {**{spec.name: spec for spec in self.outputs}, **following}
 
 
 class Graph(_Record):
@@ -95,9 +99,9 @@ class Graph(_Record):
     torchscript: str | None = None
     """File of the TorchScript graph."""
     tolerance: float
-    """Largest absolute difference from eager PyTorch that was accepted at export."""
+    """Largest difference from eager PyTorch that was accepted at export; relative to the largest value beyond 1."""
     worst_error: float
-    """Largest absolute difference that was found at export."""
+    """Largest difference of a float that was found at export, measured in the same way."""
     largest_batch: int = Field(ge=1)
     """The largest batch for which this was checked."""
 
@@ -138,12 +142,9 @@ def describe(path: Path) -> File:
 
 
 def write(manifest: Manifest, folder: Path) -> None:
-    """Write the manifest, atomically. It comes last: a folder without one is no artifact yet."""
-    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-        json.dump(manifest.model_dump(), file, indent=2)
-        file.write("\n")
-    os.chmod(file.name, 0o644)  # noqa: PTH101
-    os.replace(file.name, folder / MANIFEST_FILE)  # noqa: PTH105
+    """Write the manifest. It comes last: a folder without one is no artifact yet."""
+    document = json.dumps(manifest.model_dump(), indent=2)
+    (folder / MANIFEST_FILE).write_text(document + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Manifest:

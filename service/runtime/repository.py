@@ -35,16 +35,19 @@ class LoadedGraph:
         """Compute the golden example, which also warms the runtime up.
 
         Raises:
-            InferenceFailed: the answer is not the golden one.
+            InferenceFailed: the runtime fails on it, or its answer is not the golden one.
         """
-        answer = compute(self.runtime, self.golden)
-        for spec in self.runtime.signature.outputs:
-            expected = self.golden[spec.name]
-            worst = float(np.abs(answer[spec.name].astype(np.float64) - expected).max(initial=0))
+        try:
+            answer = compute(self.runtime, self.golden)
+        except Exception as error:  # whatever a runtime raises
+            raise InferenceFailed(f"its golden example cannot be computed: {error}") from error
+        for name, spec in self.runtime.signature.answers.items():
+            expected = self.golden[name]
+            worst = float(np.abs(answer[name].astype(np.float64) - expected).max(initial=0))
             # `not <=` rather than `>`: a NaN must fail.
             if not worst <= GOLDEN_SLACK[spec.dtype] * max(1.0, float(np.abs(expected).max(initial=0))):
                 raise InferenceFailed(
-                    f"{spec.name} differs from its golden output by {worst:g}, more than {GOLDEN_SLACK[spec.dtype]:g}"
+                    f"{name} differs from its golden output by {worst:g}, more than {GOLDEN_SLACK[spec.dtype]:g}"
                 )
 
 
@@ -106,12 +109,26 @@ def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
             raise ArtifactRejected(f"{folder} has no {name} graph for {runtime}; export it with --torchscript for both")
         if path not in manifest.files:
             raise ArtifactRejected(f"{folder}: the manifest names {path} but does not vouch for it")
-        graphs[name] = LoadedGraph(
-            module.load(str(folder / path), graph.signature, options),
-            read_tensors(folder, f"initial/{name}/"),
-            read_tensors(folder, f"golden/{name}/"),
-        )
+        loaded = module.load(str(folder / path), graph.signature, options)
+        initial, golden = read_tensors(folder, f"initial/{name}/"), read_tensors(folder, f"golden/{name}/")
+        for spec in graph.signature.state:
+            _require(folder / f"initial/{name}/{spec.name}", initial.get(spec.name), spec.dtype, spec.row_shape)
+        given = {spec.name: spec for spec in (*graph.signature.inputs, *graph.signature.state)}
+        for tensor, spec in (given | dict(graph.signature.answers)).items():
+            _require(folder / f"golden/{name}/{tensor}", golden.get(tensor), spec.dtype, spec.shape)
+        graphs[name] = LoadedGraph(loaded, initial, golden)
     return LoadedModel(manifest, graphs)
+
+
+def _require(where: Path, tensor: Array | None, dtype: str, shape: tuple[int | str, ...]) -> None:
+    """Refuse a tensor that is missing, or is none of this type and shape; letters in the shape are any size."""
+    if tensor is None:
+        raise ArtifactRejected(f"{where} is missing")
+    fits = len(tensor.shape) == len(shape) and all(
+        isinstance(asked, str) or asked == found for asked, found in zip(shape, tensor.shape, strict=True)
+    )
+    if tensor.dtype != dtype or not fits:
+        raise ArtifactRejected(f"{where} is {tensor.dtype}{list(tensor.shape)}, not {dtype}{list(shape)}")
 
 
 def device_of(runtime: str, asked: str) -> str:

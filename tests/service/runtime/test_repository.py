@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.manifest import MANIFEST_FILE, describe
+from export.manifest import MANIFEST_FILE, Array, describe
 from service.errors import ArtifactRejected, DeviceUnavailable, InferenceFailed
 from service.runtime.base import RuntimeOptions
 from service.runtime.repository import artifacts, load, read_manifest
@@ -113,6 +113,41 @@ def test_file_that_is_missing_is_refused(artifact: Path) -> None:
 
     with pytest.raises(ArtifactRejected, match=r"tensors\.npz is missing"):
         load(artifact, "onnxruntime", CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("initial/step/memory", None, "initial/step/memory is missing"),
+        ("initial/step/memory", lambda memory: memory[1:], r"is float32\[\d+, \d+\], not float32\[\d+, \d+\]"),
+        ("golden/step/reads", None, "golden/step/reads is missing"),
+        ("golden/step/next_memory", lambda memory: memory[0], "golden/step/next_memory is float32"),
+        ("golden/step/inputs", lambda inputs: inputs.astype(np.float64), "golden/step/inputs is float64"),
+    ],
+)
+def test_tensor_that_is_missing_or_misshapen_is_refused(
+    artifact: Path, name: str, change: Callable[[Array], Array] | None, says: str
+) -> None:
+    """Though the manifest vouches for the file that it should be in: no request could be answered."""
+    with np.load(artifact / "tensors.npz") as file:
+        tensors = dict(file)
+    spoilt = tensors.pop(name)
+    if change is not None:
+        tensors[name] = change(spoilt)
+    np.savez(artifact / "tensors.npz", **tensors)
+    vouch_for(artifact, "tensors.npz")
+
+    with pytest.raises(ArtifactRejected, match=says):
+        load(artifact, "onnxruntime", CPU)
+
+
+def test_graph_that_fails_on_its_golden_example_is_refused(repository: Path) -> None:
+    """With the runtime's words."""
+    graph = load(repository / "ntm-copy" / "1", "onnxruntime", CPU).graphs["step"]
+    golden = {**graph.golden, "inputs": graph.golden["inputs"][:, :, 1:]}
+
+    with pytest.raises(InferenceFailed, match=r"its golden example cannot be computed: .+"):
+        replace(graph, golden=golden).verify()
 
 
 def test_graph_of_another_model_is_refused_by_its_signature(repository: Path, artifact: Path) -> None:
