@@ -10,8 +10,11 @@ from service.api.problems import document, status_of
 from service.errors import GlimpseError, StreamTooSlow
 
 MEDIA_TYPE = "text/event-stream"
-LONGEST_STALL_SECONDS = 10.0
-"""A client that takes nothing for so long is given up."""
+LONGEST_STALL_SECONDS = 15.0
+"""A client that takes nothing for so long is given up. No shorter, because the kernel's buffers empty in leaps that are
+seconds apart; until `transport.STALL_SECONDS`, when the connection itself is given up, the client can be told."""
+PIECE_BYTES = 2**16
+"""Most that is sent at a time, and so most that must be taken within the longest stall."""
 
 Event = tuple[str, object]
 """Name and data; the data is sent as JSON."""
@@ -25,7 +28,7 @@ async def send_events(send: Send, events: AsyncIterator[list[Event]], headers: M
     nothing at all for `LONGEST_STALL_SECONDS` is sent an error, and given up.
 
     Raises:
-        GlimpseError: the request failed before its first event; or not even its last one was taken.
+        GlimpseError: the request failed: before its first event, or since, when the client has been told already.
     """
     first = await anext(events, None)
     head = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]
@@ -36,20 +39,25 @@ async def send_events(send: Send, events: AsyncIterator[list[Event]], headers: M
             await _send(send, first)
         async for group in events:
             await _send(send, group)
-        last: list[Event] = []
     except GlimpseError as error:
-        last = [("error", document(status_of(error), error.code, str(error)))]
-    await _send(send, last, is_last=True)
+        await _send(send, [("error", document(status_of(error), error.code, str(error)))], is_last=True)
+        raise
+    await _send(send, [], is_last=True)
 
 
 async def _send(send: Send, group: list[Event], *, is_last: bool = False) -> None:
-    message = {"type": "http.response.body", "body": _encode(group), "more_body": not is_last}
-    try:
-        # Not `wait_for`: in Python 3.11 it forgets a cancellation that comes as the send succeeds.
-        async with asyncio.timeout(LONGEST_STALL_SECONDS):
-            await send(message)
-    except TimeoutError as error:
-        raise StreamTooSlow(f"the client took nothing for {LONGEST_STALL_SECONDS:g} s; its stream is ended") from error
+    body = _encode(group)
+    for begin in range(0, max(len(body), 1), PIECE_BYTES):
+        end = begin + PIECE_BYTES
+        more_body = not is_last or end < len(body)
+        message = {"type": "http.response.body", "body": body[begin:end], "more_body": more_body}
+        try:
+            # Not `wait_for`: in Python 3.11 it forgets a cancellation that comes as the send succeeds.
+            async with asyncio.timeout(LONGEST_STALL_SECONDS):
+                await send(message)
+        except TimeoutError as error:
+            detail = f"the client took nothing for {LONGEST_STALL_SECONDS:g} s; its stream is ended"
+            raise StreamTooSlow(detail) from error
 
 
 def _encode(group: list[Event]) -> bytes:

@@ -9,8 +9,8 @@ import pytest
 from starlette.types import Message
 
 from service.api import events
-from service.api.events import Event, send_events
-from service.errors import InferenceFailed, Overloaded
+from service.api.events import PIECE_BYTES, Event, send_events
+from service.errors import GlimpseError, InferenceFailed, Overloaded, StreamTooSlow
 
 STEP: Event = ("step", {"image": np.arange(6).reshape(2, 3)[:, :2]})
 
@@ -24,7 +24,12 @@ def sent(of: AsyncIterator[list[Event]], *, slow: bool = False) -> list[Message]
         if slow and message["type"] == "http.response.body" and message.get("more_body"):
             await asyncio.Event().wait()
 
-    asyncio.run(send_events(send, of, {"x-seed": "7"}))
+    try:
+        asyncio.run(send_events(send, of, {"x-seed": "7"}))
+    except GlimpseError as error:
+        if not messages:
+            raise
+        messages.append({"raised": error})
     return messages
 
 
@@ -58,19 +63,20 @@ def test_arrays_become_lists_contiguous_or_not() -> None:
 
 def test_error_after_the_first_event_becomes_the_last_event() -> None:
     """It has the members of a problem document, since the status is long gone."""
-    *_, last = sent(stream([STEP], error=InferenceFailed("the model failed")))
+    *_, last, end = sent(stream([STEP], error=InferenceFailed("the model failed")))
 
     name, data = last["body"].decode().strip().split("\n")
     assert name == "event: error"
     problem = json.loads(data.removeprefix("data: "))
     assert (problem["status"], problem["code"], problem["detail"]) == (500, "inference-failed", "the model failed")
     assert not last.get("more_body", False)
+    assert isinstance(end["raised"], InferenceFailed), "so that it is counted as what it is"
 
 
 def test_error_before_the_first_event_is_raised() -> None:
     """So that it can still be answered with a status."""
     with pytest.raises(Overloaded, match="full"):
-        sent(stream(error=Overloaded("full", retry_after_seconds=1)))
+        sent(stream(error=Overloaded("full")))
 
 
 def test_stream_without_events_is_closed() -> None:
@@ -85,6 +91,17 @@ def test_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     """After the longest stall its stream is ended with an error."""
     monkeypatch.setattr(events, "LONGEST_STALL_SECONDS", 0.01)
 
-    *_, last = sent(stream([STEP], [STEP]), slow=True)
+    *_, last, end = sent(stream([STEP], [STEP]), slow=True)
 
     assert b'"code":"stream-too-slow"' in last["body"]
+    assert isinstance(end["raised"], StreamTooSlow)
+
+
+def test_large_group_is_sent_in_pieces() -> None:
+    """So that taking one of them in time is enough."""
+    _, *pieces, last = sent(stream([("step", "a" * 3 * PIECE_BYTES)]))
+
+    assert [len(piece["body"]) for piece in pieces][:3] == [PIECE_BYTES] * 3
+    assert all(piece["more_body"] for piece in pieces)
+    assert not last["more_body"]
+    assert b"".join(piece["body"] for piece in pieces).endswith(b'a"\n\n')
