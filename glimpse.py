@@ -85,6 +85,13 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Device(StrEnum):
+    """Where to train."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class Kind(StrEnum):
     """Families of spatial transformers."""
 
@@ -106,7 +113,7 @@ class NtmTask(StrEnum):
 Updates = Annotated[int | None, typer.Option(min=1, help="Updates in all; the model's own number when absent.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the weights, the data and the noise.")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs; this one gets a folder in it.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+On = Annotated[Device, typer.Option(help="Where to train.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
 Start = Annotated[Path | None, typer.Option(help="Run, checkpoint or model's folder whose weights it begins with.")]
@@ -120,7 +127,7 @@ def train_stn(
     updates: Updates = None,
     seed: Seed = 1,
     runs: Runs = Path("runs"),
-    device: Device = "cpu",
+    device: On = Device.CPU,
     threads: Threads = 1,
     precision: Forward = Precision.BFLOAT16,
     start: Start = None,
@@ -136,7 +143,7 @@ def train_stn(
         # Another reader than the one that `evaluate` judges with.
         return StnExperiment(kind.value, data, train_classifier(data, runs / "reader.safetensors", seed=1), where)
 
-    options = RunOptions(updates, seed, runs, device, threads, precision.value, start)
+    options = RunOptions(updates, seed, runs, device.value, threads, precision.value, start)
     _print_run(*run(experiment, SCHEDULE, options))
 
 
@@ -146,7 +153,7 @@ def train_draw(
     updates: Updates = None,
     seed: Seed = 1,
     runs: Runs = Path("runs"),
-    device: Device = "cpu",
+    device: On = Device.CPU,
     threads: Threads = 1,
     precision: Forward = Precision.BFLOAT16,
     start: Start = None,
@@ -156,7 +163,7 @@ def train_draw(
     from models.draw.network import Config
     from models.run import RunOptions, run
 
-    options = RunOptions(updates, seed, runs, device, threads, precision.value, start)
+    options = RunOptions(updates, seed, runs, device.value, threads, precision.value, start)
     _print_run(*run(lambda where: DrawExperiment(Config(), data, where), SCHEDULE, options))
 
 
@@ -166,7 +173,7 @@ def train_ntm(
     updates: Updates = None,
     seed: Seed = 1,
     runs: Runs = Path("runs"),
-    device: Device = "cpu",
+    device: On = Device.CPU,
     threads: Threads = 1,
     compiled: Compile = False,  # noqa: FBT002
     start: Start = None,
@@ -184,7 +191,7 @@ def train_ntm(
             made.network.compile(dynamic=False)
         return made
 
-    options = RunOptions(updates, seed, runs, device, threads, Precision.FLOAT32.value, start)
+    options = RunOptions(updates, seed, runs, device.value, threads, Precision.FLOAT32.value, start)
     _print_run(*run(experiment, default_schedule(TASKS[task.value]), options))
 
 

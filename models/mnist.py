@@ -6,7 +6,6 @@ The checksums are of the *unpacked* bytes, so that a copy from any mirror, howev
 import gzip
 import hashlib
 import os
-import tempfile
 import urllib.request
 import zlib
 from dataclasses import dataclass
@@ -90,9 +89,12 @@ def _fetched(path: Path, name: str) -> bytes:
             failures.append(f"{url}: {error}")
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(packed)
-        os.replace(file.name, path)  # noqa: PTH105 - a whole file or none
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(packed)
+            os.replace(temporary, path)  # noqa: PTH105 - a whole file or none
+        finally:
+            temporary.unlink(missing_ok=True)
         return unpacked
     raise DatasetError(f"{path} is missing and no mirror has it: {'; '.join(failures)}")
 

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from models.checkpoint import adopt_weights, load, weights_file
-from models.training import Experiment, Schedule, train
+from models.training import Experiment, Schedule, TrainingError, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,10 @@ def run(
 
     Raises:
         CheckpointError: there are no weights to begin with, or not one of them fits.
-        TrainingError: as `train`.
+        TrainingError: there is no such device; or as `train`.
     """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("there is no GPU that this PyTorch can use; train on the cpu")
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(options.seed)

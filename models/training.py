@@ -218,6 +218,12 @@ class _Run:
             self.average.load_state_dict(_below("average.", checkpoint.tensors))
         except RuntimeError as error:
             raise CheckpointError(f"{path} does not fit the network: {error}") from error
+        begun_with = checkpoint.description.get("start")
+        if self.start not in {None, begun_with}:
+            raise TrainingError(
+                f"{path} is of a run that began with {begun_with or 'random weights'}, not with {self.start}; "
+                "to begin anew, move the folder away"
+            )
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _below("optimizer.", checkpoint.tensors).items():
             index, key = name.split(".", 1)
@@ -227,7 +233,7 @@ class _Run:
         self.update = checkpoint.description["update"]
         self.seconds = checkpoint.description["seconds"]
         self.best_metrics = checkpoint.description["metrics"]
-        self.start = checkpoint.description.get("start")
+        self.start = begun_with
 
     def _description(self) -> Mapping[str, Any]:
         return {

@@ -80,11 +80,14 @@ def test_resumed_run_ends_with_the_weights_of_one_that_was_not_stopped(tmp_path:
 
 
 def test_resumed_run_keeps_the_record_of_its_start(tmp_path: Path) -> None:
-    """Where the first weights came from is true of the run, whatever is said when it goes on."""
+    """Whether it is told of it once more or not; other weights to begin with come too late, and are refused."""
     with pytest.raises(KeyboardInterrupt):
         train(experiment(fails_at=10), SCHEDULE, tmp_path, seed=1, start="models/draw/1")
 
-    train(experiment(), SCHEDULE, tmp_path, seed=1, start="models/draw/2")
+    with pytest.raises(TrainingError, match="began with models/draw/1, not with models/draw/2"):
+        train(experiment(), SCHEDULE, tmp_path, seed=1, start="models/draw/2")
+    train(experiment(), SCHEDULE, tmp_path, seed=1)
+    train(experiment(), SCHEDULE, tmp_path, seed=1, start="models/draw/1")
 
     assert load(tmp_path / "last.safetensors").description["start"] == "models/draw/1"
 
