@@ -18,7 +18,9 @@ class DrawingQuery(BaseModel):
     steps: int = Field(32, ge=1, le=64, description="Steps of the drawing; trained for 8 to 64")
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
     format: DrawFormat | None = Field(None, description="When absent, `Accept` decides: events, JSON, else a GIF")
-    scale: int = Field(4, ge=1, le=16, description="Pixels a canvas pixel")
+    scale: int = Field(
+        4, ge=1, le=16, description="Pixels a canvas pixel; all frames together have at most 64 megapixels"
+    )
     attention: bool = Field(default=True, description="Draw the attention windows")
     fps: int = Field(12, ge=1, le=60, description="Frames a second of an animation")
 

@@ -1,6 +1,6 @@
 """What `/ntm/{task}` is asked: a body an episode, or the sizes of a random one."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -116,9 +116,9 @@ class RandomQuery(NtmQuery):
 
     def episode(self, seed: int) -> ntm.Episode:
         """The episode that a seed draws."""
-        return self.body(np.random.Generator(np.random.Philox(key=seed))).episode()
+        return self.drawn(np.random.Generator(np.random.Philox(key=seed)))
 
-    def body(self, generator: np.random.Generator) -> EpisodeBody:
+    def drawn(self, generator: np.random.Generator) -> ntm.Episode:
         """A random episode of these sizes."""
         raise NotImplementedError
 
@@ -128,9 +128,9 @@ class RandomCopyQuery(RandomQuery):
 
     length: int = Field(20, ge=1, le=128, description="Vectors in the sequence")
 
-    def body(self, generator: np.random.Generator) -> CopyBody:
+    def drawn(self, generator: np.random.Generator) -> ntm.Episode:
         """Random vectors."""
-        return CopyBody.model_construct(sequence=_bits(generator, self.length, ntm.BITS))
+        return ntm.copy(_bits(generator, self.length, ntm.BITS))
 
 
 class RandomRepeatCopyQuery(RandomQuery):
@@ -139,9 +139,9 @@ class RandomRepeatCopyQuery(RandomQuery):
     length: int = Field(10, ge=1, le=128, description="Vectors in the sequence")
     repeats: int = Field(10, ge=1, le=32)
 
-    def body(self, generator: np.random.Generator) -> RepeatCopyBody:
+    def drawn(self, generator: np.random.Generator) -> ntm.Episode:
         """Random vectors."""
-        return RepeatCopyBody.model_construct(sequence=_bits(generator, self.length, ntm.BITS), repeats=self.repeats)
+        return ntm.repeat_copy(_bits(generator, self.length, ntm.BITS), self.repeats)
 
 
 class RandomAssociativeRecallQuery(RandomQuery):
@@ -149,11 +149,10 @@ class RandomAssociativeRecallQuery(RandomQuery):
 
     items: int = Field(6, ge=2, le=32)
 
-    def body(self, generator: np.random.Generator) -> AssociativeRecallBody:
+    def drawn(self, generator: np.random.Generator) -> ntm.Episode:
         """Random items and a random query."""
         query = int(generator.integers(self.items - 1))
-        items = _bits(generator, self.items, ntm.ITEM_VECTORS, ntm.ITEM_BITS)
-        return AssociativeRecallBody.model_construct(items=items, query=query)
+        return ntm.associative_recall(_bits(generator, self.items, ntm.ITEM_VECTORS, ntm.ITEM_BITS), query)
 
 
 class RandomDynamicNgramsQuery(RandomQuery):
@@ -161,9 +160,9 @@ class RandomDynamicNgramsQuery(RandomQuery):
 
     length: int = Field(200, ge=6, le=1024, description="Bits in the sequence")
 
-    def body(self, generator: np.random.Generator) -> DynamicNgramsBody:
+    def drawn(self, generator: np.random.Generator) -> ntm.Episode:
         """Bits of a random source."""
-        return DynamicNgramsBody.model_construct(bits=ntm.random_ngrams(generator, self.length).tolist())
+        return ntm.dynamic_ngrams(ntm.random_ngrams(generator, self.length))
 
 
 class RandomPrioritySortQuery(RandomQuery):
@@ -171,14 +170,14 @@ class RandomPrioritySortQuery(RandomQuery):
 
     length: int = Field(20, ge=1, le=32, description="Vectors to sort")
 
-    def body(self, generator: np.random.Generator) -> PrioritySortBody:
+    def drawn(self, generator: np.random.Generator) -> ntm.Episode:
         """Random vectors and priorities."""
-        priorities = generator.uniform(-1, 1, self.length).tolist()
-        return PrioritySortBody.model_construct(vectors=_bits(generator, self.length, ntm.BITS), priorities=priorities)
+        priorities = generator.uniform(-1, 1, self.length)
+        return ntm.priority_sort(_bits(generator, self.length, ntm.BITS), priorities)
 
 
-def _bits(generator: np.random.Generator, *shape: int) -> Any:
-    return generator.integers(2, size=shape).tolist()
+def _bits(generator: np.random.Generator, *shape: int) -> ntm.Bits:
+    return generator.integers(2, size=shape).astype(np.uint8)
 
 
 TASKS: dict[str, tuple[type[EpisodeBody], type[RandomQuery]]] = {
