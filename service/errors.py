@@ -10,7 +10,7 @@
     │   ├── UnknownTask           no such task
     │   └── Unauthorized          no API key, or a wrong one
     ├── CapacityError             nobody's fault: the same request may well succeed later
-    │   ├── Overloaded            the queue is full; the error knows when to come back
+    │   ├── Overloaded            there is no room in the queue, in memory, or for one more request
     │   ├── NotReady              starting or draining
     │   ├── DeadlineExceeded      the deadline passed before the answer was there
     │   └── StreamTooSlow         a streaming client took nothing for too long
@@ -102,18 +102,9 @@ class CapacityError(GlimpseError):
 
 
 class Overloaded(CapacityError):
-    """The queue is full.
-
-    Args:
-        message: how full it is.
-        retry_after_seconds: when there should be room again.
-    """
+    """There is no room: in a queue, in memory, or for one more request."""
 
     code = "overloaded"
-
-    def __init__(self, message: str, retry_after_seconds: float) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
 
 
 class NotReady(CapacityError):

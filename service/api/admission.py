@@ -6,7 +6,6 @@ have before them. The engines' queues have a limit of their own, in rows.
 
 import asyncio
 
-from service.engine.batcher import RETRY_AFTER_SECONDS
 from service.errors import NotReady, Overloaded
 
 
@@ -31,10 +30,7 @@ class Admission:
         if self.is_draining:
             raise NotReady("the service is shutting down and takes no new requests")
         if self._in_hand >= self._most:
-            raise Overloaded(
-                f"{self._in_hand} requests are in hand, which is the most that are taken",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+            raise Overloaded(f"{self._in_hand} requests are in hand, which is the most that are taken")
         self._in_hand += 1
 
     def leave(self) -> None:

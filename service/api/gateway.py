@@ -100,8 +100,7 @@ class Gateway:
             if exchange.status:
                 exchange.status = 500
                 raise
-            detail = "something went wrong on our side; the log knows what, by this answer's X-Request-ID"
-            await problems.answer(problems.document(500, GlimpseError.code, detail)).send(send)
+            await problems.BUG.send(send)
 
     async def _dispatch(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._plain.get((scope["method"], scope["path"]))

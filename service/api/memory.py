@@ -6,7 +6,6 @@ uploads would fill gigabytes. Whoever finds too little left is refused at once, 
 
 from threading import Lock
 
-from service.engine.batcher import RETRY_AFTER_SECONDS
 from service.errors import Cancelled, Overloaded
 
 
@@ -44,8 +43,7 @@ class Share:
             if memory.taken_bytes + size > memory.most_bytes:
                 raise Overloaded(
                     f"requests in hand take {memory.taken_bytes} of {memory.most_bytes} bytes of memory, "
-                    f"and this one needs {size} more",
-                    retry_after_seconds=RETRY_AFTER_SECONDS,
+                    f"and this one needs {size} more"
                 )
             memory.taken_bytes += size
             self._taken_bytes += size

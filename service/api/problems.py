@@ -71,10 +71,8 @@ def problem(error: errors.GlimpseError) -> Answer:
     headers = {}
     if isinstance(error, errors.TooLarge):
         headers["connection"] = "close"  # whatever else of it is on its way need not be read
-    if isinstance(error, errors.Overloaded):
-        headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
-    if isinstance(error, errors.NotReady):
-        headers["retry-after"] = "1"
+    if isinstance(error, errors.Overloaded | errors.NotReady):
+        headers["retry-after"] = "1"  # second; the header can name no shorter time, and most queues are empty by then
     if isinstance(error, errors.Unauthorized):
         headers["www-authenticate"] = "Bearer"
     return answer(document(status, error.code, str(error), **extra), headers)
@@ -84,3 +82,13 @@ def answer(problem_document: Mapping[str, Any], headers: Mapping[str, str] | Non
     """A problem document as an answer."""
     body = json.dumps(problem_document).encode()
     return Answer(body, MEDIA_TYPE, problem_document["status"], dict(headers or {}))
+
+
+BUG = answer(
+    document(
+        500,
+        errors.GlimpseError.code,
+        "something went wrong on our side; the log knows what, by this answer's X-Request-ID",
+    )
+)
+"""The answer to an error that nobody meant to raise."""

@@ -28,9 +28,6 @@ from enum import Enum
 from service.engine.request import Request, Sequence
 from service.errors import Overloaded
 
-RETRY_AFTER_SECONDS = 1.0
-"""A full queue, or all that is in hand, is worked off well within this; `Retry-After` can name no shorter time."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchingPolicy:
@@ -100,8 +97,7 @@ class Batcher:
         if waiting_rows + rows > self.policy.queue_rows:
             raise Overloaded(
                 f"{waiting_rows} rows are waiting and {rows} more were asked for; "
-                f"the queue holds {self.policy.queue_rows}",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
+                f"the queue holds {self.policy.queue_rows}"
             )
 
     def add(self, request: Request, now: float) -> None:

@@ -22,6 +22,9 @@ from service.engine.batcher import Batch
 from service.engine.request import Sequence
 from service.runtime.base import Bound, Runtime, shape_of
 
+MOST_BINDINGS = 4096
+"""About 12 kB each in ONNX Runtime; the default policy needs half as many, for a graph that is recurrent."""
+
 
 class Slots:
     """The running batch of one graph; owned by one worker thread."""
@@ -125,6 +128,8 @@ class Slots:
         key = (rows, first, steps, self._now)
         bound = self._bound.get(key)
         if bound is None:
+            if len(self._bound) == MOST_BINDINGS:
+                self._bound.clear()
             last = first + rows
             before, after = self._states[self._now], self._states[1 - self._now]
             inputs = {name: array[first:last] for name, array in (self._inputs | before).items()}

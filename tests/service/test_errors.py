@@ -3,7 +3,7 @@
 import pytest
 
 from service import errors
-from service.errors import CapacityError, ClientError, GlimpseError, InvalidParameter, Overloaded, ServerError
+from service.errors import CapacityError, ClientError, GlimpseError, InvalidParameter, ServerError
 
 
 def every_error() -> list[type[GlimpseError]]:
@@ -56,11 +56,3 @@ def test_invalid_parameter_names_the_parameter_first() -> None:
 
     assert str(error) == "size must be 28..1024, not 5"
     assert error.parameter == "size"
-
-
-def test_overloaded_says_how_full_the_queue_is_and_when_to_come_back() -> None:
-    """The reader gets the message, the program the time to wait."""
-    error = Overloaded("the queue holds 512 of 512 rows", retry_after_seconds=1.5)
-
-    assert error.retry_after_seconds == 1.5
-    assert str(error) == "the queue holds 512 of 512 rows"

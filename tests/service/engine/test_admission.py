@@ -131,10 +131,9 @@ async def test_full_queue_refuses_at_once_and_recovers() -> None:
         await bench.in_hand()
         waiting = await bench.submitted(recurrent_request(2, rows=2))
 
-        with pytest.raises(Overloaded, match="2 rows are waiting") as refusal:
+        with pytest.raises(Overloaded, match="2 rows are waiting"):
             await bench.engine.submit(recurrent_request(2))
 
-        assert refusal.value.retry_after_seconds > 0
         bench.gate.open()
         await asyncio.gather(running, waiting)
         await bench.engine.submit(recurrent_request(2, rows=2))

@@ -231,6 +231,19 @@ def test_shape_is_bound_once() -> None:
     assert made.runtime.bindings == bindings
 
 
+def test_bindings_are_forgotten_before_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long-lived service meets every shape in the end; forgetting one costs no answer."""
+    monkeypatch.setattr("service.engine.slots.MOST_BINDINGS", 2)
+    made = bench(longest=4)
+    requests = [made.add(recurrent_request(steps, seed=steps)) for steps in (1, 2, 3, 7)]
+
+    made.compute_all()
+
+    for request in requests:
+        assert_right_so_far(request)
+    assert len(made.slots._bound) <= 2
+
+
 def test_graph_without_state_answers_every_row_once() -> None:
     """Dynamic batching is the same thing with sequences of one step."""
     made = bench(slots=4, longest=1, runtime=FakeRuntime(STATELESS))
