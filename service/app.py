@@ -30,7 +30,7 @@ from service.api.answer import Answer
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
 from service.api.endpoint import Endpoint
-from service.api.gateway import SECURITY_SCHEMES, Gateway
+from service.api.gateway import OPEN_PATHS, SECURITY_SCHEMES, Gateway
 from service.api.memory import Memory
 from service.engine.engine import Engine
 from service.errors import ArtifactRejected, GlimpseError, InferenceFailed, UnknownTask
@@ -102,11 +102,14 @@ class Glimpse:
             if self.settings.api_keys:
                 document.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
                 document["security"] = [{scheme: []} for scheme in SECURITY_SCHEMES]
+                for path in OPEN_PATHS & document["paths"].keys():
+                    document["paths"][path]["get"]["security"] = []
             return document
 
         app.openapi = openapi  # type: ignore[method-assign]
         app.add_exception_handler(HTTPException, _http_problem)  # type: ignore[arg-type]
         app.add_exception_handler(GlimpseError, _glimpse_problem)  # type: ignore[arg-type]
+        app.add_exception_handler(Exception, _bug)
         return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -299,6 +302,10 @@ async def _http_problem(_: Request, error: HTTPException) -> Response:
 
 async def _glimpse_problem(_: Request, error: GlimpseError) -> Response:
     return _response(problems.problem(error))
+
+
+async def _bug(_: Request, __: Exception) -> Response:
+    return _response(problems.BUG)
 
 
 def _response(answer: Answer) -> Response:

@@ -7,6 +7,7 @@ of them up; what a process cannot know of the others (gauges) is summed over tho
 import contextlib
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -237,7 +238,8 @@ def _resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # the next best thing, where there is no /proc
+        return most if sys.platform == "darwin" else most * 1024
     return pages * resource.getpagesize()
 
 

@@ -98,7 +98,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             generate,
             Documentation(
                 summary="Draw digits step by step",
-                description="DRAW draws from noise that the seed decides: the same seed gives the same bytes.",
+                description="DRAW draws from noise that the seed decides: the same seed gives the same drawing.",
                 tag="draw",
                 media_types=MEDIA_TYPES,
             ),

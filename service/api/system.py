@@ -37,7 +37,9 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
             raise NotReady(reason)
         return {"status": "ready"}
 
-    @routes.get("/models", summary="What is served")
+    @routes.get(
+        "/models", summary="What is served", responses={401: {"description": "No API key", "content": RESPONSES}}
+    )
     async def models(request: Request) -> dict[str, Any]:
         named(request, "/models")
         return {

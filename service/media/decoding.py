@@ -270,7 +270,12 @@ def _upright(image: ImageFile) -> Image.Image:
 
 def _as_picture(image: Image.Image) -> Picture:
     if image.mode.startswith("I;16"):
-        return Picture(_in_8_bits(np.asarray(image), black=0, white=65535))
+        samples = np.asarray(image)
+        grey = _in_8_bits(samples, black=0, white=65535)
+        if "transparency" not in image.info:
+            return Picture(grey)
+        alpha = np.where(samples == image.info["transparency"], np.uint8(0), np.uint8(255))
+        return _colour_picture(np.asarray(_opaque(Image.fromarray(np.dstack((grey, grey, grey, alpha))))))
     if image.mode in ("I", "F"):
         return Picture(_stretched(np.asarray(image)))
     if image.has_transparency_data:

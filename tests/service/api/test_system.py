@@ -216,6 +216,17 @@ def test_idle_service_shows_nothing_waiting(client: httpx.Client) -> None:
     assert now["glimpse_provider_info", (("model", "ntm-copy"), ("provider", "CPUExecutionProvider"))] == 1
 
 
+def test_bug_is_a_problem_wherever_it_is(serve: Serve, problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind FastAPI's own handlers."""
+
+    async def scenario() -> httpx.Response:
+        async with serve() as (app, client):
+            monkeypatch.setattr(app.metrics, "exposition", lambda: 1 // 0)
+            return await client.get("/metrics")
+
+    problem(asyncio.run(scenario()), 500, "internal-error")
+
+
 def test_unknown_paths_do_not_become_labels(client: httpx.Client) -> None:
     """A scanner that asks for a thousand paths makes one series."""
     for path in ("/admin", "/wp-login.php", "/ntm/juggling"):
@@ -288,7 +299,7 @@ def test_documentation_is_a_page(client: httpx.Client) -> None:
 
 def test_api_keys_are_asked_for_everywhere_but_of_probes(serve: Serve, problem: Problem) -> None:
     """Either header opens the door, a wrong key does not; probes, Prometheus and documentation need none."""
-    right = ({"x-api-key": "first"}, {"authorization": "Bearer second"}, {"authorization": "bearer first"})
+    right = ({"x-api-key": "first"}, {"authorization": "Bearer second"}, {"authorization": "bearer  first"})
     wrong: tuple[dict[str, str], ...] = (
         {},
         {"x-api-key": "third"},
@@ -305,6 +316,9 @@ def test_api_keys_are_asked_for_everywhere_but_of_probes(serve: Serve, problem: 
             document = (await client.get("/openapi.json")).json()
             assert document["components"]["securitySchemes"].keys() == {"key", "bearer"}
             assert document["security"] == [{"key": []}, {"bearer": []}]
+            paths = document["paths"].items()
+            is_open = {path for path, operations in paths if operations.get("get", {}).get("security") == []}
+            assert is_open == {"/livez", "/readyz", "/metrics"}
             opened = [(True, await client.get("/ntm/copy?length=1", headers=headers)) for headers in right]
             paths = ("/ntm/copy?length=1", "/models", "/nowhere")
             closed = [(False, await client.get(path, headers=headers)) for headers in wrong for path in paths]

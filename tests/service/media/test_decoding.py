@@ -253,6 +253,27 @@ def test_other_type_is_refused_by_name(content_type: str) -> None:
         decode(stored(Image.new("L", (4, 4)), "png"), content_type)
 
 
+@pytest.mark.parametrize("paper", [0, 30_000, 65_535])
+def test_transparent_value_of_16_bit_grey_is_paper(paper: int) -> None:
+    """It is compared in all of its 16 bits: what is a little lighter or darker shows."""
+    page = np.full((12, 12), paper, np.uint16)
+    page[3:9, 5:7] = 20_000
+    page[0, 0] = paper ^ 1
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in page)
+    data = png(
+        png_header(12, 12, depth=16),
+        (b"tRNS", paper.to_bytes(2, "big")),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+
+    grey = decode(data, None).grey
+
+    assert grey[6, 6] == 78
+    assert (grey[6, :5] == 255).all()
+    assert grey[0, 0] == round((paper ^ 1) / 257)
+
+
 # --- what is quick ---
 
 
