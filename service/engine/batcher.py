@@ -11,8 +11,8 @@ the number of slots, and leaves after one segment.
 
 The length of a segment:
 
-- While slots are free, nobody waits; the segment is as long as `longest_segment` allows, which bounds how long a
-  newcomer waits for its turn.
+- While slots are free, nobody waits for one; the segment is as long as `longest_segment` allows, which bounds how long
+  a newcomer waits for its turn.
 - While somebody waits, the segment ends when the first sequence does, so that its slot is free at once, but is no
   shorter than `shortest_segment`: a call costs the same whatever its length, and the few rows that are done early are
   cheaper than many short calls.
