@@ -45,7 +45,7 @@ logger = logging.getLogger("glimpse")
 
 SUPERVISION_SECONDS = 0.5
 LINGER_SECONDS = 0.2
-FAREWELL_SECONDS = 1.0
+EXIT_SECONDS = 1.0
 YOUNG_OBJECTS = 10_000
 """Allocations between two looks of the garbage collector at what is new: some hundred requests'."""
 HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
@@ -240,8 +240,8 @@ class Glimpse:
 
 
 def end_whatever_runs() -> None:
-    """End the process within `FAREWELL_SECONDS`: the interpreter by itself would wait for threads that nobody needs."""
-    end = threading.Timer(FAREWELL_SECONDS, os._exit, [0])
+    """End the process within `EXIT_SECONDS`: the interpreter by itself would wait for threads that nobody needs."""
+    end = threading.Timer(EXIT_SECONDS, os._exit, [0])
     end.daemon = True
     end.start()
 

@@ -64,7 +64,8 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, "bad-request", f"this is not HTTP: {error}")
+            why = error.__context__ or error  # what one of these methods raised, rather than that one did
+            self._refuse(HTTPStatus.BAD_REQUEST, "bad-request", f"this is not HTTP: {why}")
             return
         if self._idle_bytes > LARGEST_HEAD_BYTES:
             detail = f"the request's head has more than {LARGEST_HEAD_BYTES} bytes, which is the most that is allowed"

@@ -91,6 +91,7 @@ def test_offer_of_another_protocol_without_a_body_is_declined(server: str) -> No
         b"BREW /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n",
         b"GET /livez\xff HTTP/1.1\r\nHost: glimpse\r\n\r\n",
         COPY + b"Transfer-Encoding: chunked\r\n\r\nnot a size\r\n",
+        b"CONNECT glimpse:80 HTTP/1.1\r\nHost: glimpse\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_answered_with_a_problem(server: str, problem: Problem, sent: bytes) -> None:
@@ -100,9 +101,12 @@ def test_what_is_no_http_is_answered_with_a_problem(server: str, problem: Proble
         (answer,) = answers(connection, 1)
         assert connection.recv(1) == b""
 
-    assert "not HTTP" in str(problem(answer, 400, "bad-request")["detail"])
+    detail = str(problem(answer, 400, "bad-request")["detail"])
+    assert "not HTTP" in detail
+    assert "callback" not in detail, "that is our affair"
     assert answer.headers["x-request-id"]
-    assert answer.headers["server-timing"]
+    told = [part.partition(";")[0] for part in answer.headers["server-timing"].split(", ")]
+    assert told == ["decode", "queue", "compute", "encode"]
 
 
 def test_head_without_end_is_refused(server: str, problem: Problem) -> None:
