@@ -76,10 +76,11 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         files = await uploads(exchange, context)
         if len(files) != 1:
             raise InvalidParameter("image", f"must be one file, not {len(files)}")
-        with engine.reserve(1, deadline) as room, rectify.reserve(1, deadline) as rectifier_room:
-            pictures = await decoded(exchange, context, files)
-            rectification = stn.request(await framed(exchange, context, pictures, rectifier.manifest), deadline)
-            await exchange.compute(rectification, rectifier_room)
+        with engine.reserve(1, deadline) as room:
+            with rectify.reserve(1, deadline) as rectifier_room:
+                pictures = await decoded(exchange, context, files)
+                rectification = stn.request(await framed(exchange, context, pictures, rectifier.manifest), deadline)
+                await exchange.compute(rectification, rectifier_room)
             seed = seed_or_random(query.seed)
             request = draw.reconstruction(
                 model.manifest,

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from starlette.types import Send
 
+from export.manifest import Manifest
 from service.api.answer import Answer, base64_png, json_answer, npz_answer, picture_answer
 from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
@@ -42,20 +43,16 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             squares = await framed(exchange, context, pictures, model.manifest)
             request = stn.request(squares, deadline)
             await exchange.compute(request, room)
-        with exchange.timed("encode"):
-            readings = stn.readings(pictures, request, model.manifest)
-            if (
-                answer_format == "png"
-                and are_small(pictures)
-                and query.size <= QUICK_SIDE
-                and query.view == "rectified"
-            ):
-                return _picture(readings[0], query, PictureFormat.PNG)
-            if answer_format == "json":
-                return await context.off_loop(_json, readings, query, model.manifest.name, model.manifest.version)
-            if answer_format == "npz":
-                return await context.off_loop(_npz, readings, query)
-            return await context.off_loop(_picture, readings[0], query, PictureFormat(answer_format))
+            with exchange.timed("encode"):
+                readings = stn.readings(pictures, request, model.manifest)
+                is_small = are_small(pictures) and query.size <= QUICK_SIDE
+                if answer_format == "png" and is_small and query.view == "rectified":
+                    return _picture(readings[0], query, PictureFormat.PNG)
+                if answer_format == "json":
+                    return await context.off_loop(_json, readings, query, model.manifest)
+                if answer_format == "npz":
+                    return await context.off_loop(_npz, readings, query)
+                return await context.off_loop(_picture, readings[0], query, PictureFormat(answer_format))
 
     return [
         Endpoint(
@@ -89,7 +86,7 @@ def _picture(reading: stn.Reading, query: RectifyQuery, picture_format: PictureF
     return picture_answer(_view(reading, query), picture_format, headers)
 
 
-def _json(readings: list[stn.Reading], query: RectifyQuery, name: str, version: int) -> Answer:
+def _json(readings: list[stn.Reading], query: RectifyQuery, manifest: Manifest) -> Answer:
     results = []
     for reading in readings:
         image = _view(reading, query)
@@ -108,7 +105,7 @@ def _json(readings: list[stn.Reading], query: RectifyQuery, name: str, version: 
                 },
             }
         )
-    return json_answer({"model": name, "version": version, "results": results})
+    return json_answer({"model": manifest.name, "version": manifest.version, "results": results})
 
 
 def _npz(readings: list[stn.Reading], query: RectifyQuery) -> Answer:

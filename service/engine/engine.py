@@ -33,13 +33,15 @@ class Progress:
 class Reservation:
     """Room in an engine's queue, kept while a request is being prepared. Belongs to the event loop.
 
-    As a context, it is given back at its end if it was not used; the engine hears of who was given up meanwhile.
+    As a context, it is given back at its end if it was not used. The engine hears of who was given up within: before
+    the request was submitted, or after it was computed; between the two it knows by itself.
     """
 
     def __init__(self, engine: "Engine", rows: int, deadline: float) -> None:
         self.engine = engine
         self.rows = rows
         self.deadline = deadline
+        self.computed_rows = 0
         engine.reserved_rows += rows
 
     def release(self) -> None:
@@ -51,8 +53,9 @@ class Reservation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.rows and kind is not None and issubclass(kind, (asyncio.CancelledError, DeadlineExceeded)):
-            self.engine.report_given_up(self.rows, self.deadline)
+        rows = self.rows + self.computed_rows
+        if rows and kind is not None and issubclass(kind, (asyncio.CancelledError, DeadlineExceeded)):
+            self.engine.report_given_up(rows, self.deadline)
         self.release()
 
 
@@ -153,6 +156,8 @@ class Engine:
             self._worker.add(request)
             self._gather(request.rows)
             await request.future
+            if reservation is not None:
+                reservation.computed_rows = request.rows
         except asyncio.CancelledError:
             self._worker.discard(request)
             if request.future.cancelled():

@@ -174,6 +174,25 @@ def test_room_that_was_kept_is_there_and_nobody_elses(is_stream: bool) -> None: 
     scenario()
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_request_given_up_after_it_was_computed_is_heard_of(is_late: bool) -> None:  # noqa: FBT001
+    """While its answer is being made; once, and as what it is."""
+
+    @in_virtual_time
+    async def scenario() -> None:
+        async with serving() as bench:
+            bench.gate.open()
+            deadline = bench.clock() + 10
+            with contextlib.suppress(asyncio.CancelledError), bench.engine.reserve(2, deadline) as room:
+                await bench.engine.submit(recurrent_request(2, rows=2, deadline=deadline), room)
+                bench.clock.advance(20 if is_late else 5)
+                raise asyncio.CancelledError
+            assert bench.listener.deadline_missed_rows == (2 if is_late else 0)
+            assert bench.listener.cancelled_rows == (0 if is_late else 2)
+
+    scenario()
+
+
 @in_virtual_time
 async def test_room_that_was_not_used_is_given_back() -> None:
     """Whatever ends the preparation of a request: its room is free for others, once."""
