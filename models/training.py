@@ -99,13 +99,14 @@ def train(
         schedule: how long and how fast.
         directory: of the run.
         seed: of the batches.
-        start: where the weights come from that the network begins with, if they are not random; for the record.
+        start: where the weights come from that the network begins with, if they are not random. It is recorded; a
+            run that is resumed has begun already, and takes no other.
 
     Returns:
         The metrics of the best evaluation.
 
     Raises:
-        TrainingError: `directory` holds a run of another experiment or seed, or the loss is not finite.
+        TrainingError: `directory` holds a run of another experiment, seed or start, or the loss is not finite.
     """
     run = _Run(experiment, schedule, directory, seed, start)
     run.resume()
@@ -221,8 +222,8 @@ class _Run:
         begun_with = checkpoint.description.get("start")
         if self.start not in {None, begun_with}:
             raise TrainingError(
-                f"{path} is of a run that began with {begun_with or 'random weights'}, not with {self.start}; "
-                "to begin anew, move the folder away"
+                f"{path} is of a run that has begun already, with {begun_with or 'other weights'} and not with "
+                f"{self.start}; give no start to go on with it, or move it away to begin anew"
             )
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _below("optimizer.", checkpoint.tensors).items():

@@ -60,6 +60,7 @@ class Glimpse:
         self.catalogue = Catalogue()
         self._codecs = ThreadPoolExecutor(max(2, granted_cpus()), thread_name_prefix="glimpse-codec")
         self._admission = Admission(settings.limits.concurrent_requests)
+        self._is_told_to_end = False
         self._sentinel = ThreadPoolExecutor(1, thread_name_prefix="glimpse-sentinel")
         self._context = Context(settings, self.catalogue, self._admission, self._codecs, self._sentinel)
         endpoints = [
@@ -137,7 +138,8 @@ class Glimpse:
             await engine.stop()
         for threads in (self._codecs, self._sentinel):
             threads.shutdown(wait=False, cancel_futures=True)
-        end_whatever_runs()
+        if self._is_told_to_end:  # a start that fails has an exit code of its own
+            end_whatever_runs()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _take_over_termination(self) -> None:
@@ -165,6 +167,7 @@ class Glimpse:
             for taken, handler in (*servers.items(), (signal.SIGHUP, hung_up)):
                 signal.signal(taken, signal.SIG_IGN if multiprocessing.parent_process() else handler)
             # Whoever's terminal closes wants an end, too; uvicorn knows of no such signal in a single process.
+            self._is_told_to_end = True
             asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
             asyncio.run_coroutine_threadsafe(terminate(asked, frame), loop)
 

@@ -99,9 +99,17 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Take note of a request's end."""
+        """Take note of a request's end, also when it was answered before."""
         self._idle_bytes = 0
         super().on_message_complete()
+        if self.cycle.response_complete:
+            self.cycle.more_body = False
+
+    def shutdown(self) -> None:
+        """Finish what is under way; whoever is lingering is let down."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """Wait for the client to take what was written."""
@@ -116,7 +124,7 @@ class HttpProtocol(HttpToolsProtocol):
         return self._idle_bytes > 0 or is_sending_on
 
     def _is_sending(self) -> bool:
-        return self.cycle is not None and self.cycle.more_body
+        return self._is_in_head or (self.cycle is not None and self.cycle.more_body)
 
     def _have_patience(self) -> None:
         if self._patience is not None:
@@ -125,6 +133,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _lose_patience(self) -> None:
         self._patience = None
+        if self.transport.is_closing():
+            return
         detail = f"the request was not complete after {SLOWEST_HEAD_SECONDS:g} s"
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "timeout", detail)
 
@@ -160,6 +170,8 @@ class HttpProtocol(HttpToolsProtocol):
             running.keep_alive = False
             if not running.more_body:
                 return
+            running.disconnected = True  # whoever works for it waits for a body that nobody reads
+            running.message_event.set()
             if running.response_started:
                 self.transport.close()
                 return

@@ -59,7 +59,7 @@ class Limits(_Group):
     413 before it is decoded."""
     memory_bytes: int = Field(512 * 2**20, ge=2**20)
     """Most memory that the bodies and pictures (four bytes a pixel) of all requests in hand take in one process.
-    Whoever finds too little left is refused with 429. A picture that is just being decoded may take three times as
+    Whoever finds too little left is refused with 429. A picture that is just being decoded may take four times as
     much besides; there is at most one a CPU of those, or two."""
     concurrent_requests: int = Field(512, ge=1, le=100_000)
     """Most requests in hand in one process, from their first byte to their last; one more is refused with 429 at once,

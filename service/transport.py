@@ -30,7 +30,7 @@ class ClientTransport:
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, is_sending: Callable[[], bool]
     ) -> None:
-        """`is_sending`: whether the client is in the middle of a request."""
+        """`is_sending`: whether the client is in the middle of a request, its head or its body."""
         self._transport = transport
         self._loop = loop
         self._is_sending = is_sending
@@ -40,7 +40,9 @@ class ClientTransport:
         self._is_watched = False
 
     def write(self, data: bytes) -> None:
-        """Write, or hold back the head of a response."""
+        """Write, or hold back the head of a response; nothing once the connection is ending."""
+        if self._is_lingering:
+            return
         if self._held:
             data, self._held = self._held + data, b""
         elif data.startswith(HEAD):

@@ -14,7 +14,7 @@ LONGEST_STALL_SECONDS = 15.0
 """A client that takes nothing for so long is given up. No shorter, because the kernel's buffers empty in leaps that are
 seconds apart; until `transport.STALL_SECONDS`, when the connection itself is given up, the client can be told."""
 PIECE_BYTES = 2**16
-"""Most that is sent at a time, and so most that must be taken within the longest stall."""
+"""Most that is sent at a time. Not much more must be taken within the longest stall."""
 
 Event = tuple[str, object]
 """Name and data; the data is sent as JSON."""

@@ -84,7 +84,7 @@ def test_resumed_run_keeps_the_record_of_its_start(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(experiment(fails_at=10), SCHEDULE, tmp_path, seed=1, start="models/draw/1")
 
-    with pytest.raises(TrainingError, match="began with models/draw/1, not with models/draw/2"):
+    with pytest.raises(TrainingError, match="with models/draw/1 and not with models/draw/2"):
         train(experiment(), SCHEDULE, tmp_path, seed=1, start="models/draw/2")
     train(experiment(), SCHEDULE, tmp_path, seed=1)
     train(experiment(), SCHEDULE, tmp_path, seed=1, start="models/draw/1")

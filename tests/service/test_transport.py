@@ -37,6 +37,7 @@ class Transport:
         self.untaken = 0
 
     def write(self, data: bytes) -> None:
+        assert not self.is_ended, "as a real transport says"
         self.written.append(data)
 
     def close(self) -> None:
@@ -164,8 +165,9 @@ def test_client_that_still_sends_is_read_for_a_while() -> None:
 
     subject.write(b"HTTP/1.1 413 Request Entity Too Large\r\n\r\n")
     subject.close()
+    subject.write(b"more")
 
-    assert transport.written
+    assert transport.written == [b"HTTP/1.1 413 Request Entity Too Large\r\n\r\n"]
     assert transport.is_ended
     assert transport.is_read
     assert subject.is_closing()

@@ -8,7 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -53,7 +59,8 @@ def launched(repository: Path, **settings: str) -> Iterator[Server]:
             process.send_signal(signal.SIGTERM)
         assert process.wait(STOP_SECONDS) == 0
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its worker processes, too
         process.wait()
         reader.join()
         process.stderr.close()

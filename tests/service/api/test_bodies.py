@@ -123,6 +123,16 @@ def test_charset_of_a_form_is_not_asked_for(client: httpx.Client, digit_png: byt
     assert response.status_code == 200, response.text
 
 
+def test_endless_content_type_of_a_form_is_a_400(client: httpx.Client, problem: Problem) -> None:
+    """It is not parsed."""
+    headers = {"content-type": "multipart/form-data; boundary=frontier; a=" + ";" * 60_000}
+
+    assert (
+        "1024"
+        in problem(client.post("/stn/rectify", content=form(FILE), headers=headers), 400, "undecodable")["detail"]
+    )
+
+
 @pytest.mark.parametrize("boundary", ['"fron\\"tier"', "", "f" * 71, '"fron\ttier"'])
 def test_strange_boundary_is_a_400(client: httpx.Client, problem: Problem, boundary: str) -> None:
     """The problem names it."""

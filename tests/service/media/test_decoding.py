@@ -253,6 +253,15 @@ def test_other_type_is_refused_by_name(content_type: str) -> None:
         decode(stored(Image.new("L", (4, 4)), "png"), content_type)
 
 
+@pytest.mark.parametrize("value", [1e20, -1e20, 3e38])
+def test_samples_that_are_all_the_same_are_black(value: float) -> None:
+    """However large they are: nothing is divided by zero."""
+    data = stored(Image.fromarray(np.full((4, 4), value, np.float32)), "tiff")
+
+    with np.errstate(all="raise"):
+        assert (decode(data, None).grey == 0).all()
+
+
 @pytest.mark.parametrize("paper", [0, 30_000, 65_535])
 def test_transparent_value_of_16_bit_grey_is_paper(paper: int) -> None:
     """It is compared in all of its 16 bits: what is a little lighter or darker shows."""
