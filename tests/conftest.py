@@ -18,7 +18,7 @@ from models.ntm.network import Config as NtmConfig
 from models.ntm.network import NeuralTuringMachine
 from models.ntm.tasks import TASKS
 from models.stn.network import Config as StnConfig
-from models.stn.network import StnNetwork
+from models.stn.network import Localisation, StnNetwork
 from models.stn.transformer import Kind
 
 torch.set_num_threads(1)  # the tensors are small
@@ -33,7 +33,9 @@ def tiny_stn(kind: Kind) -> StnNetwork:
     network = StnNetwork(StnConfig(kind=kind, **widths, **features))
     nn.init.normal_(network.localisation.theta.weight, std=0.05)
     network.localisation.theta.bias.data.mul_(0.8)
-    nn.init.normal_(network.refinement.theta.weight, std=0.02)
+    for refinement in network.refinements:
+        assert isinstance(refinement, Localisation)
+        nn.init.normal_(refinement.theta.weight, std=0.02)
     return network
 
 

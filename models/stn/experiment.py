@@ -97,14 +97,14 @@ class StnExperiment:
         pictures, points, greys = self._distort(digits, generator)
         answer = self.network(pictures)
         found = self.network.warp.grid(answer.theta, self.control)
-        coarse = self.network.glimpse.grid(answer.coarse, self.control)
+        coarse = self.network.glimpse.grid(answer.coarse.flatten(0, 1), self.control).unflatten(0, (len(digits), -1))
         gain, bias = answer.tone.split(1, dim=1)
         developed = gain * greys + bias
         return (
             F.cross_entropy(answer.logits, self.labels[chosen])
             + READER_WEIGHT * F.cross_entropy(self.reader(answer.rectified), self.labels[chosen])
             + POINT_WEIGHT * F.mse_loss(found, points)
-            + COARSE_WEIGHT * F.mse_loss(coarse, points)
+            + COARSE_WEIGHT * F.mse_loss(coarse, points.unsqueeze(1).expand_as(coarse))
             + TONE_WEIGHT * F.mse_loss(developed, developed.new_tensor((0.0, 1.0)).expand_as(developed))
             + PIXEL_WEIGHT * F.mse_loss(answer.rectified, digits)
         )

@@ -1,12 +1,12 @@
-"""The served network: two spatial transformers in series, in front of a small CNN.
+"""The served network: spatial transformers in series, in front of a small CNN.
 
 M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer Networks", 2015,
 https://arxiv.org/abs/1506.02025, sections 3.4 and 4.1, and appendix A.
 
-The first transformer, always affine, finds the digit in the whole picture. The second, of the model's family,
-takes a closer look at what the first one found and corrects it. Their composition belongs to the same family:
-the picture is sampled once, through one theta. (C.-H. Lin and S. Lucey, "Inverse Compositional Spatial
-Transformer Networks", 2017, https://arxiv.org/abs/1612.03897, compose in the same way.)
+The first transformer finds the digit in the whole picture. Each of the others takes a closer look at what the one
+before it found, and corrects it. All are affine but the last, which is of the model's family; their composition
+belongs to the same family: the picture is sampled once, through one theta. (C.-H. Lin and S. Lucey, "Inverse
+Compositional Spatial Transformer Networks", 2017, https://arxiv.org/abs/1612.03897, compose in the same way.)
 
 Departures: the localisation networks also predict the *tone*, by which greys become white ink on black paper
 (photographs are mostly the other way round). Greys are developed before they are sampled, so that paper is what
@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.stn.transformer import AffineGrid, Kind, Warp, grid_generator, identity_head
+from models.stn.transformer import AffineGrid, GridGenerator, Kind, Warp, grid_generator, identity_head
 
 RECTIFIED_SIDE = 28
 LEAST_RANGE = 1 / 32
@@ -40,14 +40,18 @@ class Config:
     localisation_width: int = 16
     """Channels of the localisation network's first layer; later ones have 2, 3, 4 and 4 times as many."""
     localisation_features: int = 128
+    glimpses: int = 2
+    """Closer looks, each at what the one before found."""
     glimpse_side: int = 32
-    """Side in pixels of the closer look."""
+    """Side in pixels of a closer look."""
     glimpse_reach: float = 1.25
     """Side of what it shows, as a multiple of the side of what was found."""
     refinement_width: int = 12
     refinement_features: int = 64
     classifier_width: int = 16
-    """Channels of the classifier's first layer; later ones have 2, 4 and 4 times as many."""
+    """Channels of the classifier's first layer; the second has twice, later ones have 4 times as many."""
+    classifier_depth: int = 5
+    """Convolutions of the classifier; from the third on they see 7x7."""
     classifier_features: int = 128
 
 
@@ -61,8 +65,8 @@ class Rectification(NamedTuple):
     """Target-to-source transformation, normalised coordinates."""
     tone: Float[Tensor, "B 2"]
     """(gain, bias): rectified = clip(sample of gain * picture + bias, 0, 1); outside the picture it is 0."""
-    coarse: Float[Tensor, "B 6"]
-    """What the first of the two transformers took theta to be."""
+    coarse: Float[Tensor, "B G 6"]
+    """What theta was taken to be before each of the G closer looks."""
 
 
 class Tone(NamedTuple):
@@ -129,7 +133,7 @@ class Localisation(nn.Module):
 
 
 class StnNetwork(nn.Module):
-    """Localise, look closer, correct, develop, sample, classify."""
+    """Localise, look closer and correct, develop, sample, classify."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -140,7 +144,10 @@ class StnNetwork(nn.Module):
         )
         closer = config.glimpse_side
         self.glimpse = Warp(affine, closer, closer, reach=config.glimpse_reach)
-        self.refinement = Localisation(closer, config.refinement_width, config.refinement_features, grid.identity)
+        self.refinements = nn.ModuleList(
+            Localisation(closer, config.refinement_width, config.refinement_features, refined.identity)
+            for refined in [affine] * (config.glimpses - 1) + [grid]
+        )
         self.warp = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE)
         c = config.classifier_width
         self.classifier = nn.Sequential(
@@ -149,7 +156,7 @@ class StnNetwork(nn.Module):
             _convolution(c, 2 * c),
             nn.MaxPool2d(2),
             _convolution(2 * c, 4 * c),
-            _convolution(4 * c, 4 * c),
+            *(_convolution(4 * c, 4 * c) for _ in range(config.classifier_depth - 3)),
             nn.Flatten(),
             nn.Linear(4 * c * (RECTIFIED_SIDE // 4) ** 2, config.classifier_features),
             nn.ReLU(),
@@ -159,16 +166,30 @@ class StnNetwork(nn.Module):
     def forward(self, picture: Float[Tensor, "B 1 S S"]) -> Rectification:
         """Rectify and read square grey pictures in 0..1."""
         stretching = Tone.stretching(picture)
-        coarse = self.localisation(stretching.developed(picture))
+        found = self.localisation(stretching.developed(picture))
         with _exactly(picture):
-            first_tone = coarse.tone.after(stretching)
-            found = self.glimpse(first_tone.developed(picture), coarse.theta)
-        correction = self.refinement(found)
+            poses = [Pose(found.theta, found.tone.after(stretching))]
+        grids = [self.glimpse.grid] * (len(self.refinements) - 1) + [self.warp.grid]
+        for refinement, grid in zip(self.refinements, grids, strict=True):
+            poses.append(self._looked_closer(picture, poses[-1], refinement, grid))
+        *coarse, (theta, tone) = poses
         with _exactly(picture):
-            theta = self.warp.grid.within(coarse.theta, correction.theta)
-            tone = correction.tone.after(first_tone)
             rectified = self.warp(tone.developed(picture), theta).clamp(0, 1)
-        return Rectification(rectified, self.classifier(rectified), theta, torch.cat(tone, 1).flatten(1), coarse.theta)
+        return Rectification(
+            rectified,
+            self.classifier(rectified),
+            theta,
+            torch.cat(tone, 1).flatten(1),
+            torch.stack([pose.theta for pose in coarse], 1),
+        )
+
+    def _looked_closer(self, picture: Tensor, pose: Pose, refinement: nn.Module, grid: GridGenerator) -> Pose:
+        """A pose, corrected by a closer look at what it found."""
+        with _exactly(picture):
+            seen = self.glimpse(pose.tone.developed(picture), pose.theta)
+        correction: Pose = refinement(seen)
+        with _exactly(picture):
+            return Pose(grid.within(pose.theta, correction.theta), correction.tone.after(pose.tone))
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
