@@ -1,6 +1,7 @@
 """Parity: what a served graph answers against the same network in eager PyTorch.
 
-A recurrent graph's reference is its module called step after step, so that the loop is checked with it.
+A recurrent graph's reference is its module called step after step, whether it was written as a step or as a segment,
+so that the loop and the state that it carries are checked with it.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,20 +46,23 @@ def prove(graph: ExportGraph, run: Runner, where: str) -> float:
 def reference(graph: ExportGraph, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
     """The eager network's outputs and next state, by name."""
     signature, module = graph.signature, graph.module.eval()
-    if graph.form is not Form.STEP:
+    if graph.form is Form.BATCH:
         results = module(*(inputs[name] for name in signature.input_names))
         return {name: tensor.numpy() for name, tensor in zip(signature.output_names, results, strict=True)}
+    takes_steps = graph.form is Form.SEGMENT
     values = dict(inputs)
     per_step = [spec.name for spec in signature.inputs if spec.is_per_step]
     collected: dict[str, list[Tensor]] = {spec.name: [] for spec in signature.outputs}
     for step in range(len(inputs[per_step[0]])):
-        now = {**values, **{name: inputs[name][step] for name in per_step}}
+        part = slice(step, step + 1) if takes_steps else step
+        now = {**values, **{name: inputs[name][part] for name in per_step}}
         results = module(*(now[name] for name in signature.input_names))
         named = dict(zip(signature.output_names, results, strict=True))
         for name, steps in collected.items():
             steps.append(named[name])
         values |= {spec.name: named[f"next_{spec.name}"] for spec in signature.state}
-    answer = {name: torch.stack(steps).numpy() for name, steps in collected.items()}
+    joined = torch.cat if takes_steps else torch.stack
+    answer = {name: joined(steps).numpy() for name, steps in collected.items()}
     return answer | {f"next_{spec.name}": values[spec.name].numpy() for spec in signature.state}
 
 

@@ -1,6 +1,7 @@
 """Parity: what differs is found, with its place and its size."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from torch import Tensor
 
 from export import package, parity, to_onnx, to_torchscript
 from export.graphs import ExportGraph, inputs_for
@@ -69,6 +71,30 @@ def test_corrupted_graph_is_refused_with_place_and_size(graph: Graph, tmp_path: 
         parity.ParityError, match=r"graph: probabilities\[\d, \d, \d\] is .*, not .*: off by 0\.\d+, more than 0.0002"
     ):
         parity.compare(parity.reference(found, inputs), package._onnx_runner(path, found)(inputs), "graph")
+
+
+class Forgetful(torch.nn.Module):
+    """DRAW's segment, but for the canvas that the one before left."""
+
+    def __init__(self, segment: torch.nn.Module) -> None:
+        super().__init__()
+        self.segment = segment
+
+    def forward(
+        self, noise: Tensor, told: Tensor, canvas: Tensor, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Draw on an empty canvas."""
+        drawn: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = self.segment(noise, told, 0 * canvas, hidden, cell)
+        return drawn
+
+
+def test_segment_that_forgets_what_it_drew_is_refused(graph: Graph, tmp_path: Path) -> None:
+    """Called step by step, it does not answer what it does in one call."""
+    found = graph("draw", "generate")
+    forgetful = replace(found, module=Forgetful(found.module))
+
+    with pytest.raises(parity.ParityError, match="here at batch 1, 7 steps: pictures"):
+        parity.prove(forgetful, script_runner(forgetful, tmp_path / "graph"), "here")
 
 
 # --- comparing ---
