@@ -76,12 +76,17 @@ class Signature(_Record):
     @property
     def input_names(self) -> tuple[str, ...]:
         """Every input of the graph in its order, the state included."""
-        return tuple(spec.name for spec in (*self.inputs, *self.state))
+        return tuple(self.takes)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Every output of the graph in its order, the next state included."""
         return tuple(self.answers)
+
+    @property
+    def takes(self) -> Mapping[str, TensorSpec]:
+        """What each input of the graph is, by its name, the state included."""
+        return {spec.name: spec for spec in (*self.inputs, *self.state)}
 
     @property
     def answers(self) -> Mapping[str, TensorSpec]:

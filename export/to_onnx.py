@@ -54,9 +54,7 @@ def _free_axes(graph: ExportGraph) -> dict[str, dict[int, str]]:
         shape = spec.shape[1:] if graph.form is Form.STEP and spec.is_per_step else spec.shape
         return {index: axis for index, axis in enumerate(shape) if isinstance(axis, str)}
 
-    signature = graph.signature
-    free = {spec.name: axes(spec) for spec in (*signature.inputs, *signature.outputs, *signature.state)}
-    return free | {f"next_{spec.name}": axes(spec) for spec in signature.state}
+    return {name: axes(spec) for name, spec in {**graph.signature.takes, **graph.signature.answers}.items()}
 
 
 def _scanned(model: ModelProto, graph: ExportGraph) -> ModelProto:
@@ -86,8 +84,7 @@ def _scanned(model: ModelProto, graph: ExportGraph) -> ModelProto:
         [scan],
         "segment",
         [_info(spec.name, spec) for spec in (*per_step, *once, *signature.state)],
-        [_info(spec.name, spec) for spec in signature.outputs]
-        + [_info(f"next_{spec.name}", spec) for spec in signature.state],
+        [_info(name, spec) for name, spec in signature.answers.items()],
         list(step.initializer),
     )
     return helper.make_model(outer, opset_imports=list(model.opset_import), producer_name="glimpse")
@@ -108,9 +105,7 @@ def _info(name: str, spec: TensorSpec) -> Any:
 
 def _set_shapes(model: ModelProto, graph: ExportGraph) -> None:
     """Name the free axes of all inputs and outputs alike, which the tracer does only for the inputs."""
-    signature = graph.signature
-    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs, *signature.state)}
-    specs |= {f"next_{spec.name}": spec for spec in signature.state}
+    specs = {**graph.signature.takes, **graph.signature.answers}
     for infos in (model.graph.input, model.graph.output):
         ordered = [_info(info.name, specs[info.name]) for info in infos]
         del infos[:]

@@ -72,11 +72,7 @@ def shape_of(spec: TensorSpec, rows: int, steps: int) -> tuple[int, ...]:
 
 def allocate_outputs(signature: Signature, rows: int, steps: int) -> dict[str, Array]:
     """Buffers for all that a graph answers, the next state included."""
-    outputs: dict[str, Array] = {
-        spec.name: np.empty(shape_of(spec, rows, steps), spec.dtype) for spec in signature.outputs
-    }
-    outputs.update({f"next_{spec.name}": np.empty(shape_of(spec, rows, steps), spec.dtype) for spec in signature.state})
-    return outputs
+    return {name: np.empty(shape_of(spec, rows, steps), spec.dtype) for name, spec in signature.answers.items()}
 
 
 def compute(runtime: Runtime, inputs: Mapping[str, Array]) -> dict[str, Array]:

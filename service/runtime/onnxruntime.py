@@ -101,11 +101,8 @@ def load(path: str, signature: Signature, options: RuntimeOptions) -> OnnxRuntim
 
 
 def _check(path: str, session: ort.InferenceSession, signature: Signature) -> None:
-    expected_inputs = {spec.name: ONNX_TYPES[spec.dtype] for spec in (*signature.inputs, *signature.state)}
-    expected_outputs = {spec.name: ONNX_TYPES[spec.dtype] for spec in signature.outputs} | {
-        f"next_{spec.name}": ONNX_TYPES[spec.dtype] for spec in signature.state
-    }
-    ranks = {spec.name: len(spec.shape) for spec in (*signature.inputs, *signature.state)}
+    expected_inputs = {name: ONNX_TYPES[spec.dtype] for name, spec in signature.takes.items()}
+    expected_outputs = {name: ONNX_TYPES[spec.dtype] for name, spec in signature.answers.items()}
     inputs = {node.name: node.type for node in session.get_inputs()}
     outputs = {node.name: node.type for node in session.get_outputs()}
     if inputs != expected_inputs or outputs != expected_outputs:
@@ -113,7 +110,6 @@ def _check(path: str, session: ort.InferenceSession, signature: Signature) -> No
             f"{path} takes {inputs} and answers {outputs}; its manifest says {expected_inputs} and {expected_outputs}"
         )
     for node in session.get_inputs():
-        if len(node.shape) != ranks[node.name]:
-            raise ArtifactRejected(
-                f"{path}: input {node.name} has {len(node.shape)} axes, its manifest says {ranks[node.name]}"
-            )
+        axes = len(signature.takes[node.name].shape)
+        if len(node.shape) != axes:
+            raise ArtifactRejected(f"{path}: input {node.name} has {len(node.shape)} axes, its manifest says {axes}")

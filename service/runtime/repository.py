@@ -1,6 +1,6 @@
 """The model repository: folders `NAME/VERSION`, each an artifact that its manifest vouches for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -59,16 +59,17 @@ class LoadedModel:
     graphs: Mapping[str, LoadedGraph]
 
 
-def artifacts(repository: Path) -> Iterator[Path]:
-    """The folders of a repository that hold a manifest, by name and version.
+def artifacts(repository: Path) -> list[Path]:
+    """The folders of a repository that hold a manifest, in the order of names and versions.
 
     Raises:
         ArtifactRejected: there is no such folder, or there is nothing in it.
     """
-    folders = sorted(path.parent for path in repository.glob(f"*/*/{MANIFEST_FILE}"))
+    folders = [path.parent for path in repository.glob(f"*/*/{MANIFEST_FILE}")]
     if not folders:
         raise ArtifactRejected(f"{repository} holds no model (looked for NAME/VERSION/{MANIFEST_FILE})")
-    yield from folders
+    # A version is a number; what is no version is refused later, by its manifest.
+    return sorted(folders, key=lambda folder: (folder.parent.name, len(folder.name), folder.name))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -113,8 +114,7 @@ def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
         initial, golden = read_tensors(folder, f"initial/{name}/"), read_tensors(folder, f"golden/{name}/")
         for spec in graph.signature.state:
             _require(folder / f"initial/{name}/{spec.name}", initial.get(spec.name), spec.dtype, spec.row_shape)
-        given = {spec.name: spec for spec in (*graph.signature.inputs, *graph.signature.state)}
-        for tensor, spec in (given | dict(graph.signature.answers)).items():
+        for tensor, spec in {**graph.signature.takes, **graph.signature.answers}.items():
             _require(folder / f"golden/{name}/{tensor}", golden.get(tensor), spec.dtype, spec.shape)
         graphs[name] = LoadedGraph(loaded, initial, golden)
     return LoadedModel(manifest, graphs)

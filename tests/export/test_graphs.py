@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from export import parity
-from export.graphs import ExportGraph, Form, graphs_of, inputs_for
+from export.graphs import ExportGraph, graphs_of, inputs_for
 from export.modules import GenerateGraph, MemoryGraph, RectifyGraph, to_grey_levels
 from models.draw.network import Config, Draw, condition
 from models.draw.objective import bound
@@ -36,8 +36,7 @@ def test_signature_is_what_the_module_takes_and_answers(graph: Graph, model: str
 
     signature = found.signature
     tensors = {**{key: value.numpy() for key, value in inputs.items()}, **answer}
-    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs, *signature.state)}
-    specs |= {f"next_{spec.name}": spec for spec in signature.state}
+    specs = {**signature.takes, **signature.answers}
     assert tensors.keys() == specs.keys()
     for key, spec in specs.items():
         assert tensors[key].dtype == spec.dtype
@@ -130,18 +129,6 @@ def test_initial_state_is_a_row_of_the_networks_own(graph: Graph) -> None:
     initial = graphs_of(network)["generate"].initial
     torch.testing.assert_close(initial["hidden"], network.initial_hidden[2].detach())
     torch.testing.assert_close(initial["cell"], network.initial_hidden[3].detach())
-
-
-def test_forms_are_told_apart(graph: Graph) -> None:
-    """Pictures in a batch, drawings by the segment, everything with a feedback by the step."""
-    forms = {(model.split("-")[0], name): graph(model, name).form for model, name in GRAPHS}
-
-    assert forms == {
-        ("stn", "rectify"): Form.BATCH,
-        ("draw", "generate"): Form.SEGMENT,
-        ("draw", "reconstruct"): Form.STEP,
-        ("ntm", "step"): Form.STEP,
-    }
 
 
 def test_network_of_another_project_has_no_graphs() -> None:

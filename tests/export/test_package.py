@@ -134,14 +134,14 @@ def test_service_sees_the_older_artifact_until_the_export_is_done(
 
     def watched(described: Manifest, where: Path) -> None:
         write(described, where)
-        seen.append((list(artifacts(folder.parents[1])), (folder / "older").exists(), read(where) == described))
+        seen.append((artifacts(folder.parents[1]), (folder / "older").exists(), read(where) == described))
 
     monkeypatch.setattr(manifest, "write", watched)
 
     export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1)
 
     assert seen == [([folder], True, True)]
-    assert list(artifacts(folder.parents[1])) == [folder]
+    assert artifacts(folder.parents[1]) == [folder]
     assert not (folder / "older").exists()
 
 

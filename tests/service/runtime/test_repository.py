@@ -47,9 +47,13 @@ def vouch_for(artifact: Path, file: str) -> None:
 # --- what is found ---
 
 
-def test_artifacts_are_found_by_their_manifests(repository: Path) -> None:
-    """In the order of names and versions."""
-    assert [folder.parent.name for folder in artifacts(repository)] == NAMES
+def test_artifacts_are_found_by_their_manifests(tmp_path: Path) -> None:
+    """In the order of names and versions; ten comes after two."""
+    for folder in ("reader/1", "draw/10", "draw/2", "draw/1"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / MANIFEST_FILE).touch()
+
+    assert artifacts(tmp_path) == [tmp_path / folder for folder in ("draw/1", "draw/2", "draw/10", "reader/1")]
 
 
 def test_folder_without_a_manifest_is_no_artifact(artifact: Path) -> None:
@@ -57,14 +61,14 @@ def test_folder_without_a_manifest_is_no_artifact(artifact: Path) -> None:
     shutil.copytree(artifact, artifact.parent / "2")
     (artifact.parent / "2" / MANIFEST_FILE).unlink()
 
-    assert list(artifacts(artifact.parent.parent)) == [artifact]
+    assert artifacts(artifact.parent.parent) == [artifact]
 
 
 @pytest.mark.parametrize("folder", ["", "absent"])
 def test_repository_without_artifacts_is_refused(tmp_path: Path, folder: str) -> None:
     """An empty folder, or none."""
     with pytest.raises(ArtifactRejected, match="holds no model"):
-        list(artifacts(tmp_path / folder))
+        artifacts(tmp_path / folder)
 
 
 # --- what is loaded ---
