@@ -20,6 +20,8 @@ BASELINES = "baselines"
 OVERLOAD = "overload"
 SOAK = "soak"
 SCENARIOS = (*workloads.WORKLOADS, OVERLOAD, SOAK, BASELINES, ALL)
+RATED = (*workloads.WORKLOADS, OVERLOAD)
+"""Scenarios that can be asked for at a rate."""
 SWEPT = ("stn", "draw", "ntm")
 PEAK_CONNECTIONS = 16
 """As many keep every process busy, and their largest requests fit into its queue."""
@@ -43,14 +45,16 @@ def bench(
         workers: processes of the service that is started.
         seconds: of every single measurement.
         connections: of a workload; in an open loop, the most.
-        rate: makes a workload an open loop; requests a second.
+        rate: makes a workload an open loop, and is what an overload asks for; requests a second.
         out: where `benchmarks.md` and its picture go; nowhere when None.
 
     Raises:
-        BenchmarkError: there is no such scenario, or no service.
+        BenchmarkError: there is no such scenario, it goes at no rate of one's choice, or there is no service.
     """
     if scenario not in SCENARIOS:
         raise server.BenchmarkError(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+    if rate is not None and scenario not in RATED:
+        raise server.BenchmarkError(f"{scenario} goes at rates of its own; --rate is for {', '.join(RATED)}")
     # Ends like any other error, so that what was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = report.Results(report.environment())

@@ -78,6 +78,13 @@ def test_unknown_scenario_is_refused_by_name() -> None:
         bench("speed", None)
 
 
+@pytest.mark.parametrize("scenario", ["all", "soak", "baselines"])
+def test_rate_that_would_be_ignored_is_refused(scenario: str) -> None:
+    """Rather than measured as something else."""
+    with pytest.raises(BenchmarkError, match=f"{scenario} goes at rates of its own; --rate is for stn, draw"):
+        bench(scenario, None, rate=100.0)
+
+
 def test_service_that_is_not_there_is_reported() -> None:
     """Before anything is measured."""
     with TinyServer() as gone:
