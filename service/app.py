@@ -230,7 +230,7 @@ class Glimpse:
                 if engine.is_beyond_repair():
                     logger.critical("%s; ending the process", engine.unhealthy_because())
                     os._exit(exit_codes.BEYOND_REPAIR)
-            self.metrics.observe_process()
+            await asyncio.to_thread(self.metrics.observe_process)
 
     def _tell_readiness(self) -> None:
         self.metrics.ready.set(system.not_ready_because(self._context) is None)

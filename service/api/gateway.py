@@ -97,10 +97,10 @@ class Gateway:
             await problems.problem(NotReady("the service ended before the answer was there")).send(send)
         except Exception:
             logger.exception("request %s failed", exchange.request_id)
-            if exchange.status:
+            if exchange.status:  # as above
                 exchange.status = 500
-                raise
-            await problems.BUG.send(send)
+            else:
+                await problems.BUG.send(send)
 
     async def _dispatch(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._plain.get((scope["method"], scope["path"]))

@@ -88,7 +88,7 @@ class Batcher:
         return len(self._running)
 
     def check_room(self, rows: int, reserved_rows: int = 0) -> None:
-        """Say whether so many more rows may wait, beside those that wait and those that will.
+        """Refuse rows that there is no room for, beside those that wait and those that will.
 
         Raises:
             Overloaded: they do not fit into what is free of the queue.

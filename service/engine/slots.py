@@ -23,7 +23,7 @@ from service.engine.request import Sequence
 from service.runtime.base import Bound, Runtime, shape_of
 
 MOST_BINDINGS = 4096
-"""About 12 kB each in ONNX Runtime; the default policy needs half as many, for a graph that is recurrent."""
+"""About 12 kB each in ONNX Runtime; the default policy needs a quarter of them, for a graph that is recurrent."""
 
 
 class Slots:

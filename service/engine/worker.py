@@ -162,6 +162,7 @@ class Worker:
             now = self._clock()
             finished = self._batcher.advance(batch, now)
             started, self._busy_since = self._busy_since, None
+        assert started is not None, "this is a bug: a segment ended that had not begun"
         self._settled += [*failed, *finished]
         streams = {id(s.request): s.request for s in batch.running if s.request.on_progress is not None}
         self._streams += streams.values()
@@ -175,7 +176,7 @@ class Worker:
                 steps=batch.steps,
                 padding_rows=batch.padding_rows,
                 reason=batch.reason,
-                compute_seconds=now - (started or now),
+                compute_seconds=now - started,
                 failed_rows=len(failures),
             )
         )

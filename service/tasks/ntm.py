@@ -107,14 +107,13 @@ def priority_sort(vectors: Bits, priorities: Floats) -> Episode:
 
 def random_ngrams(generator: np.random.Generator, length: int) -> Bits:
     """Bits of a random 6-gram source: after every 5 bits a 1 has a probability of its own, from Beta(1/2, 1/2)."""
-    probabilities = generator.beta(0.5, 0.5, 2**CONTEXT_BITS)
-    drawn = generator.random(length)
-    bits = np.zeros(length, np.uint8)
+    probabilities = generator.beta(0.5, 0.5, 2**CONTEXT_BITS).tolist()
+    bits: list[int] = []
     context = 0
-    for t in range(length):
-        bits[t] = drawn[t] < (probabilities[context] if t >= CONTEXT_BITS else 0.5)
-        context = (2 * context + int(bits[t])) % 2**CONTEXT_BITS
-    return bits
+    for t, drawn in enumerate(generator.random(length).tolist()):
+        bits.append(int(drawn < (probabilities[context] if t >= CONTEXT_BITS else 0.5)))
+        context = (2 * context + bits[-1]) % 2**CONTEXT_BITS
+    return np.array(bits, np.uint8)
 
 
 def optimal_ngram_probabilities(bits: Bits) -> Floats:

@@ -66,6 +66,7 @@ def test_everything_else_that_is_heard_is_told() -> None:
     draw.on_queue(5)
     draw.on_slots(3)
     draw.on_cancelled(4)
+    draw.on_rejected(8)
     draw.on_deadline_missed(6)
     other.on_queue(1)
 
@@ -74,6 +75,7 @@ def test_everything_else_that_is_heard_is_told() -> None:
     assert value(metrics, "glimpse_queue_depth", model="ntm-copy") == 1
     assert value(metrics, "glimpse_slots_occupied", model="draw") == 3
     assert value(metrics, "glimpse_cancellations_total", model="draw") == 4
+    assert value(metrics, "glimpse_rejections_total", model="draw") == 8
     assert value(metrics, "glimpse_deadline_misses_total", model="draw") == 6
     assert value(metrics, "glimpse_deadline_misses_total", model="ntm-copy") == 0
 

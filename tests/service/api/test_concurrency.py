@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -127,9 +128,15 @@ def test_burst_of_mixed_requests_is_answered_as_each_would_be_alone(
 def test_clients_that_leave_free_their_slots(server: str, decoded: Decode, answer_format: str) -> None:
     """After many clients have hung up in the middle nothing of theirs is left running, and answers are right."""
 
+    async def told(client: httpx.AsyncClient, metric: str) -> float:
+        text = (await client.get("/metrics")).text
+        found = re.search(rf'{metric}{{model="draw-generate"}} (\S+)', text)
+        return float(found[1]) if found else 0.0
+
     async def scenario() -> tuple[httpx.Response, httpx.Response]:
         async with httpx.AsyncClient(base_url=server, timeout=60) as client:
             alone = await client.get("/draw/generate?format=npz&seed=1")
+            cancelled = await told(client, "glimpse_cancellations_total")
             query = f"/draw/generate?steps=64&count=64&format={answer_format}"
             leaving = [asyncio.create_task(client.get(query)) for _ in range(6)]
             await asyncio.wait(leaving, timeout=0.05)
@@ -138,7 +145,8 @@ def test_clients_that_leave_free_their_slots(server: str, decoded: Decode, answe
             await asyncio.gather(*leaving, return_exceptions=True)
             after = await client.get("/draw/generate?format=npz&seed=1")
             for _ in range(1000):
-                if 'glimpse_slots_occupied{model="draw-generate"} 0.0' in (await client.get("/metrics")).text:
+                if await told(client, "glimpse_slots_occupied") == 0:
+                    assert await told(client, "glimpse_cancellations_total") > cancelled
                     return alone, after
             pytest.fail("slots are still occupied")
 

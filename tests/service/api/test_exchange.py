@@ -12,6 +12,7 @@ from starlette.types import Message, Receive
 from service.api.exchange import Exchange
 from service.api.memory import Memory, Share
 from service.errors import Cancelled, DeadlineExceeded
+from tests.service.engine.held import VirtualLoop, in_virtual_time
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -59,16 +60,17 @@ def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None
     asyncio.run(wait())
 
 
-def test_exchange_that_has_ended_is_not_interrupted() -> None:
+@in_virtual_time
+async def test_exchange_that_has_ended_is_not_interrupted() -> None:
     """What is sent is sent, however long that takes."""
-
-    async def outlast() -> None:
-        exchange = exchange_with(never, seconds=0.001)
-        exchange.begin()
-        exchange.end()
-        await asyncio.sleep(0.01)
-
-    asyncio.run(outlast())
+    exchange = exchange_with(never, seconds=30.0)
+    exchange.begin()
+    exchange.end()
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.clock.advance(60.0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def test_work_is_given_up_when_the_client_leaves() -> None:

@@ -135,13 +135,13 @@ async def test_runtime_that_fails_at_everything_turns_health_red() -> None:
     """Not what a request brings about, but what the golden example shows, tells a broken runtime from a bad input."""
     async with serving() as bench:
         bench.gate.open()
-        with pytest.raises(InferenceFailed):
+        with pytest.raises(InferenceFailed, match="the model failed on this input"):
             await bench.engine.submit(recurrent_request(1, poisoned_step=0))
         assert bench.engine.unhealthy_because() is None
         assert not bench.engine.is_beyond_repair()
 
         bench.is_broken = True
-        with pytest.raises(InferenceFailed):
+        with pytest.raises(InferenceFailed, match="the model failed on this input"):
             await bench.engine.submit(recurrent_request(1, poisoned_step=0))
         await bench.engine.submit(recurrent_request(1))  # after which the runtime has been looked at
 
@@ -155,7 +155,7 @@ async def test_runtime_that_hangs_at_its_golden_example_turns_health_red() -> No
     async with serving(stall_seconds=5) as bench:
         bench.gate.open()
         bench.examination.clear()
-        with pytest.raises(InferenceFailed):
+        with pytest.raises(InferenceFailed, match="the model failed on this input"):
             await bench.engine.submit(recurrent_request(1, poisoned_step=0))
         await asyncio.to_thread(bench.is_examined.wait, PATIENCE_SECONDS)
         bench.clock.advance(10.1)
