@@ -64,8 +64,6 @@ NTM_MEASURES: Mapping[str, Sequence[str]] = {
     "dynamic-ngrams": ("cost_bits", "optimal_cost_bits"),
 }
 """By task, what is averaged of the service's report; of any other task the wrong bits."""
-API_WORDS = {"bits": "length", "vectors": "length"}
-"""What the tasks in `models` call otherwise than `GET /ntm/{task}` does."""
 FIGURE_SIZES: Mapping[str, Sequence[Mapping[str, int]]] = {
     "copy": ({"length": 20}, {"length": 120}),
     "repeat-copy": ({"length": 10, "repeats": 10}, {"length": 10, "repeats": 32}),
@@ -212,17 +210,12 @@ def bound_nats(model: LoadedModel, digits: Digits, steps: int, *, seed: int) -> 
 def ntm_table(model: LoadedModel, *, sequences: int, seed: int) -> Mapping[str, float]:
     """Means over random episodes by measure and sizes, both in the words of the API."""
     table = {}
-    for sizes in tqdm(evaluated_sizes(task_of(model)), disable=None, leave=False):
+    for sizes in tqdm(TRAINED[task_of(model)].evaluation, disable=None, leave=False):
         reports = ntm_reports(model, random_episodes(model, sizes, sequences, seed=seed))
         for measure in NTM_MEASURES.get(task_of(model), ("bit_errors",)):
             mean = float(np.mean([report[measure] for report in reports]))
             table["_".join([measure, *(f"{name}_{size}" for name, size in sizes.items())])] = mean
     return table
-
-
-def evaluated_sizes(task: str) -> Sequence[Mapping[str, int]]:
-    """The sizes at which the trainer evaluates, in the words of `GET /ntm/{task}`."""
-    return [{API_WORDS.get(name, name): size for name, size in sizes.items()} for sizes in TRAINED[task].evaluation]
 
 
 def random_episodes(model: LoadedModel, sizes: Mapping[str, int], count: int, *, seed: int) -> list[ntm.Episode]:

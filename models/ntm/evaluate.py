@@ -7,6 +7,7 @@ Axes: T steps, B batch, O outputs.
 
 import math
 from collections.abc import Mapping
+from itertools import product
 
 import torch
 from jaxtyping import Float
@@ -23,16 +24,16 @@ SEED = 20_141_020
 def evaluate(network: NeuralTuringMachine, task: Task, *, sequences: int) -> Mapping[str, float]:
     """Means per sequence at each of the task's sizes, and their `score` (lower is better).
 
-    Bit errors; the score is their sum over the sizes, most of which lie far outside of the training's. For
-    n-grams bits of cost; the score is the excess over the optimal estimator's cost on the same sequences,
-    since sequences differ from each other by more than estimators do.
+    Bit errors, of the task's own episodes and of its variants; the score is their sum over the sizes, most of
+    which lie far outside of the training's. For n-grams bits of cost; the score is the excess over the optimal
+    estimator's cost on the same sequences, since sequences differ from each other by more than estimators do.
     """
     device = network.initial_reads.device
     metrics: dict[str, float] = {}
     score = 0.0
-    for sizes in task.evaluation:
-        generator = torch.Generator(device).manual_seed(SEED)
-        episodes = task.episodes(generator, sequences, **sizes)
+    kinds = {"": task.episodes, **{f"{name}_": variant for name, variant in task.variants.items()}}
+    for (prefix, kind), sizes in product(kinds.items(), task.evaluation):
+        episodes = kind(torch.Generator(device).manual_seed(SEED), sequences, **sizes)
         logits = network.unroll(episodes.inputs)
         if task.name == "dynamic-ngrams":
             cost = float(cost_bits(logits, episodes).mean())
@@ -41,7 +42,7 @@ def evaluate(network: NeuralTuringMachine, task: Task, *, sequences: int) -> Map
             score += cost - optimal
         else:
             errors = float(bit_errors(logits, episodes).mean())
-            metrics["errors_" + "_".join(f"{name}_{size}" for name, size in sizes.items())] = errors
+            metrics[f"{prefix}errors_" + "_".join(f"{name}_{size}" for name, size in sizes.items())] = errors
             score += errors
     return {"score": score, **metrics}
 

@@ -25,12 +25,13 @@ are named.
                         steps   L vectors with their priorities | delimiter = 1 | min(L, 16) steps of zeros
                         outputs 8 bits: the vectors of highest priority, highest first, in the steps of zeros
 
-Axes: T steps, B batch, I inputs, O outputs. All sequences of a batch have the same sizes.
+Axes: T steps, B batch, I inputs, O outputs, L vectors, W bits of one. All sequences of a batch have the same sizes.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -56,6 +57,10 @@ class Episodes(NamedTuple):
     """1 in the steps whose outputs matter."""
 
 
+Bits = Callable[[torch.Generator, int, int, int], Float[Tensor, "L B W"]]
+"""Makes the vectors of a batch: (generator, L vectors, B sequences, W bits a vector)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A family of episodes; `sizes` are the keyword arguments of `episodes`."""
@@ -69,6 +74,9 @@ class Task:
     evaluation: tuple[Mapping[str, int], ...]
     """Sizes to evaluate at, far outside of the training's too."""
 
+    variants: Mapping[str, Callable[..., Episodes]] = field(default_factory=dict)
+    """Other episodes of the same sizes, by name: training alternates between all of them."""
+
     easy: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Ranges that replace those of `training` in the first `easy_updates`."""
     easy_updates: int = 0
@@ -77,21 +85,45 @@ class Task:
         """Episodes for an update, counted from 0, whose sizes are drawn for the whole batch."""
         ranges = {**self.training, **self.easy} if update < self.easy_updates else self.training
         sizes = {name: _draw(generator, low, high) for name, (low, high) in ranges.items()}
-        return self.episodes(generator, batch_size, **sizes)
+        kinds = (self.episodes, *self.variants.values())
+        return kinds[update % len(kinds)](generator, batch_size, **sizes)
 
 
-def copy(generator: torch.Generator, batch_size: int, *, length: int) -> Episodes:
-    """Section 4.1: recall a sequence of random vectors."""
-    vectors = _bits(generator, length, batch_size, BITS)
+def even_bits(generator: torch.Generator, length: int, batch_size: int, width: int) -> Float[Tensor, "L B W"]:
+    """Vectors as in the paper: every bit is a 1 half of the time."""
+    return _bits(generator, length, batch_size, width)
+
+
+def uneven_bits(generator: torch.Generator, length: int, batch_size: int, width: int) -> Float[Tensor, "L B W"]:
+    """Vectors as people type them: full or empty, and often the same as the one before.
+
+    Even bits hardly ever make a run of equal vectors, least of all of zeros, and a machine that has seen none is lost
+    in one. Here every vector has a density of its own, from the arcsine law, and every sequence a probability that
+    its vectors stay as they are.
+    """
+    density = _arcsine(generator, length, batch_size, 1)
+    drawn = (_uniform(generator, length, batch_size, width) < density).float()
+    stays = _uniform(generator, length, batch_size) < _uniform(generator, 1, batch_size)
+    stays[0] = False
+    step = torch.arange(length, device=generator.device).unsqueeze(1)
+    latest = torch.where(stays, 0, step).cummax(0).values
+    return drawn.take_along_dim(latest.unsqueeze(2), 0)
+
+
+def copy(generator: torch.Generator, batch_size: int, *, length: int, bits: Bits = even_bits) -> Episodes:
+    """Section 4.1: recall a sequence of vectors."""
+    vectors = bits(generator, length, batch_size, BITS)
     inputs = _zeros(generator, 2 * length + 1, batch_size, BITS + 1)
     inputs[:length, :, :BITS] = vectors
     inputs[length, :, BITS] = 1
     return _recall(inputs, vectors)
 
 
-def repeat_copy(generator: torch.Generator, batch_size: int, *, length: int, repeats: int) -> Episodes:
-    """Section 4.2: recall a sequence of random vectors several times, then say that it is the end."""
-    vectors = _bits(generator, length, batch_size, BITS)
+def repeat_copy(
+    generator: torch.Generator, batch_size: int, *, length: int, repeats: int, bits: Bits = even_bits
+) -> Episodes:
+    """Section 4.2: recall a sequence of vectors several times, then say that it is the end."""
+    vectors = bits(generator, length, batch_size, BITS)
     inputs = _zeros(generator, length + 1 + length * repeats + 1, batch_size, BITS + 2)
     inputs[:length, :, :BITS] = vectors
     inputs[length, :, BITS] = 1
@@ -118,15 +150,13 @@ def associative_recall(generator: torch.Generator, batch_size: int, *, items: in
     return _recall(inputs, vectors[query + 1, :, sequence].transpose(0, 1))
 
 
-def dynamic_ngrams(generator: torch.Generator, batch_size: int, *, bits: int) -> Episodes:
+def dynamic_ngrams(generator: torch.Generator, batch_size: int, *, length: int) -> Episodes:
     """Section 4.4: predict bits, each drawn with the probability that the 5 bits before it select."""
-    # Beta(1/2, 1/2) is the arcsine law: the squared sine of a uniform angle.
-    angles = _uniform(generator, batch_size, 2**CONTEXT_BITS) * (math.pi / 2)
-    probabilities = torch.sin(angles).square()
-    drawn = _uniform(generator, bits, batch_size, 1)
-    sequence = _zeros(generator, bits, batch_size, 1)
+    probabilities = _arcsine(generator, batch_size, 2**CONTEXT_BITS)
+    drawn = _uniform(generator, length, batch_size, 1)
+    sequence = _zeros(generator, length, batch_size, 1)
     context = torch.zeros(batch_size, 1, dtype=torch.int64, device=generator.device)
-    for t in range(bits):
+    for t in range(length):
         p = probabilities.gather(1, context) if t >= CONTEXT_BITS else 0.5
         bit = drawn[t] < p
         sequence[t] = bit
@@ -137,15 +167,15 @@ def dynamic_ngrams(generator: torch.Generator, batch_size: int, *, bits: int) ->
     return Episodes(inputs, sequence, mask)
 
 
-def priority_sort(generator: torch.Generator, batch_size: int, *, vectors: int) -> Episodes:
+def priority_sort(generator: torch.Generator, batch_size: int, *, length: int) -> Episodes:
     """Section 4.5: recall the vectors of highest priority in the order of their priorities."""
-    unsorted = _bits(generator, vectors, batch_size, BITS)
-    priority = 2 * _uniform(generator, vectors, batch_size) - 1
-    recalled = min(vectors, SORTED_VECTORS)
-    inputs = _zeros(generator, vectors + 1 + recalled, batch_size, BITS + 2)
-    inputs[:vectors, :, :BITS] = unsorted
-    inputs[:vectors, :, BITS] = priority
-    inputs[vectors, :, BITS + 1] = 1
+    unsorted = _bits(generator, length, batch_size, BITS)
+    priority = 2 * _uniform(generator, length, batch_size) - 1
+    recalled = min(length, SORTED_VECTORS)
+    inputs = _zeros(generator, length + 1 + recalled, batch_size, BITS + 2)
+    inputs[:length, :, :BITS] = unsorted
+    inputs[:length, :, BITS] = priority
+    inputs[length, :, BITS + 1] = 1
     order = priority.argsort(dim=0, descending=True)[:recalled]
     return _recall(inputs, unsorted.take_along_dim(order.unsqueeze(2), dim=0))
 
@@ -168,6 +198,11 @@ def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.rand(shape, generator=generator, device=generator.device)
 
 
+def _arcsine(generator: torch.Generator, *shape: int) -> Tensor:
+    """Beta(1/2, 1/2), the arcsine law: the squared sine of a uniform angle."""
+    return torch.sin(_uniform(generator, *shape) * (math.pi / 2)).square()
+
+
 def _zeros(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.zeros(shape, device=generator.device)
 
@@ -186,6 +221,7 @@ TASKS: Mapping[str, Task] = {
             episodes=copy,
             training={"length": (1, 20)},
             evaluation=({"length": 20}, {"length": 50}, {"length": 120}),
+            variants={"uneven": partial(copy, bits=uneven_bits)},
         ),
         Task(
             "repeat-copy",
@@ -200,6 +236,7 @@ TASKS: Mapping[str, Task] = {
                 {"length": 20, "repeats": 20},
                 {"length": 10, "repeats": 32},
             ),
+            variants={"uneven": partial(repeat_copy, bits=uneven_bits)},
             easy={"length": (1, 10), "repeats": (1, 10)},
             easy_updates=51_000,
         ),
@@ -216,17 +253,17 @@ TASKS: Mapping[str, Task] = {
             inputs=1,
             outputs=1,
             episodes=dynamic_ngrams,
-            training={"bits": (50, 200)},
-            evaluation=({"bits": 200},),
+            training={"length": (50, 200)},
+            evaluation=({"length": 200},),
         ),
         Task(
             "priority-sort",
             inputs=BITS + 2,
             outputs=BITS,
             episodes=priority_sort,
-            training={"vectors": (2, 20)},
-            evaluation=({"vectors": 20},),
-            easy={"vectors": (2, 10)},
+            training={"length": (2, 20)},
+            evaluation=({"length": 20},),
+            easy={"length": (2, 10)},
             easy_updates=5_000,
         ),
     )

@@ -34,7 +34,7 @@ def test_undecided_logits_cost_a_bit_each() -> None:
 
 def test_optimal_estimator_is_the_formula_over_counts() -> None:
     """P(1) is (N1 + 1/2) / (N0 + N1 + 1), counting what followed the same 5 bits before."""
-    bits = dynamic_ngrams(torch.Generator().manual_seed(0), 3, bits=120).targets
+    bits = dynamic_ngrams(torch.Generator().manual_seed(0), 3, length=120).targets
 
     probabilities = torch.sigmoid(optimal_logits(bits))
 
@@ -49,7 +49,7 @@ def test_optimal_estimator_is_the_formula_over_counts() -> None:
 
 def test_optimal_estimator_pays_what_is_known_of_it() -> None:
     """Over 200 bits it pays about 127.9 of 195 scored bits on average (standard deviation 36)."""
-    drawn = dynamic_ngrams(torch.Generator().manual_seed(0), 1000, bits=200)
+    drawn = dynamic_ngrams(torch.Generator().manual_seed(0), 1000, length=200)
 
     mean = cost_bits(optimal_logits(drawn.targets), drawn).mean().item()
 
@@ -57,7 +57,7 @@ def test_optimal_estimator_pays_what_is_known_of_it() -> None:
 
 
 def test_knowing_nothing_fails_half_of_the_bits_at_every_size() -> None:
-    """A machine that has learned nothing errs at chance level, and the score is the sum over sizes."""
+    """A machine that has learned nothing errs at chance level, and the score is the sum over sizes and kinds."""
     torch.manual_seed(0)
     task = TASKS["copy"]
     network = NeuralTuringMachine(Config(inputs=task.inputs, outputs=task.outputs, controller_size=4))
@@ -68,7 +68,10 @@ def test_knowing_nothing_fails_half_of_the_bits_at_every_size() -> None:
     by_length = {length: metrics[f"errors_length_{length}"] for length in (20, 50, 120)}
     for length, errors in by_length.items():
         assert errors == pytest.approx(4 * length, rel=0.15)
-    assert metrics["score"] == pytest.approx(sum(by_length.values()))
+    uneven = {length: metrics[f"uneven_errors_length_{length}"] for length in (20, 50, 120)}
+    assert uneven.keys() == by_length.keys()
+    assert all(uneven[length] != errors for length, errors in by_length.items())
+    assert metrics["score"] == pytest.approx(sum([*by_length.values(), *uneven.values()]))
 
 
 def test_ngram_score_is_the_excess_over_the_optimal_estimator() -> None:

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from models.ntm.tasks import TASKS, associative_recall, copy, dynamic_ngrams, priority_sort, repeat_copy
+from models.ntm.tasks import (
+    TASKS,
+    associative_recall,
+    copy,
+    dynamic_ngrams,
+    priority_sort,
+    repeat_copy,
+    uneven_bits,
+)
 
 B = 4
 
@@ -83,7 +91,7 @@ def test_associative_recall_asks_for_every_item_but_the_last() -> None:
 
 def test_ngram_input_is_the_bit_before(generator: torch.Generator) -> None:
     """At step t the machine has seen the bits before t; the first 5 predictions are not asked for."""
-    inputs, targets, mask = dynamic_ngrams(generator, B, bits=20)
+    inputs, targets, mask = dynamic_ngrams(generator, B, length=20)
 
     assert inputs.shape == targets.shape == (20, B, 1)
     assert not inputs[0].any()
@@ -94,7 +102,7 @@ def test_ngram_input_is_the_bit_before(generator: torch.Generator) -> None:
 
 def test_ngram_bits_follow_their_contexts_with_an_arcsine_law() -> None:
     """The share of ones after a context varies from sequence to sequence as Beta(1/2, 1/2) does."""
-    _, targets, _ = dynamic_ngrams(torch.Generator().manual_seed(0), 40, bits=3000)
+    _, targets, _ = dynamic_ngrams(torch.Generator().manual_seed(0), 40, length=3000)
     shares = []
     for bits in targets[:, :, 0].T.int().tolist():
         ones, total = [0] * 32, [0] * 32
@@ -111,21 +119,67 @@ def test_ngram_bits_follow_their_contexts_with_an_arcsine_law() -> None:
         assert below == pytest.approx(2 / math.pi * math.asin(math.sqrt(p)), abs=0.06)
 
 
-@pytest.mark.parametrize(("vectors", "recalled"), [(20, 16), (16, 16), (3, 3)])
-def test_priority_sort_asks_for_the_highest_first(vectors: int, recalled: int, generator: torch.Generator) -> None:
-    """The answer is the shown vectors in the falling order of their priorities, 16 at most."""
-    inputs, targets, mask = priority_sort(generator, B, vectors=vectors)
+# --- vectors ---
 
-    assert inputs.shape == (vectors + 1 + recalled, B, 10)
-    assert targets.shape == (vectors + 1 + recalled, B, 8)
+
+def test_uneven_vectors_are_bits_of_every_density() -> None:
+    """Between empty and full, either of which a fair share are, and together half of the bits are ones."""
+    vectors = uneven_bits(torch.Generator().manual_seed(0), 1, 40_000, 8)[0]
+    ones = vectors.sum(1)
+
+    assert set(vectors.flatten().tolist()) == {0.0, 1.0}
+    assert vectors.mean().item() == pytest.approx(0.5, abs=0.01)
+    # The density p has the arcsine law: E[(1 - p)^8] is the product of (2 i - 1) / (2 i) for i up to 8.
+    empty = math.prod((2 * i - 1) / (2 * i) for i in range(1, 9))
+    assert (ones == 0).float().mean().item() == pytest.approx(empty, abs=0.01)
+    assert (ones == 8).float().mean().item() == pytest.approx(empty, abs=0.01)
+
+
+def test_uneven_vectors_often_stay_as_they_are() -> None:
+    """Some sequences stand still from begin to end, some change at every step, and a vector stays half of the time."""
+    vectors = uneven_bits(torch.Generator().manual_seed(0), 20, 4_000, 32)
+    stays = (vectors[1:] == vectors[:-1]).all(2)
+
+    changes = (~stays).sum(0)
+    assert (changes == 0).float().mean().item() > 0.02
+    assert (changes == 19).float().mean().item() > 0.01
+    # Vectors of 32 bits are equal by chance if both are empty or both are full: E[(1 - p)^32]^2, twice.
+    by_chance = 2 * math.prod((2 * i - 1) / (2 * i) for i in range(1, 33)) ** 2
+    assert stays.float().mean().item() == pytest.approx(0.5 + 0.5 * by_chance, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["copy", "repeat-copy"])
+def test_training_alternates_between_even_and_uneven_vectors(name: str) -> None:
+    """Of the same sizes; the even ones are the paper's."""
+    task = TASKS[name]
+
+    even, uneven = (task.training_batch(torch.Generator().manual_seed(5), 64, update).inputs for update in (0, 1))
+
+    assert even.shape == uneven.shape
+    length = int(even[:, 0, 8].argmax())
+    assert length > 1
+    standing = [
+        (batch[1:length, :, :8] == batch[: length - 1, :, :8]).all(2).float().mean().item() for batch in (even, uneven)
+    ]
+    assert standing[0] < 0.1
+    assert standing[1] > 0.3
+
+
+@pytest.mark.parametrize(("length", "recalled"), [(20, 16), (16, 16), (3, 3)])
+def test_priority_sort_asks_for_the_highest_first(length: int, recalled: int, generator: torch.Generator) -> None:
+    """The answer is the shown vectors in the falling order of their priorities, 16 at most."""
+    inputs, targets, mask = priority_sort(generator, B, length=length)
+
+    assert inputs.shape == (length + 1 + recalled, B, 10)
+    assert targets.shape == (length + 1 + recalled, B, 8)
     for b in range(B):
-        shown = sorted(range(vectors), key=lambda i: -inputs[i, b, 8].item())
-        assert torch.equal(targets[vectors + 1 :, b], inputs[shown[:recalled], b, :8])
-    assert inputs[:vectors, :, 8].abs().max() <= 1
-    assert inputs[:, 0, 9].tolist() == [0] * vectors + [1] + [0] * recalled
-    assert not inputs[vectors, :, :9].any()
-    assert not inputs[vectors + 1 :].any()
-    assert mask[:, 0, 0].tolist() == [0] * (vectors + 1) + [1] * recalled
+        shown = sorted(range(length), key=lambda i: -inputs[i, b, 8].item())
+        assert torch.equal(targets[length + 1 :, b], inputs[shown[:recalled], b, :8])
+    assert inputs[:length, :, 8].abs().max() <= 1
+    assert inputs[:, 0, 9].tolist() == [0] * length + [1] + [0] * recalled
+    assert not inputs[length, :, :9].any()
+    assert not inputs[length + 1 :].any()
+    assert mask[:, 0, 0].tolist() == [0] * (length + 1) + [1] * recalled
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -49,9 +49,9 @@ ENCODINGS: list[tuple[str, dict[str, int], Callable[[torch.Tensor, torch.Tensor]
     ("repeat-copy", {"length": 7, "repeats": 12}, lambda inputs, _: repeated(inputs, 12)),
     ("associative-recall", {"items": 2}, lambda inputs, _: recalled(inputs)),
     ("associative-recall", {"items": 11}, lambda inputs, _: recalled(inputs)),
-    ("dynamic-ngrams", {"bits": 200}, predicted),
-    ("priority-sort", {"vectors": 5}, lambda inputs, _: sorted_(inputs, 5)),
-    ("priority-sort", {"vectors": 20}, lambda inputs, _: sorted_(inputs, 20)),
+    ("dynamic-ngrams", {"length": 200}, predicted),
+    ("priority-sort", {"length": 5}, lambda inputs, _: sorted_(inputs, 5)),
+    ("priority-sort", {"length": 20}, lambda inputs, _: sorted_(inputs, 20)),
 ]
 
 
