@@ -3,19 +3,14 @@
 import asyncio
 import gc
 import logging
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import cv2
-import uvicorn
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,7 +21,6 @@ from starlette.types import Receive, Scope, Send
 from service import exit_codes
 from service.api import draw, ntm, playground, problems, stn, system
 from service.api.admission import Admission
-from service.api.answer import Answer
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
 from service.api.endpoint import Endpoint
@@ -35,20 +29,17 @@ from service.api.memory import Memory
 from service.engine.engine import Engine
 from service.errors import ArtifactRejected, GlimpseError, InferenceFailed, UnknownTask
 from service.metrics import Metrics
-from service.port import let_nobody_queue_up
 from service.runtime.base import RuntimeOptions
 from service.runtime.repository import LoadedModel, artifacts, device_of, load
 from service.schemas.ntm import TASKS
 from service.settings import Batching, Settings, granted_cpus, unknown_variables
+from service.termination import Termination, end_whatever_runs
 
 logger = logging.getLogger("glimpse")
 
 SUPERVISION_SECONDS = 0.5
-LINGER_SECONDS = 0.2
-EXIT_SECONDS = 1.0
 YOUNG_OBJECTS = 10_000
 """Allocations between two looks of the garbage collector at what is new: some hundred requests'."""
-HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
 
 
 class Glimpse:
@@ -60,7 +51,7 @@ class Glimpse:
         self.catalogue = Catalogue()
         self._codecs = ThreadPoolExecutor(max(2, granted_cpus()), thread_name_prefix="glimpse-codec")
         self._admission = Admission(settings.limits.concurrent_requests)
-        self._is_told_to_end = False
+        self._termination = Termination(self.drain, settings.drain_notice_seconds)
         self._sentinel = ThreadPoolExecutor(1, thread_name_prefix="glimpse-sentinel")
         self._context = Context(settings, self.catalogue, self._admission, self._codecs, self._sentinel)
         endpoints = [
@@ -108,9 +99,7 @@ class Glimpse:
             return document
 
         app.openapi = openapi  # type: ignore[method-assign]
-        app.add_exception_handler(HTTPException, _http_problem)  # type: ignore[arg-type]
-        app.add_exception_handler(GlimpseError, _glimpse_problem)  # type: ignore[arg-type]
-        app.add_exception_handler(Exception, _bug)
+        problems.install(app)
         return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,7 +113,7 @@ class Glimpse:
         """From start to shutdown. The port opens at once; `/readyz` says when the models are there."""
         await receive()
         cv2.setNumThreads(1)
-        self._take_over_termination()
+        self._termination.take_over()
         background = [
             asyncio.create_task(_or_end(self._load(), "cannot start", exit_codes.START_FAILURE)),
             asyncio.create_task(_or_end(self._supervise(), "nobody supervises", exit_codes.BEYOND_REPAIR)),
@@ -138,43 +127,9 @@ class Glimpse:
             await engine.stop()
         for threads in (self._codecs, self._sentinel):
             threads.shutdown(wait=False, cancel_futures=True)
-        if self._is_told_to_end:  # a start that fails has an exit code of its own
+        if self._termination.is_asked_for:  # a start that fails has an exit code of its own
             end_whatever_runs()
         await send({"type": "lifespan.shutdown.complete"})
-
-    def _take_over_termination(self) -> None:
-        """Drain before the server closes its port: SIGTERM first makes us unready, then reaches the server."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        loop = asyncio.get_running_loop()
-        servers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        hung_up = signal.getsignal(signal.SIGHUP)
-
-        async def terminate(number: signal.Signals, frame: FrameType | None) -> None:
-            handler = servers[number]
-            server = getattr(handler, "__self__", None)
-            try:
-                await asyncio.gather(self.drain(), asyncio.sleep(self.settings.drain_notice_seconds))
-                if isinstance(server, uvicorn.Server):
-                    await _close_port(server)
-            finally:
-                if callable(handler):
-                    handler(number, frame)
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            # A second signal goes to the server itself, which drains nothing. Not in one of several processes, where it
-            # is the first once more: who signals the whole group has the supervisor pass its own on.
-            for taken, handler in (*servers.items(), (signal.SIGHUP, hung_up)):
-                signal.signal(taken, signal.SIG_IGN if multiprocessing.parent_process() else handler)
-            # Whoever's terminal closes wants an end, too; uvicorn knows of no such signal in a single process.
-            self._is_told_to_end = True
-            asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
-            asyncio.run_coroutine_threadsafe(terminate(asked, frame), loop)
-
-        for number in servers:
-            signal.signal(number, on_signal)
-        if hung_up is not signal.SIG_IGN:  # as it is under `nohup`
-            signal.signal(signal.SIGHUP, on_signal)
 
     async def _load(self) -> None:
         settings = self.settings
@@ -242,23 +197,6 @@ class Glimpse:
             logger.warning("requests are still in hand after %g s of draining", self.settings.drain_seconds)
 
 
-def end_whatever_runs() -> None:
-    """End the process within `EXIT_SECONDS`: the interpreter by itself would wait for threads that nobody needs."""
-    end = threading.Timer(EXIT_SECONDS, os._exit, [0])
-    end.daemon = True
-    end.start()
-
-
-async def _close_port(server: uvicorn.Server) -> None:
-    """Close it before the server does: a request on its way over an open connection still gets its 503."""
-    for listener in server.servers:
-        let_nobody_queue_up(listener.sockets)
-    await asyncio.sleep(LINGER_SECONDS)
-    for listener in server.servers:
-        listener.close()
-    await asyncio.sleep(LINGER_SECONDS)
-
-
 def create() -> Glimpse:
     """The application by the settings of the environment; what uvicorn calls."""
     settings = Settings()
@@ -296,20 +234,3 @@ async def _not_found(_: Request) -> Response:
 
 async def _unknown_task(request: Request) -> Response:
     raise UnknownTask(f"there is no task {request.path_params['task']!r}; there are {', '.join(TASKS)}")
-
-
-async def _http_problem(_: Request, error: HTTPException) -> Response:
-    code = HTTP_CODES.get(error.status_code, "http-error")
-    return _response(problems.answer(problems.document(error.status_code, code, error.detail), error.headers))
-
-
-async def _glimpse_problem(_: Request, error: GlimpseError) -> Response:
-    return _response(problems.problem(error))
-
-
-async def _bug(_: Request, __: Exception) -> Response:
-    return _response(problems.BUG)
-
-
-def _response(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, answer.headers, answer.media_type)

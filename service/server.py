@@ -1,4 +1,4 @@
-"""Running the application under uvicorn: one process or several on one port, signals, exit codes."""
+"""Running the application under uvicorn: one process or several on one port, and what they end with."""
 
 import atexit
 import os

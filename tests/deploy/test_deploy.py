@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from service.app import LINGER_SECONDS
 from service.metrics import Metrics
 from service.server import FAREWELL_SECONDS
 from service.settings import Settings
+from service.termination import LINGER_SECONDS
 
 ROOT = Path(__file__).parents[2]
 

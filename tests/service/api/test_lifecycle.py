@@ -164,7 +164,7 @@ def test_sigterm_to_the_whole_group_is_one_signal(launch: Launch) -> None:
 def test_process_ends_though_a_thread_does_not() -> None:
     """A codec may be at work for nobody."""
     program = (
-        "import threading; from service.app import end_whatever_runs;"
+        "import threading; from service.termination import end_whatever_runs;"
         "threading.Thread(target=threading.Event().wait).start(); end_whatever_runs()"
     )
 

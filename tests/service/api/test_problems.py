@@ -53,6 +53,8 @@ def test_unknown_names_are_answered_with_the_known_ones(client: httpx.Client, pr
         ("PUT", "/ntm/juggling", "POST"),
         ("POST", "/livez", "GET"),
         ("POST", "/metrics", "GET"),
+        ("POST", "/livez", "HEAD"),
+        ("DELETE", "/draw/generate", "HEAD"),
     ],
 )
 def test_wrong_method_is_a_405_that_names_the_right_one(

@@ -1,0 +1,77 @@
+"""The end of a process: signals, the drain that comes before the server's own shutdown, and an end in any case."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from types import FrameType
+
+import uvicorn
+
+from service.port import let_nobody_queue_up
+
+LINGER_SECONDS = 0.2
+EXIT_SECONDS = 1.0
+
+
+class Termination:
+    """Drains before the server closes its port: SIGTERM first makes us unready, then reaches the server."""
+
+    def __init__(self, drain: Callable[[], Awaitable[None]], notice_seconds: float) -> None:
+        """`notice_seconds`: how long the port stays open at least, for others to learn that we are not ready."""
+        self._drain = drain
+        self._notice_seconds = notice_seconds
+        self.is_asked_for = False
+
+    def take_over(self) -> None:
+        """From now on signals come here first; in the event loop of the main thread, after the server took them."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        loop = asyncio.get_running_loop()
+        servers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        hung_up = signal.getsignal(signal.SIGHUP)
+
+        async def terminate(number: signal.Signals, frame: FrameType | None) -> None:
+            handler = servers[number]
+            server = getattr(handler, "__self__", None)
+            try:
+                await asyncio.gather(self._drain(), asyncio.sleep(self._notice_seconds))
+                if isinstance(server, uvicorn.Server):
+                    await _close_port(server)
+            finally:
+                if callable(handler):
+                    handler(number, frame)
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            # A second signal goes to the server itself, which drains nothing. Not in one of several processes, where it
+            # is the first once more: who signals the whole group has the supervisor pass its own on.
+            for taken, handler in (*servers.items(), (signal.SIGHUP, hung_up)):
+                signal.signal(taken, signal.SIG_IGN if multiprocessing.parent_process() else handler)
+            # Whoever's terminal closes wants an end, too; uvicorn knows of no such signal in a single process.
+            self.is_asked_for = True
+            asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
+            asyncio.run_coroutine_threadsafe(terminate(asked, frame), loop)
+
+        for number in servers:
+            signal.signal(number, on_signal)
+        if hung_up is not signal.SIG_IGN:  # as it is under `nohup`
+            signal.signal(signal.SIGHUP, on_signal)
+
+
+def end_whatever_runs() -> None:
+    """End the process within `EXIT_SECONDS`: the interpreter by itself would wait for threads that nobody needs."""
+    end = threading.Timer(EXIT_SECONDS, os._exit, [0])
+    end.daemon = True
+    end.start()
+
+
+async def _close_port(server: uvicorn.Server) -> None:
+    """Close it before the server does: a request on its way over an open connection still gets its 503."""
+    for listener in server.servers:
+        let_nobody_queue_up(listener.sockets)
+    await asyncio.sleep(LINGER_SECONDS)
+    for listener in server.servers:
+        listener.close()
+    await asyncio.sleep(LINGER_SECONDS)
