@@ -1,9 +1,8 @@
 """The `glimpse` command. One function a verb; each calls the module that does the work, and prints what it answers."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -78,38 +77,10 @@ def serve(
     raise SystemExit(server.serve({name: value for name, value in given.items() if value is not None}))
 
 
-class Precision(StrEnum):
-    """Of the forward pass in training."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-class Device(StrEnum):
-    """Where to train."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class Kind(StrEnum):
-    """Families of spatial transformers."""
-
-    AFFINE = "affine"
-    PROJECTIVE = "projective"
-    TPS = "tps"
-
-
-class NtmTask(StrEnum):
-    """What a neural Turing machine can be trained for."""
-
-    COPY = "copy"
-    REPEAT_COPY = "repeat-copy"
-    ASSOCIATIVE_RECALL = "associative-recall"
-    DYNAMIC_NGRAMS = "dynamic-ngrams"
-    PRIORITY_SORT = "priority-sort"
-
-
+Precision = Literal["float32", "bfloat16"]
+Device = Literal["cpu", "cuda"]
+Kind = Literal["affine", "projective", "tps"]
+NtmTask = Literal["copy", "repeat-copy", "associative-recall", "dynamic-ngrams", "priority-sort"]
 Updates = Annotated[int | None, typer.Option(min=1, help="Updates in all; the model's own number when absent.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the weights, the data and the noise.")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs; this one gets a folder in it.")]
@@ -127,9 +98,9 @@ def train_stn(
     updates: Updates = None,
     seed: Seed = 1,
     runs: Runs = Path("runs"),
-    device: On = Device.CPU,
+    device: On = "cpu",
     threads: Threads = 1,
-    precision: Forward = Precision.BFLOAT16,
+    precision: Forward = "bfloat16",
     start: Start = None,
 ) -> None:
     """Train a spatial transformer on all distortions of MNIST."""
@@ -141,9 +112,9 @@ def train_stn(
 
     def experiment(where: torch.device) -> StnExperiment:
         # Another reader than the one that `evaluate` judges with.
-        return StnExperiment(kind.value, data, train_classifier(data, runs / "reader.safetensors", seed=1), where)
+        return StnExperiment(kind, data, train_classifier(data, runs / "reader.safetensors", seed=1), where)
 
-    options = RunOptions(updates, seed, runs, device.value, threads, precision.value, start)
+    options = RunOptions(updates, seed, runs, device, threads, precision, start)
     _print_run(*run(experiment, SCHEDULE, options))
 
 
@@ -153,9 +124,9 @@ def train_draw(
     updates: Updates = None,
     seed: Seed = 1,
     runs: Runs = Path("runs"),
-    device: On = Device.CPU,
+    device: On = "cpu",
     threads: Threads = 1,
-    precision: Forward = Precision.BFLOAT16,
+    precision: Forward = "bfloat16",
     start: Start = None,
 ) -> None:
     """Train DRAW on MNIST, for 8 to 64 steps, with and without the class."""
@@ -163,7 +134,7 @@ def train_draw(
     from models.draw.network import Config
     from models.run import RunOptions, run
 
-    options = RunOptions(updates, seed, runs, device.value, threads, precision.value, start)
+    options = RunOptions(updates, seed, runs, device, threads, precision, start)
     _print_run(*run(lambda where: DrawExperiment(Config(), data, where), SCHEDULE, options))
 
 
@@ -173,7 +144,7 @@ def train_ntm(
     updates: Updates = None,
     seed: Seed = 1,
     runs: Runs = Path("runs"),
-    device: On = Device.CPU,
+    device: On = "cpu",
     threads: Threads = 1,
     compiled: Compile = False,  # noqa: FBT002
     start: Start = None,
@@ -186,13 +157,13 @@ def train_ntm(
     from models.run import RunOptions, run
 
     def experiment(where: torch.device) -> NtmExperiment:
-        made = NtmExperiment(TASKS[task.value], default_config(TASKS[task.value]), where)
+        made = NtmExperiment(TASKS[task], default_config(TASKS[task]), where)
         if compiled:
             made.network.compile(dynamic=False)
         return made
 
-    options = RunOptions(updates, seed, runs, device.value, threads, Precision.FLOAT32.value, start)
-    _print_run(*run(experiment, default_schedule(TASKS[task.value]), options))
+    options = RunOptions(updates, seed, runs, device, threads, "float32", start)
+    _print_run(*run(experiment, default_schedule(TASKS[task]), options))
 
 
 Run = Annotated[Path, typer.Argument(help="A run's folder, or a checkpoint, or a model's folder.", exists=True)]

@@ -77,9 +77,9 @@ class OpenLoop:
         self._next = 0
 
     @classmethod
-    def poisson(cls, rate: float, seconds: float, *, until: float = math.inf, seed: int = 1) -> Self:
+    def poisson(cls, rate: float, seconds: float, *, until: float = math.inf) -> Self:
         """Independent arrivals, `rate` a second."""
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(1)
         # Given their number, the arrivals of a Poisson process are uniform.
         return cls(np.sort(generator.uniform(0, seconds, generator.poisson(rate * seconds))), seconds, until)
 

@@ -92,9 +92,9 @@ OVERLOADS = {"sheets": sheets, "draw": draw}
 """Asked ten times too often: work that takes a while, and work that is hardly more than asking for it."""
 
 
-def mixed_lengths(count: int, seed: int = 1) -> list[int]:
+def mixed_lengths(count: int) -> list[int]:
     """Lengths, each equally often in any four that begin at a multiple of four."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(1)
     fours = [generator.permutation(LENGTHS) for _ in range(math.ceil(count / len(LENGTHS)))]
     return [int(length) for length in np.concatenate(fours)[:count]]
 

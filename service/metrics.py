@@ -41,7 +41,13 @@ SECONDS = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-STAGES = ("decode", "queue", "compute", "encode")
+STAGES = {
+    "decode": "Decoding and validating a request",
+    "queue": "Waiting for a slot",
+    "compute": "In slots, from the first segment to the last",
+    "encode": "Encoding an answer",
+}
+"""Where a request's time goes, in order, with what Prometheus is told of it."""
 
 
 class Metrics:
@@ -50,55 +56,33 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
+        self._registry = CollectorRegistry()
         model = ("model",)
-        self.requests = Counter("glimpse_requests", "Requests answered", ("route", "model", "code"), registry=registry)
-        self.request_seconds = Histogram(
-            "glimpse_request_seconds", "From the request's head to the answer's end", ("route",),
-            buckets=SECONDS, registry=registry,
-        )  # fmt: skip
+        self.requests = self._counter("glimpse_requests", "Requests answered", ("route", "model", "code"))
+        self.request_seconds = self._histogram(
+            "glimpse_request_seconds", "From the request's head to the answer's end", ("route",)
+        )
         self.stage_seconds = {
-            stage: Histogram(f"glimpse_{stage}_seconds", help_text, ("route",), buckets=SECONDS, registry=registry)
-            for stage, help_text in zip(
-                STAGES,
-                (
-                    "Decoding and validating a request",
-                    "Waiting for a slot",
-                    "In slots, from the first segment to the last",
-                    "Encoding an answer",
-                ),
-                strict=True,
-            )
+            stage: self._histogram(f"glimpse_{stage}_seconds", help_text, ("route",))
+            for stage, help_text in STAGES.items()
         }
-        self.batch_rows = Histogram(
-            "glimpse_batch_size", "Sequences in a computed batch", model, buckets=ROWS, registry=registry
+        self.batch_rows = self._histogram("glimpse_batch_size", "Sequences in a computed batch", model, ROWS)
+        self.batch_seconds = self._histogram("glimpse_batch_seconds", "Computing one segment", model)
+        self.batches = self._counter(
+            "glimpse_batches", "Batches computed, by why they were closed", ("model", "reason")
         )
-        self.batch_seconds = Histogram(
-            "glimpse_batch_seconds", "Computing one segment", model, buckets=SECONDS, registry=registry
-        )
-        self.batches = Counter(
-            "glimpse_batches",
-            "Batches computed, by why they were closed",
-            ("model", "reason"),
-            registry=registry,
-        )
-        self.steps = Counter("glimpse_steps", "Steps computed, over all sequences", model, registry=registry)
-        self.padding_rows = Counter(
-            "glimpse_padding_rows", "Row-steps computed beyond a sequence's end", model, registry=registry
-        )
+        self.steps = self._counter("glimpse_steps", "Steps computed, over all sequences", model)
+        self.padding_rows = self._counter("glimpse_padding_rows", "Row-steps computed beyond a sequence's end", model)
         self.queue_rows = self._gauge("glimpse_queue_depth", "Sequences that wait", model)
         self.slots = self._gauge("glimpse_slots_occupied", "Sequences in the running batch", model)
-        self.cancellations = Counter(
-            "glimpse_cancellations", "Sequences given up because their client left", model, registry=registry
+        self.cancellations = self._counter(
+            "glimpse_cancellations", "Sequences given up because their client left", model
         )
-        self.deadline_misses = Counter(
-            "glimpse_deadline_misses",
-            "Sequences given up because their deadline passed",
-            model,
-            registry=registry,
+        self.deadline_misses = self._counter(
+            "glimpse_deadline_misses", "Sequences given up because their deadline passed", model
         )
-        self.failures = Counter("glimpse_failures", "Sequences that failed alone", model, registry=registry)
-        self.rejections = Counter("glimpse_rejections", "Sequences refused by a full queue", model, registry=registry)
+        self.failures = self._counter("glimpse_failures", "Sequences that failed alone", model)
+        self.rejections = self._counter("glimpse_rejections", "Sequences refused by a full queue", model)
         self.model_info = self._gauge(
             "glimpse_model_info",
             "1 for every model that is served",
@@ -109,10 +93,8 @@ class Metrics:
             "glimpse_provider_info", "1 for what computes a graph", ("model", "provider"), "livemax"
         )
         self.ready = self._gauge("glimpse_ready", "1 while the process is ready", (), "livemin")
-        self.worker_restarts = Counter(
-            "glimpse_worker_restarts", "Worker threads that were replaced", model, registry=registry
-        )
-        self.cpu_seconds = Counter("glimpse_process_cpu_seconds", "Processor time used", registry=registry)
+        self.worker_restarts = self._counter("glimpse_worker_restarts", "Worker threads that were replaced", model)
+        self.cpu_seconds = self._counter("glimpse_process_cpu_seconds", "Processor time used")
         self._cpu_seconds_counted = 0.0
         self._observing = Lock()
         self.memory_bytes = self._gauge("glimpse_process_resident_memory_bytes", "Memory in use", ())
@@ -126,6 +108,14 @@ class Metrics:
         self.gpu_memory_bytes = self._gauge("glimpse_gpu_memory_used_bytes", "GPU memory in use", ("gpu",), "livemax")
         self._read_gpus = _gpu_reader()
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram, dict[str, Histogram]]] = {}
+
+    def _counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(name, help_text, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS
+    ) -> Histogram:
+        return Histogram(name, help_text, labels, buckets=buckets, registry=self._registry)
 
     def _gauge(self, name: str, help_text: str, labels: tuple[str, ...], mode: str = "livesum") -> Gauge:
         return Gauge(name, help_text, labels, registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]

@@ -19,23 +19,17 @@ NO_CLASS_SHARE = 0.4
 VALIDATION_PICTURES = 1_000
 VALIDATION_STEPS = 32
 
-SCHEDULE = Schedule(
-    updates=200_000,
-    learning_rate=1e-3,
-    clip_norm=5.0,
-    average_decay=0.999,
-    cooldown=0.3,
-    evaluate_every=1_000,
-)
+SCHEDULE = Schedule(updates=200_000, cooldown=0.3)
+BATCH = 128
+EVALUATION_BATCH = 250
 
 
 class DrawExperiment:
     """Trains one network for every number of steps from 8 to 64, with and without the digit's class."""
 
-    def __init__(self, config: Config, data: Path, device: torch.device, *, batch_size: int = 128) -> None:
+    def __init__(self, config: Config, data: Path, device: torch.device) -> None:
         self.config = config
         self.device = device
-        self.batch_size = batch_size
         self.network = Draw(config).to(device)
         train = mnist.load(data, mnist.Split.TRAIN)
         validation = mnist.load(data, mnist.Split.VALIDATION)
@@ -51,12 +45,12 @@ class DrawExperiment:
             "family": "draw",
             "name": "draw",
             "config": asdict(self.config),
-            "batch_size": self.batch_size,
+            "batch_size": BATCH,
         }
 
     def loss(self, generator: torch.Generator, _update: int = 0) -> Tensor:
         """The mean bound in nats over a batch, at a number of steps drawn log-uniformly from 8 to 64."""
-        B, device = self.batch_size, self.device
+        B, device = BATCH, self.device
         index = torch.randint(len(self.images), (B,), generator=generator, device=device)
         withheld = torch.rand(B, generator=generator, device=device) < NO_CLASS_SHARE
         labels = torch.where(withheld, NO_CLASS, self.labels[index])
@@ -74,12 +68,10 @@ class DrawExperiment:
         return {"score": nats, f"nats_{VALIDATION_STEPS}_steps": nats}
 
 
-def mean_bound(
-    network: Draw, binary: Tensor, steps: int, generator: torch.Generator, *, batch_size: int = 250
-) -> float:
+def mean_bound(network: Draw, binary: Tensor, steps: int, generator: torch.Generator) -> float:
     """The bound in nats, averaged over pictures of shape N A A, without their classes."""
     total = 0.0
-    for x in torch.split(binary, batch_size):
+    for x in torch.split(binary, EVALUATION_BATCH):
         labels = torch.full((len(x),), NO_CLASS, device=x.device)
         noise = torch.randn(steps, len(x), network.config.latent_size, generator=generator, device=x.device)
         seen = network.reconstruct(x, condition(labels, steps), noise)

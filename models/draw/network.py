@@ -140,7 +140,7 @@ class Draw(nn.Module):
         )
 
     def act(self, decoder_hidden: Float[Tensor, "B H"]) -> Stroke:
-        """Equations 18 and 21: what to write, where, and where to look next."""
+        """Equations 28 and 21: what to write, where, and where to look next."""
         N, side = self.config.write_filters, self.config.side
         patch, write_parameters, read_parameters = (
             self.stroke(decoder_hidden).float().split([N * N, WINDOW_PARAMETERS, WINDOW_PARAMETERS], dim=-1)
@@ -185,7 +185,7 @@ class Draw(nn.Module):
         return Reconstruction(state.canvas, Posterior(torch.stack(means), torch.stack(log_sigmas)))
 
     def generate(self, y: Float[Tensor, "T B Y"], noise: Float[Tensor, "T B Z"]) -> Float[Tensor, "T B A A"]:
-        """Draw from the prior (equations 12 to 14): the picture after every step, in 0..1; z_t is noise_t."""
+        """Draw from the prior (equations 13 to 16): the picture after every step, in 0..1; z_t is noise_t."""
         state = self.initial_state(noise.shape[1])
         pictures = []
         for y_t, z in zip(y, noise, strict=True):

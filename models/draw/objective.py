@@ -20,12 +20,12 @@ class Bound(NamedTuple):
 
     @property
     def nats(self) -> Float[Tensor, " B"]:
-        """The loss of equation 11."""
+        """The loss of equation 12."""
         return self.reconstruction + self.latent
 
 
 def latent_loss(posterior: Posterior) -> Float[Tensor, " B"]:
-    """Equation 10: KL of Q(Z_t | h_t^enc) from the standard normal prior, summed over steps and latent variables.
+    """Equations 10 and 11: KL of Q(Z_t | h_t^enc) from the standard normal prior, summed over steps and latent variables.
 
     The paper's closing constant, -T/2, is meant a latent variable: the divergence of the prior from itself is zero.
     """
@@ -35,7 +35,7 @@ def latent_loss(posterior: Posterior) -> Float[Tensor, " B"]:
 
 
 def bound(x: Float[Tensor, "B A A"], seen: Reconstruction) -> Bound:
-    """Equations 9 to 11 for binary pictures: -log D(x | c_T) under Bernoulli pixels, and the latent loss."""
+    """Equations 9 to 12 for binary pictures: -log D(x | c_T) under Bernoulli pixels, and the latent loss."""
     # -x log sigmoid(c) - (1 - x) log(1 - sigmoid(c)), in a form that is exact for large c and exports as it is.
     pixels = nn.functional.softplus(seen.canvas) - x * seen.canvas
     return Bound(pixels.sum(dim=(1, 2)), latent_loss(seen.posterior))

@@ -62,9 +62,7 @@ def default_config(task: Task) -> Config:
 def default_schedule(task: Task) -> Schedule:
     """The schedule of the machine that ships for a task."""
     recipe = RECIPES[task.name]
-    return Schedule(
-        updates=recipe.updates, learning_rate=1e-3, clip_norm=recipe.clip_norm, average_decay=recipe.average_decay
-    )
+    return Schedule(updates=recipe.updates, clip_norm=recipe.clip_norm, average_decay=recipe.average_decay)
 
 
 class NtmExperiment:

@@ -34,7 +34,7 @@ MODEL = "draw"
 RECTIFIER = "stn-affine"
 FORMATS = {EVENTS: "sse", "application/json": "json", "image/gif": "gif", NPZ: "npz"}
 MEDIA_TYPES = ("image/gif", "image/apng", "image/webp", "image/png", "application/json", NPZ, EVENTS)
-LARGEST_STRIP_PIXELS = 64_000_000
+LARGEST_ANSWER_PIXELS = 64_000_000
 QUICK_STEPS = 64
 """The noise of so many steps is drawn within about 100 microseconds."""
 
@@ -46,7 +46,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
-        _check_size(query, answer_format, query.count)
+        _check_size(query, answer_format)
         seed = seed_or_random(query.seed)
         generation = partial(
             draw.generation,
@@ -120,14 +120,14 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
     ]
 
 
-def _check_size(query: DrawingQuery, answer_format: str, count: int) -> None:
-    pixels = query.steps * count * (28 * query.scale) ** 2
-    if answer_format not in {"final", "npz", "sse"} and pixels > LARGEST_STRIP_PIXELS:
-        largest = int((LARGEST_STRIP_PIXELS / (query.steps * count)) ** 0.5 / 28)
+def _check_size(query: GenerateQuery, answer_format: str) -> None:
+    pixels = query.steps * query.count * (28 * query.scale) ** 2
+    if answer_format not in {"final", "npz", "sse"} and pixels > LARGEST_ANSWER_PIXELS:
+        largest = int((LARGEST_ANSWER_PIXELS / (query.steps * query.count)) ** 0.5 / 28)
         raise InvalidParameter(
             "scale",
-            f"must be a whole number in 1..{largest} for {count} samples of {query.steps} steps as {answer_format}, "
-            f"not {query.scale}",
+            f"must be a whole number in 1..{largest} for {query.count} samples of {query.steps} steps "
+            f"as {answer_format}, not {query.scale}",
         )
 
 

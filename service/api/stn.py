@@ -93,7 +93,7 @@ def _json(readings: list[stn.Reading], query: RectifyQuery, manifest: Manifest) 
         results.append(
             {
                 "label": reading.label,
-                "confidence": reading.confidence,
+                "confidence": reading.probabilities[reading.label],  # written with the same digits
                 "probabilities": reading.probabilities,
                 "transform": {"type": reading.kind.value, "theta": reading.theta_in_picture()},
                 "corners": reading.corners(),

@@ -61,7 +61,7 @@ class AnimationFormat(Enum):
         return f"image/{self.value}"
 
 
-def animate(frames: Iterable[Pixels], fps: float, animation_format: AnimationFormat = AnimationFormat.GIF) -> bytes:
+def animate(frames: Iterable[Pixels], fps: float, animation_format: AnimationFormat) -> bytes:
     """Encode frames as an endless loop that rests on its last frame for a second more.
 
     Args:

@@ -19,7 +19,10 @@ class DrawingQuery(BaseModel):
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
     format: DrawFormat | None = Field(None, description="When absent, `Accept` decides: events, JSON, else a GIF")
     scale: int = Field(
-        4, ge=1, le=16, description="Pixels a canvas pixel; all frames together have at most 64 megapixels"
+        4,
+        ge=1,
+        le=16,
+        description="Pixels a canvas pixel; frames of one animation, strip or document: 64 megapixels at most",
     )
     attention: bool = Field(default=True, description="Draw the attention windows")
     fps: int = Field(12, ge=1, le=60, description="Frames a second of an animation")

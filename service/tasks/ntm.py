@@ -141,13 +141,12 @@ def report(episode: Episode, answered: Request) -> dict[str, Any]:
     probabilities = answered.outputs["probabilities"][episode.answer_begins :, 0]
     output = (probabilities > 0.5).astype(np.uint8)
     expected = episode.expected
-    if episode.task == "dynamic-ngrams":
-        probabilities, output, expected = probabilities[:, 0], output[:, 0], expected[:, 0]
     extra: dict[str, Any] = {}
     if episode.task == "repeat-copy":
         extra["ended"] = bool((output[:, BITS] == expected[:, BITS]).all())
         probabilities, output, expected = probabilities[:-1, :BITS], output[:-1, :BITS], expected[:-1, :BITS]
-    if episode.task == "dynamic-ngrams":
+    elif episode.task == "dynamic-ngrams":
+        probabilities, output, expected = probabilities[:, 0], output[:, 0], expected[:, 0]
         extra["cost_bits"] = cost_bits(probabilities, expected)
         extra["optimal_cost_bits"] = cost_bits(optimal_ngram_probabilities(expected), expected)
     errors = int((output != expected).sum())

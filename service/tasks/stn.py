@@ -1,7 +1,7 @@
 """Rectification: a picture of a digit in, the digit upright, its class and the transformation out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,11 +34,11 @@ class Reading:
     """Flat; from targets to sources in the square around the picture."""
     tone: Floats
     """(gain, bias): what turns a grey value 0..1 of the picture into ink."""
-    label: int = field(init=False)
-    """The likeliest class."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "label", int(self.probabilities.argmax()))
+    @property
+    def label(self) -> int:
+        """The likeliest class."""
+        return int(self.probabilities.argmax())
 
     @property
     def confidence(self) -> float:
