@@ -22,7 +22,7 @@ class DrawingQuery(BaseModel):
         4,
         ge=1,
         le=16,
-        description="Pixels a canvas pixel; frames of one animation, strip or document: 64 megapixels at most",
+        description="Pixels a canvas pixel; an animation, strip or document has 64 megapixels at most",
     )
     attention: bool = Field(default=True, description="Draw the attention windows")
     fps: int = Field(12, ge=1, le=60, description="Frames a second of an animation")
