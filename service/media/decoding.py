@@ -61,6 +61,8 @@ PNG_PLAIN_CHUNKS = re.compile(rb"IHDR(IDAT)+IEND")
 PNG_GREY, PNG_RGB = 0, 2
 PNG_MOST_CHUNKS = 100_000
 
+TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 262, 0
+
 BAND_ROWS = 64
 
 QUICK_BYTES = 4096
@@ -145,7 +147,12 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
     with _translated(reader), reader(BytesIO(data)) as image:
         if not is_png:
             check(*image.size)
-        return _as_picture(_upright(image))
+        # Pillow inverts samples of up to 8 bits where a TIFF file counts from white, and leaves larger ones.
+        counts_from_white = (
+            isinstance(image, TiffImageFile) and image.tag_v2.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO
+        )
+        picture = _as_picture(_upright(image))
+        return Picture(255 - picture.grey) if counts_from_white and image.mode.startswith("I;16") else picture
 
 
 def decode_at_once(data: bytes, content_type: str | None, check: SizeCheck) -> Picture | None:

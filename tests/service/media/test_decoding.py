@@ -1,5 +1,6 @@
 """Decoding: what a picture shows, in every mode of every format."""
 
+import struct
 import zlib
 from typing import Any
 
@@ -98,6 +99,21 @@ def test_16_bit_grey_is_scaled_and_not_cut(file_format: str) -> None:
     picture = decode(stored(Image.fromarray(values), file_format), None)
 
     assert picture.grey.tolist() == [[0, 1, 128, 255]]
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_tiff_that_counts_from_white_is_not_its_negative(depth: int, orientation: int) -> None:
+    """Whatever its depth, and whichever way up it is stored."""
+    shown = np.array([[0, 100, 255]], np.uint8)
+    stored = (255 - shown).astype(np.uint8) if depth == 8 else (65535 - 257 * shown.astype(np.uint16)).astype("<u2")
+    tags = {256: 3, 257: 1, 258: depth, 259: 1, 262: 0, 273: 122, 274: orientation, 277: 1, 279: stored.nbytes}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    data = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0) + stored.tobytes()
+
+    grey = decode(data, "image/tiff").grey
+
+    np.testing.assert_array_equal(grey.reshape(-1), shown[0])
 
 
 @pytest.mark.parametrize(
