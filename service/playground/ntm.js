@@ -21,7 +21,7 @@ export function ntm(section, models) {
     const answer = await (await ask(`ntm/${task.value}?${asked}`, { signal })).json();
     section.querySelector(".verdict").textContent = verdict(answer);
     asked.set("seed", answer.seed);
-    const figure = await ask(`ntm/${task.value}?${asked}&format=png`, { signal });
+    const figure = await ask(`ntm/${answer.task}?${asked}&format=png`, { signal });
     show(section.querySelector(".memory"), await figure.blob(), answer.task);
   });
 
