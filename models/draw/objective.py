@@ -25,7 +25,7 @@ class Bound(NamedTuple):
 
 
 def latent_loss(posterior: Posterior) -> Float[Tensor, " B"]:
-    """Equations 10 and 11: KL of Q(Z_t | h_t^enc) from the standard normal prior, summed over steps and latent variables.
+    """Equations 10 and 11: KL of Q(Z_t | h_t^enc) from the standard normal prior, summed over steps and variables.
 
     The paper's closing constant, -T/2, is meant a latent variable: the divergence of the prior from itself is zero.
     """

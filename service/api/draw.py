@@ -35,6 +35,9 @@ RECTIFIER = "stn-affine"
 FORMATS = {EVENTS: "sse", "application/json": "json", "image/gif": "gif", NPZ: "npz"}
 MEDIA_TYPES = ("image/gif", "image/apng", "image/webp", "image/png", "application/json", NPZ, EVENTS)
 LARGEST_ANSWER_PIXELS = 64_000_000
+WINDOWS = (
+    "Attention windows are in pixels of the 28 x 28 canvas, whose first pixel has its centre at 1, as in the paper."
+)
 QUICK_STEPS = 64
 """The noise of so many steps is drawn within about 100 microseconds."""
 
@@ -99,7 +102,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             generate,
             Documentation(
                 summary="Draw digits step by step",
-                description="DRAW draws from noise that the seed decides: the same seed gives the same drawing.",
+                description=f"DRAW draws from noise that the seed decides: one seed, one drawing. {WINDOWS}",
                 tag="draw",
                 media_types=MEDIA_TYPES,
             ),
@@ -111,7 +114,10 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             reconstruct,
             Documentation(
                 summary="Look at a digit through DRAW's windows and redraw it",
-                description="The picture is rectified first. Read windows are green, write windows red.",
+                description=(
+                    "The picture is rectified and made black and white first. Read windows are green, write windows "
+                    f"red. `bound_nats` is the bound on -log p of the black and white picture. {WINDOWS}"
+                ),
                 tag="draw",
                 media_types=MEDIA_TYPES,
                 request_body=REQUEST_BODY,

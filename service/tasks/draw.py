@@ -21,6 +21,7 @@ NOISE_STREAM, DIGIT_STREAM = 0, 1
 """Of the random numbers that belong to a sample: parts of the counter's space that never meet."""
 SHORTEST_DRAWING = 8
 """The pace that the network was trained to call 1."""
+HALF_WHITE = 127
 PARAMETERS = ("gx", "gy", "delta", "sigma", "gamma")
 """Of an attention window, in the order of the graph's outputs; lengths in pixels of the canvas."""
 
@@ -97,10 +98,14 @@ def generation(
 
 
 def reconstruction(manifest: Manifest, *, picture: Pixels, seed: int, steps: int, deadline: float) -> Request:
-    """A request to look at a picture (white ink on black, [28 28]) and redraw it in `steps` steps."""
+    """A request to look at a picture (white ink on black, [28 28]) and redraw it in `steps` steps.
+
+    The network was trained on pictures of black and white pixels, and its bound is a likelihood of such: greys would be
+    paid for with a bit of noise each. What is at least half white counts as white.
+    """
     drawn = noise(seed, 0, steps, int(manifest.config["latent_size"]))[:, None]
     inputs: dict[str, Array] = {
-        "picture": (picture.astype(np.float32) / 255)[None],
+        "picture": (picture > HALF_WHITE).astype(np.float32)[None],
         "noise": drawn,
         "condition": condition(None, steps)[:, None],
     }
