@@ -106,13 +106,12 @@ def train_stn(
     """Train a spatial transformer on all distortions of MNIST."""
     import torch
 
-    from models.classifier import train_classifier
+    from models.classifier import train_readers
     from models.run import RunOptions, run
     from models.stn.experiment import SCHEDULE, StnExperiment
 
     def experiment(where: torch.device) -> StnExperiment:
-        # Another reader than the one that `evaluate` judges with.
-        return StnExperiment(kind, data, train_classifier(data, runs / "reader.safetensors", seed=1), where)
+        return StnExperiment(kind, data, train_readers(data, runs), where)
 
     options = RunOptions(updates, seed, runs, device, threads, precision, start)
     _print_run(*run(experiment, SCHEDULE, options))

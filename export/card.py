@@ -21,8 +21,10 @@ FAMILIES = {
         data="MNIST (Y. LeCun, C. Cortes, C. J. C. Burges), 55,000 training digits, distorted anew for every batch: "
         "rotated, scaled and translated, in perspective, elastically warped, cluttered, and rendered as photographs "
         "of ink on paper",
-        limits="It reads one digit a picture, in the handwriting of MNIST. It has never seen letters, several digits "
-        "or nothing at all, and names a digit all the same; look at its confidence.",
+        limits="It reads one digit a picture, in the handwriting of MNIST, whose ink is at least a quarter as high as "
+        "the picture's shorter side is long; smaller ones, and those on long and narrow pages, it is likely to miss. "
+        "It has never seen letters, several digits or nothing at all, and names a digit all the same; look at its "
+        "confidence.",
         command="stn {kind}",
     ),
     "draw": Family(
@@ -36,8 +38,9 @@ FAMILIES = {
     "ntm": Family(
         what="a neural Turing machine that runs {task} on an external memory",
         data="random episodes, generated anew for every batch",
-        limits="It learned from short episodes; on much longer ones it makes the mistakes that its metrics name. What "
-        "it answers is computed by a network and may be wrong.",
+        limits="It learned from short, random episodes; on much longer ones it makes the mistakes that its metrics "
+        "name, and with what random ones hardly have (priorities that are close together, or equal) more. What it "
+        "answers is computed by a network and may be wrong.",
         command="ntm {task}",
     ),
 }

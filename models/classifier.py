@@ -1,11 +1,13 @@
-"""A small classifier of clean MNIST: the reader that judges what the other models rectify and draw.
+"""Small classifiers of clean MNIST: the one that judges what the other models rectify and draw, and its colleagues.
 
-It sees undistorted training digits only, without augmentation. A picture that it reads is therefore
+They see undistorted training digits only, without augmentation. A picture that they read is therefore
 canonical: upright, centred, of MNIST's size and stroke.
 
 Axes: B batch.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,26 +19,58 @@ from models import mnist
 from models.checkpoint import Checkpoint, load, load_weights, save
 
 FAMILY = "classifier"
+DIGIT_SIDE, HALVINGS = 28, 2
 UPDATES = 2_500
 BATCH = 128
 LEARNING_RATE = 2e-3
+READERS_SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The shape of a classifier; the defaults are the judge's."""
+
+    channels: tuple[int, ...] = (16, 32)
+    """Of the convolutions; the first two halve the picture."""
+    kernel: int = 3
+    padding: int = 1
+    is_normalised: bool = False
+    """By batches, in every convolution."""
+    features: int = 128
+
+
+READERS: Mapping[str, Config] = {
+    "reader": Config(),
+    "reader-lenet": Config(channels=(20, 50), kernel=5, padding=0, features=500),
+    "reader-normalised": Config(channels=(24, 48, 64), is_normalised=True),
+}
+"""Classifiers as different as people build them, by the name of their checkpoint: what one overlooks, another sees."""
 
 
 class CleanClassifier(nn.Module):
-    """Two convolutions and two linear layers: digit -> logits."""
+    """Convolutions and two linear layers: digit -> logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config | None = None) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        )
+        config = config or Config()
+        layers: list[nn.Module] = []
+        side, inputs = DIGIT_SIDE, 1
+        for index, channels in enumerate(config.channels):
+            layers.append(nn.Conv2d(inputs, channels, config.kernel, padding=config.padding))
+            layers += [nn.BatchNorm2d(channels)] * config.is_normalised
+            layers.append(nn.ReLU())
+            side += 2 * config.padding + 1 - config.kernel
+            if index < HALVINGS:
+                layers.append(nn.MaxPool2d(2))
+                side //= 2
+            inputs = channels
+        self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Dropout(0.25), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Linear(128, 10)
+            nn.Flatten(),
+            nn.Dropout(0.25),
+            nn.Linear(inputs * side**2, config.features),
+            nn.ReLU(),
+            nn.Linear(config.features, 10),
         )
 
     def forward(self, picture: Float[Tensor, "B 1 28 28"]) -> Float[Tensor, "B 10"]:
@@ -45,17 +79,29 @@ class CleanClassifier(nn.Module):
         return logits
 
 
-def train_classifier(data: Path, path: Path, *, seed: int) -> CleanClassifier:
+def train_readers(data: Path, folder: Path) -> list[CleanClassifier]:
+    """All `READERS`, kept in a folder; none of them is the judge, whose seed is another.
+
+    Raises:
+        CheckpointError: as `train_classifier` does.
+    """
+    return [
+        train_classifier(data, folder / f"{name}.safetensors", seed=READERS_SEED, config=config)
+        for name, config in READERS.items()
+    ]
+
+
+def train_classifier(data: Path, path: Path, *, seed: int, config: Config | None = None) -> CleanClassifier:
     """The classifier at `path`; where there is none yet, train it on the digits in `data` and keep it there.
 
-    Training takes about a minute on one core.
+    Training takes one to four minutes on one core.
 
     Raises:
         CheckpointError: `path` is no checkpoint, or one of another network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the initial weights and the dropout
-        classifier = CleanClassifier()
+        classifier = CleanClassifier(config)
         if path.exists():
             load_weights(classifier, load(path), path)
         else:

@@ -104,19 +104,24 @@ class Elastic:
 
     def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
         """Sample the digit through the spline f; the points go where f has them for its values."""
-        size, device = len(digits), digits.device
-        spline = ThinPlateSplineGrid(reach=1.0).to(device)
-        moved = normal(generator, (size, 32)) * self.point_pixels * 2 / DIGIT_SIDE
-        theta = spline.identity + moved
-        frame = pixel_centres(DIGIT_SIDE, DIGIT_SIDE).to(device)
-        pictures = _sample(digits, spline(theta, frame), DIGIT_SIDE, DIGIT_SIDE)
+        spline, theta = self._spline(len(digits), generator)
+        pictures = _through(spline, theta, digits)
 
         # f(p) = c is solved by p <- p + (c - f(p)), which contracts as long as f comes nowhere near folding.
-        goal = CONTROL.to(device)
-        points = goal.expand(size, -1, -1)
+        goal = CONTROL.to(digits.device)
+        points = goal.expand(len(digits), -1, -1)
         for _ in range(12):
             points = (points + goal - spline(theta, points)).clamp(-OUTSIDE, OUTSIDE)
         return Distorted(pictures, points, _white_on_black(digits))
+
+    def pictures(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Float[Tensor, "B 1 28 28"]:
+        """The pictures alone, for whoever does not ask where the points went."""
+        return _through(*self._spline(len(digits), generator), digits)
+
+    def _spline(self, size: int, generator: torch.Generator) -> tuple[ThinPlateSplineGrid, Float[Tensor, "B 32"]]:
+        spline = ThinPlateSplineGrid(reach=1.0).to(generator.device)
+        moved = normal(generator, (size, 32)) * self.point_pixels * 2 / DIGIT_SIDE
+        return spline, spline.identity + moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +236,12 @@ def _projected(matrix: Tensor, points: Tensor) -> Tensor:
     mapped = F.pad(points, (0, 1), value=1.0) @ matrix.mT
     w = mapped[..., 2:]
     return torch.where(w > 1e-3, mapped[..., :2] / mapped[..., 2:], OUTSIDE)
+
+
+def _through(spline: ThinPlateSplineGrid, theta: Tensor, digits: Tensor) -> Tensor:
+    """Digits as they are seen through a spline."""
+    frame = pixel_centres(DIGIT_SIDE, DIGIT_SIDE).to(digits.device)
+    return _sample(digits, spline(theta, frame), DIGIT_SIDE, DIGIT_SIDE)
 
 
 def _sample(digits: Tensor, source: Tensor, height: int, width: int) -> Tensor:

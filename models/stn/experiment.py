@@ -11,7 +11,7 @@ gradient descent for 150,000 updates.
 Axes: B batch, S side of the network's input.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from models import mnist
 from models.classifier import CleanClassifier
-from models.stn.distortion import CONTROL, Distorted, framed, uniform
+from models.stn.distortion import CONTROL, Distorted, Elastic, framed, uniform
 from models.stn.evaluate import DISTORTIONS, challenge, network_rectifier, score
 from models.stn.network import Config, StnNetwork
 from models.stn.transformer import Kind
@@ -35,16 +35,18 @@ READER_WEIGHT = 1.0
 TONE_WEIGHT = 10.0
 PIXEL_WEIGHT = 2.0
 SHARES: Mapping[str, int] = {
-    "R": 5,
-    "RTS": 5,
+    "R": 4,
+    "RTS": 4,
     "P": 42,
-    "E": 6,
-    "clutter": 6,
-    "photograph": 5,
-    "scan": 2,
+    "E": 5,
+    "clutter": 12,
+    "photograph": 4,
+    "scan": 1,
     "clean": 1,
 }
 """Parts of a batch that each distortion gets."""
+HANDWRITING, REWRITTEN_SHARE = Elastic(point_pixels=1.0), 0.5
+"""How much a digit's shape varies beyond MNIST's, before it is distorted, and how often."""
 INVERTED_SHARE = 0.1
 """Share of the pictures that are shown as negatives."""
 EVALUATION_DIGITS = 1_500
@@ -58,13 +60,18 @@ class StnExperiment:
     """The experiment of `models.training` for one kind of transformation."""
 
     def __init__(
-        self, kind: Kind, data: Path, reader: CleanClassifier, device: torch.device, batch_size: int = 256
+        self,
+        kind: Kind,
+        data: Path,
+        readers: Sequence[CleanClassifier],
+        device: torch.device,
+        batch_size: int = 256,
     ) -> None:
-        """Read MNIST from `data` and distort the validation digits; `reader` is to read what is rectified."""
-        self.reader = reader.to(device).requires_grad_(False)
+        """Read MNIST from `data` and distort the validation digits; `readers` are to read what is rectified."""
+        self.readers = [reader.to(device).requires_grad_(False) for reader in readers]
         self.config = Config(kind=kind)
         self.network = StnNetwork(self.config).to(device)
-        for module in (self.reader, self.network):
+        for module in (*self.readers, self.network):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # twice as fast on a CPU
         self.description: Mapping[str, Any] = {
             "family": "stn",
@@ -87,13 +94,15 @@ class StnExperiment:
     def loss(self, generator: torch.Generator, _update: int = 0) -> Tensor:
         """Cross-entropy, and what the grid, the tone and the pixels should have been.
 
-        L = -log p(label) - r log p_reader(label) + a |T_theta(control points) - points|^2
+        L = -log p(label) - r log p_readers(label) + a |T_theta(control points) - points|^2
         + a' |T_coarse(control points) - points|^2 + b |gain greys + bias - (0, 1)|^2 + c |rectified - digit|^2,
-        each a mean. The reader has seen clean digits only and stays as it is: what it reads is canonical. The
-        term in b takes the tone across a gain of 0, where the classifiers would lose sight of the digit.
+        each a mean. The readers have seen clean digits only and stay as they are: what they read is canonical. Each
+        reads a share of the pictures. The term in b takes the tone across a gain of 0, where the classifiers would
+        lose sight of the digit.
         """
-        chosen = torch.randint(len(self.labels), (sum(self.sizes),), generator=generator, device=generator.device)
-        digits = self.images[chosen] / 255
+        size, device = sum(self.sizes), generator.device
+        chosen = torch.randint(len(self.labels), (size,), generator=generator, device=device)
+        digits = self._rewritten(self.images[chosen] / 255, generator)
         pictures, points, greys = self._distort(digits, generator)
         answer = self.network(pictures)
         found = self.network.warp.grid(answer.theta, self.control)
@@ -102,7 +111,7 @@ class StnExperiment:
         developed = gain * greys + bias
         return (
             F.cross_entropy(answer.logits, self.labels[chosen])
-            + READER_WEIGHT * F.cross_entropy(self.reader(answer.rectified), self.labels[chosen])
+            + READER_WEIGHT * F.cross_entropy(*self._read(answer.rectified, self.labels[chosen]))
             + POINT_WEIGHT * F.mse_loss(found, points)
             + COARSE_WEIGHT * F.mse_loss(coarse, points.unsqueeze(1).expand_as(coarse))
             + TONE_WEIGHT * F.mse_loss(developed, developed.new_tensor((0.0, 1.0)).expand_as(developed))
@@ -110,12 +119,23 @@ class StnExperiment:
         )
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
-        """Error % by distortion; the score is their mean, plus that of the reader's errors."""
+        """Error % by distortion; the score is their mean, plus that of the first reader's errors."""
         rectify = network_rectifier(network)
-        scores = {name: score([rectify], batches, self.reader)[0] for name, batches in self.challenges.items()}
+        scores = {name: score([rectify], batches, self.readers[0])[0] for name, batches in self.challenges.items()}
         errors = {name: result.error_percent for name, result in scores.items()}
         read = {f"read_{name}": result.reader_error_percent for name, result in scores.items()}
         return {"score": (sum(errors.values()) + sum(read.values())) / len(scores), **errors, **read}
+
+    def _rewritten(self, digits: Tensor, generator: torch.Generator) -> Tensor:
+        """Digits as somebody else might have written them."""
+        is_rewritten = uniform(generator, (len(digits), 1, 1, 1), 0.0, 1.0) < REWRITTEN_SHARE
+        return torch.where(is_rewritten, HANDWRITING.pictures(digits, generator), digits)
+
+    def _read(self, rectified: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The readers' logits, and the labels in the same order: the readers take turns, and get all distortions."""
+        count = len(self.readers)
+        logits = [reader(rectified[turn::count]) for turn, reader in enumerate(self.readers)]
+        return torch.cat(logits), torch.cat([labels[turn::count] for turn in range(count)])
 
     def _distort(self, digits: Tensor, generator: torch.Generator) -> Distorted:
         """Give each distortion its part of the batch, and show some pictures as negatives."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.checkpoint import Checkpoint, CheckpointError, save
-from models.classifier import CleanClassifier, train_classifier
+from models.classifier import READERS, CleanClassifier, train_classifier
 
 
 def test_classifier_that_is_there_is_not_trained_again(tmp_path: Path) -> None:
@@ -19,6 +19,21 @@ def test_classifier_that_is_there_is_not_trained_again(tmp_path: Path) -> None:
 
     torch.testing.assert_close(loaded(picture), kept(picture))
     assert not loaded.training
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_readers_tell_ten_classes_apart(name: str) -> None:
+    """Whatever their shape, a row of logits a digit, each of which depends on the digit."""
+    torch.manual_seed(0)
+    reader = CleanClassifier(READERS[name]).eval()
+    digits = torch.rand(3, 1, 28, 28, requires_grad=True)
+
+    logits = reader(digits)
+
+    assert logits.shape == (3, 10)
+    (gradient,) = torch.autograd.grad(logits[1, 4], digits)
+    assert gradient[1].abs().sum() > 0
+    assert not gradient[[0, 2]].any()
 
 
 def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -162,6 +162,13 @@ def test_elastic_points_are_those_that_the_spline_takes_to_the_control_points() 
     assert float(error.quantile(0.98)) < 1e-3
 
 
+def test_elastic_pictures_can_be_had_alone() -> None:
+    """They are those that come with the points."""
+    digits = strokes(16)
+
+    torch.testing.assert_close(Elastic().pictures(digits, generator(5)), Elastic()(digits, generator(5)).pictures)
+
+
 def test_clutter_adds_patches_and_leaves_the_digit() -> None:
     """The digit is a copy, pixel for pixel; at most 16 patches of 36 pixels lie over and around it."""
     clutter, digits = Clutter(), strokes(8)

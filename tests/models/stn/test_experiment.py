@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import models.stn.experiment
-from models.classifier import CleanClassifier
+from models.classifier import READERS, CleanClassifier
 from models.stn.evaluate import DISTORTIONS
 from models.stn.experiment import SHARES, StnExperiment
 from models.stn.network import Config
@@ -20,7 +20,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> StnExperiment:
     if folder is None:
         pytest.skip("needs MNIST; set GLIMPSE_DATA to its folder")
     monkeypatch.setattr(models.stn.experiment, "EVALUATION_DIGITS", 10)
-    return StnExperiment("affine", Path(folder), CleanClassifier().eval(), torch.device("cpu"), batch_size=64)
+    return StnExperiment("affine", Path(folder), [CleanClassifier().eval()], torch.device("cpu"), batch_size=64)
 
 
 def test_batch_is_shared_among_all_distortions(experiment: StnExperiment) -> None:
@@ -60,13 +60,33 @@ def test_reader_is_asked_but_not_taught(experiment: StnExperiment) -> None:
     """Its reading is part of the loss, and its weights get no gradient."""
     loss = experiment.loss(torch.Generator().manual_seed(3))
     loss.backward()  # type: ignore[no-untyped-call]
-    reader = experiment.reader
+    [reader] = experiment.readers
     with torch.no_grad():
         for parameter in reader.parameters():
             parameter.zero_()
 
     assert experiment.loss(torch.Generator().manual_seed(3)).item() != loss.item()
     assert all(parameter.grad is None for parameter in reader.parameters())
+
+
+def test_readers_take_turns(experiment: StnExperiment) -> None:
+    """Several that read alike weigh as much as one; of three that differ, each reads a third of every distortion."""
+    experiment.network.eval()
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(experiment.loss(torch.Generator().manual_seed(3)))
+
+    alone, [reader] = loss(), experiment.readers
+    experiment.readers = [reader] * 3
+    assert loss() == pytest.approx(alone, rel=1e-5)
+
+    experiment.readers = [CleanClassifier(config).eval() for config in READERS.values()]
+    seen: list[int] = []
+    for each in experiment.readers:
+        each.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    assert loss() != pytest.approx(alone, rel=1e-5)
+    assert seen == [22, 21, 21]
 
 
 def test_evaluation_names_every_distortion(experiment: StnExperiment) -> None:
