@@ -111,7 +111,7 @@ def train_stn(
     from models.stn.experiment import SCHEDULE, StnExperiment
 
     def experiment(where: torch.device) -> StnExperiment:
-        return StnExperiment(kind, data, train_readers(data, runs), where)
+        return StnExperiment(kind, data, [*train_readers(data, runs, role="reader", seed=1).values()], where)
 
     options = RunOptions(updates, seed, runs, device, threads, precision, start)
     _print_run(*run(experiment, SCHEDULE, options))
@@ -169,7 +169,7 @@ Run = Annotated[Path, typer.Argument(help="A run's folder, or a checkpoint, or a
 Model = Annotated[
     Path, typer.Argument(help="A model's folder NAME/VERSION; a run or a checkpoint is exported first.", exists=True)
 ]
-Judge = Annotated[Path, typer.Option(help="Folder of all runs; the classifier that judges is kept there.")]
+Judge = Annotated[Path, typer.Option(help="Folder of all runs; the classifiers that judge are kept there.")]
 Trial = Annotated[int, typer.Option(min=0, help="Of what is distorted, drawn or run.")]
 Sheets = Annotated[Path | None, typer.Option(help="Folder for the papers' pictures: film strips, the memory at work.")]
 
@@ -181,7 +181,7 @@ def evaluate_stn(model: Model, data: Data = DEFAULT_DATA, runs: Judge = Path("ru
     from models import mnist
 
     found, digits = quality.served(model, "stn"), mnist.load(data, mnist.Split.TEST)
-    print(quality.as_text("error %", quality.stn_table(found, digits, quality.judge(data, runs), seed=seed)))
+    print(quality.as_text("error %", quality.stn_table(found, digits, quality.judges(data, runs), seed=seed)))
 
 
 @evaluate_app.command("draw")

@@ -21,7 +21,7 @@ from benchmarks.baselines import BATCH, opened
 from export.manifest import MANIFEST_FILE, Array
 from export.package import export
 from models.checkpoint import weights_file
-from models.classifier import CleanClassifier, train_classifier
+from models.classifier import CleanClassifier, train_classifier, train_readers
 from models.draw.evaluate import BOUND_STEPS, PAPER_BOUND, STEPS, agreement, certain_share, read
 from models.draw.objective import binarise
 from models.mnist import Digits
@@ -102,10 +102,16 @@ def served(path: Path, family: str) -> LoadedModel:
     return model
 
 
-def judge(data: Path, runs: Path) -> CleanClassifier:
-    """The reader of what is rectified and drawn; another one than takes part in training."""
+def judges(data: Path, runs: Path) -> Mapping[str, CleanClassifier]:
+    """The readers of what is rectified, by their name; others than take part in training."""
     torch.set_num_threads(1)
-    return train_classifier(data, runs / "classifier.safetensors", seed=0)
+    return train_readers(data, runs, role="judge", seed=0)
+
+
+def judge(data: Path, runs: Path) -> CleanClassifier:
+    """The reader of what is drawn: the plainest of the judges."""
+    torch.set_num_threads(1)
+    return train_classifier(data, runs / "judge-plain.safetensors", seed=0)
 
 
 def answered(graph: LoadedGraph, request: Request) -> Request:
@@ -126,21 +132,27 @@ def answered(graph: LoadedGraph, request: Request) -> Request:
     return request
 
 
-def stn_table(model: LoadedModel, digits: Digits, reader: CleanClassifier, *, seed: int) -> Table:
-    """Errors in % by distortion, the paper's and this model's, and a reader's on what this model rectified.
+def stn_table(model: LoadedModel, digits: Digits, readers: Mapping[str, CleanClassifier], *, seed: int) -> Table:
+    """Errors in % by distortion, the paper's and this model's, and each reader's on what this model rectified.
 
-    Beside it the reader's where the transformation is not found but fitted to where the digit is known to lie; of
+    Beside it that reader's where the transformation is not found but fitted to where the digit is known to lie; of
     photographs, before they are stored as JPEG.
     """
-    fit = best_fit(grid_generator(model.manifest.config["kind"]), reader)
+    judging = [*readers.values()]
+    fit = best_fit(grid_generator(model.manifest.config["kind"]), judging[0])
     scores, fitted = {}, {}
     for name, distortion in tqdm(UPLOADS.items(), disable=None, leave=False):
         rectify = rectifier(model, JPEG if name == "photograph" else PNG)
-        scores[name], fitted[name] = score([rectify, fit], uploads(distortion, digits, seed=seed), reader)
+        scores[name], fitted[name] = score([rectify, fit], uploads(distortion, digits, seed=seed), judging)
     return {
         model.manifest.name: {name: found.error_percent for name, found in scores.items()},
-        "a reader of clean digits": {name: found.reader_error_percent for name, found in scores.items()},
-        "the same, by the best fit": {name: found.reader_error_percent for name, found in fitted.items()},
+        **{
+            f"{reader} reader of clean digits{how}": {
+                name: found.readers_error_percent[index] for name, found in rectified.items()
+            }
+            for index, reader in enumerate(readers)
+            for how, rectified in (("", scores), (", best fit", fitted))
+        },
         "pixels, root mean square": {name: 100 * math.sqrt(found.pixel_error) for name, found in scores.items()},
         **{f"the paper's {network}": errors for network, errors in PAPER_ERRORS.items()},
     }

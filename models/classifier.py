@@ -1,4 +1,4 @@
-"""Small classifiers of clean MNIST: the one that judges what the other models rectify and draw, and its colleagues.
+"""Small classifiers of clean MNIST: they judge what the other models rectify and draw.
 
 They see undistorted training digits only, without augmentation. A picture that they read is therefore
 canonical: upright, centred, of MNIST's size and stroke.
@@ -23,12 +23,11 @@ DIGIT_SIDE, HALVINGS = 28, 2
 UPDATES = 2_500
 BATCH = 128
 LEARNING_RATE = 2e-3
-READERS_SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The shape of a classifier; the defaults are the judge's."""
+    """The shape of a classifier."""
 
     channels: tuple[int, ...] = (16, 32)
     """Of the convolutions; the first two halve the picture."""
@@ -40,11 +39,11 @@ class Config:
 
 
 READERS: Mapping[str, Config] = {
-    "reader": Config(),
-    "reader-lenet": Config(channels=(20, 50), kernel=5, padding=0, features=500),
-    "reader-normalised": Config(channels=(24, 48, 64), is_normalised=True),
+    "plain": Config(),
+    "lenet": Config(channels=(20, 50), kernel=5, padding=0, features=500),
+    "normalised": Config(channels=(24, 48, 64), is_normalised=True),
 }
-"""Classifiers as different as people build them, by the name of their checkpoint: what one overlooks, another sees."""
+"""Classifiers as different as people build them: what one overlooks, another sees."""
 
 
 class CleanClassifier(nn.Module):
@@ -79,16 +78,16 @@ class CleanClassifier(nn.Module):
         return logits
 
 
-def train_readers(data: Path, folder: Path) -> list[CleanClassifier]:
-    """All `READERS`, kept in a folder; none of them is the judge, whose seed is another.
+def train_readers(data: Path, folder: Path, *, role: str, seed: int) -> dict[str, CleanClassifier]:
+    """All `READERS`, kept in a folder by their role: those who take part in training are not to judge it.
 
     Raises:
         CheckpointError: as `train_classifier` does.
     """
-    return [
-        train_classifier(data, folder / f"{name}.safetensors", seed=READERS_SEED, config=config)
+    return {
+        name: train_classifier(data, folder / f"{role}-{name}.safetensors", seed=seed, config=config)
         for name, config in READERS.items()
-    ]
+    }
 
 
 def train_classifier(data: Path, path: Path, *, seed: int, config: Config | None = None) -> CleanClassifier:

@@ -82,8 +82,8 @@ class Score(NamedTuple):
     error_percent: float
     pixel_error: float
     """Mean squared difference between the rectified picture and the clean digit."""
-    reader_error_percent: float
-    """Error of a classifier of clean digits on the rectified pictures."""
+    readers_error_percent: tuple[float, ...]
+    """Error of each classifier of clean digits on the rectified pictures."""
 
 
 def challenge(distortion: Distortion, digits: Digits, *, side: int, seed: int) -> list[Batch]:
@@ -102,28 +102,28 @@ def network_rectifier(network: nn.Module) -> Rectifier:
     return lambda batch: network(batch.pictures.to(device) / 255)
 
 
-def best_fit(grid: GridGenerator, reader: CleanClassifier) -> Rectifier:
+def best_fit(grid: GridGenerator, classifier: CleanClassifier) -> Rectifier:
     """What there is to read where nothing has to be found: the grid is fitted to where the digit's points are.
 
     What is left is what a family of transformations cannot undo, what left the picture, and what hides the digit.
     """
-    device = next(reader.parameters()).device
+    device = next(classifier.parameters()).device
     warp, control = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE).to(device), CONTROL.to(device)
 
     def rectify(batch: Batch) -> Reading:
         square = framed(batch.pictures.to(device) / 255, max(batch.pictures.shape[-2:]))
         developed = Tone.of_greys(batch.greys.to(device)).developed(square)
         rectified = warp(developed, grid.fitted(control, batch.points.to(device))).clamp(0, 1)
-        return Reading(rectified, reader(rectified))
+        return Reading(rectified, classifier(rectified))
 
     return rectify
 
 
 @torch.no_grad()
-def score(rectifiers: Sequence[Rectifier], batches: Iterable[Batch], reader: CleanClassifier) -> list[Score]:
-    """Put the same distorted digits to each rectifier, and what it rectifies to the reader."""
-    device = next(reader.parameters()).device
-    size, sums = 0, torch.zeros(len(rectifiers), 3, dtype=torch.float64)
+def score(rectifiers: Sequence[Rectifier], batches: Iterable[Batch], readers: Sequence[CleanClassifier]) -> list[Score]:
+    """Put the same distorted digits to each rectifier, and what it rectifies to each reader."""
+    device = next(readers[0].parameters()).device
+    size, sums = 0, torch.zeros(len(rectifiers), 2 + len(readers), dtype=torch.float64)
     for batch in batches:
         digits, labels = batch.digits.to(device) / 255, batch.labels.to(device)
         size += len(labels)
@@ -131,8 +131,9 @@ def score(rectifiers: Sequence[Rectifier], batches: Iterable[Batch], reader: Cle
             answer = rectify(batch)
             row[0] += 100 * (answer.logits.argmax(1) != labels).sum().cpu()
             row[1] += (answer.rectified - digits).square().mean((1, 2, 3)).sum().cpu()
-            row[2] += 100 * (reader(answer.rectified).argmax(1) != labels).sum().cpu()
-    return [Score(*row) for row in (sums / size).tolist()]
+            for index, reader in enumerate(readers, start=2):
+                row[index] += 100 * (reader(answer.rectified).argmax(1) != labels).sum().cpu()
+    return [Score(error, pixels, tuple(read)) for error, pixels, *read in (sums / size).tolist()]
 
 
 def _distorted(

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -119,11 +120,11 @@ class StnExperiment:
         )
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
-        """Error % by distortion; the score is their mean, plus that of the first reader's errors."""
+        """Error % by distortion, and that of the readers in the mean; the score adds the means of both."""
         rectify = network_rectifier(network)
-        scores = {name: score([rectify], batches, self.readers[0])[0] for name, batches in self.challenges.items()}
+        scores = {name: score([rectify], batches, self.readers)[0] for name, batches in self.challenges.items()}
         errors = {name: result.error_percent for name, result in scores.items()}
-        read = {f"read_{name}": result.reader_error_percent for name, result in scores.items()}
+        read = {f"read_{name}": fmean(result.readers_error_percent) for name, result in scores.items()}
         return {"score": (sum(errors.values()) + sum(read.values())) / len(scores), **errors, **read}
 
     def _rewritten(self, digits: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from benchmarks import quality
 from benchmarks.baselines import BATCH
 from export.package import network_of
 from models.checkpoint import load
-from models.classifier import CleanClassifier
+from models.classifier import READERS, CleanClassifier
 from models.draw.evaluate import BOUND_STEPS, STEPS
 from models.draw.network import NO_CLASS, Draw, condition
 from models.draw.objective import binarise, bound
@@ -95,12 +95,18 @@ def test_stn_table_has_every_distortion_beside_the_papers_errors(repository: Pat
     """The same for the same seed; all of this model's values are shares in percent."""
     model = quality.served(repository / "stn-affine" / "1", "stn")
 
-    table, again = (quality.stn_table(model, digits(8), reader(), seed=1) for _ in range(2))
+    readers = {"plain": reader(), "lenet": CleanClassifier(READERS["lenet"]).eval()}
+    table, again = (quality.stn_table(model, digits(8), readers, seed=1) for _ in range(2))
 
     assert table == again
     for row in (
-        "stn-affine", "a reader of clean digits", "the same, by the best fit", "pixels, root mean square"
-    ):  # fmt: skip
+        "stn-affine",
+        "plain reader of clean digits",
+        "plain reader of clean digits, best fit",
+        "lenet reader of clean digits",
+        "lenet reader of clean digits, best fit",
+        "pixels, root mean square",
+    ):
         assert list(table[row]) == list(UPLOADS)
         assert all(0 <= value <= 100 for value in table[row].values())
     assert table["the paper's ST-CNN TPS"] == {"R": 0.7, "RTS": 0.5, "P": 0.8, "E": 1.1}

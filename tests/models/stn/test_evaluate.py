@@ -65,7 +65,7 @@ def test_uploaded_photographs_are_of_many_sizes() -> None:
 
 def test_stubborn_rectifier_errs_on_all_other_digits() -> None:
     """One label for everything is right for a tenth of evenly spread digits."""
-    [result] = score([stubborn], challenge(Rotation(), digits(), side=64, seed=1), CleanClassifier().eval())
+    [result] = score([stubborn], challenge(Rotation(), digits(), side=64, seed=1), [CleanClassifier().eval()])
 
     assert result.error_percent == 90.0
 
@@ -74,8 +74,8 @@ def test_pixel_error_is_that_of_the_pictures() -> None:
     """Undistorted digits seen as a whole are nearly themselves; turned ones are not."""
     smooth = Digits(np.full((SIZE, 28, 28), 200, np.uint8), digits().labels)
 
-    [still] = score([stubborn], challenge(Rotation(degrees=0.0), smooth, side=56, seed=1), CleanClassifier().eval())
-    [turned] = score([stubborn], challenge(Rotation(), digits(), side=56, seed=1), CleanClassifier().eval())
+    [still] = score([stubborn], challenge(Rotation(degrees=0.0), smooth, side=56, seed=1), [CleanClassifier().eval()])
+    [turned] = score([stubborn], challenge(Rotation(), digits(), side=56, seed=1), [CleanClassifier().eval()])
 
     assert still.pixel_error < 1e-5
     assert turned.pixel_error > 0.05
@@ -90,9 +90,10 @@ def test_reader_is_scored_on_the_rectified_pictures() -> None:
         last.weight.zero_()
         last.bias.copy_(F.one_hot(torch.tensor(7), 10))
 
-    [result] = score([stubborn], challenge(Rotation(), digits(), side=64, seed=1), reader)
+    [result] = score([stubborn], challenge(Rotation(), digits(), side=64, seed=1), [reader, CleanClassifier().eval()])
 
-    assert result.reader_error_percent == 90.0
+    assert result.readers_error_percent[0] == 90.0
+    assert len(result.readers_error_percent) == 2
 
 
 class OneDigitReader(CleanClassifier):
@@ -117,8 +118,8 @@ def bar() -> np.ndarray:
 def best_fit_misread(kind: Kind, name: str, *, tolerance: float) -> float:
     digits = Digits(np.repeat(bar()[None], SIZE, axis=0), np.zeros(SIZE, np.uint8))
     reader = OneDigitReader(bar(), tolerance)
-    [result] = score([best_fit(grid_generator(kind), reader)], uploads(UPLOADS[name], digits, seed=1), reader)
-    return result.reader_error_percent
+    [result] = score([best_fit(grid_generator(kind), reader)], uploads(UPLOADS[name], digits, seed=1), [reader])
+    return result.readers_error_percent[0]
 
 
 @pytest.mark.parametrize("kind", ["affine", "projective", "tps"])
