@@ -6,9 +6,10 @@ network itself is not needed: an artifact can be measured long after its archite
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
@@ -26,7 +27,7 @@ from models.draw.evaluate import BOUND_STEPS, PAPER_BOUND, STEPS, agreement, cer
 from models.draw.objective import binarise
 from models.mnist import Digits
 from models.ntm.tasks import TASKS as TRAINED
-from models.stn.evaluate import PAPER_ERRORS, UPLOADS, Batch, Reading, Rectifier, best_fit, score, uploads
+from models.stn.evaluate import PAPER_ERRORS, UPLOADS, Batch, Reading, Rectifier, Score, best_fit, score, uploads
 from models.stn.transformer import grid_generator
 from service.engine.request import Request
 from service.errors import ArtifactRejected
@@ -146,15 +147,19 @@ def stn_table(model: LoadedModel, digits: Digits, readers: Mapping[str, CleanCla
         scores[name], fitted[name] = score([rectify, fit], uploads(distortion, digits, seed=seed), judging)
     return {
         model.manifest.name: {name: found.error_percent for name, found in scores.items()},
-        **{
-            f"{reader} reader of clean digits{how}": {
-                name: found.readers_error_percent[index] for name, found in rectified.items()
-            }
-            for index, reader in enumerate(readers)
-            for how, rectified in (("", scores), (", best fit", fitted))
-        },
+        **_read_by("readers of clean digits", readers, scores),
+        **_read_by("the same, by the best fit", readers, fitted),
         "pixels, root mean square": {name: 100 * math.sqrt(found.pixel_error) for name, found in scores.items()},
         **{f"the paper's {network}": errors for network, errors in PAPER_ERRORS.items()},
+    }
+
+
+def _read_by(title: str, readers: Iterable[str], scores: Mapping[str, Score]) -> Table:
+    """What the readers made of what was rectified: in the mean, and each by its name."""
+    mean = {title: {name: fmean(found.readers_error_percent) for name, found in scores.items()}}
+    return mean | {
+        f"{title}, {reader}": {name: found.readers_error_percent[index] for name, found in scores.items()}
+        for index, reader in enumerate(readers)
     }
 
 
