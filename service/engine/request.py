@@ -75,20 +75,22 @@ class Request:
     """Names of the outputs to keep; all of them when None."""
     on_progress: Callable[[], None] | None = None
     """Called on the event loop whenever a sequence's `steps_done` may have grown; marks the request as a stream."""
-    outputs: dict[str, Array] = field(default_factory=dict)
-    future: asyncio.Future[None] | None = None
-    sequences: list[Sequence] = field(default_factory=list)
-    rows_entered: int = 0
+
+    # What follows is the engine's; nobody gives it.
+    outputs: dict[str, Array] = field(init=False, default_factory=dict)
+    future: asyncio.Future[None] | None = field(init=False, default=None)
+    sequences: list[Sequence] = field(init=False)
+    rows_entered: int = field(init=False, default=0)
     """Rows that have had a slot."""
-    rows_left: int = 0
+    rows_left: int = field(init=False)
     """Rows that have not finished."""
-    is_settled: bool = False
+    is_settled: bool = field(init=False, default=False)
     """Answered, failed, expired or abandoned: whatever still waits or runs of it is to be dropped."""
-    error: GlimpseError | None = None
+    error: GlimpseError | None = field(init=False, default=None)
     """Why it failed, if it did; set before it is settled."""
-    queued_at: float = math.inf
-    started_at: float | None = None
-    finished_at: float | None = None
+    queued_at: float = field(init=False, default=math.inf)
+    started_at: float | None = field(init=False, default=None)
+    finished_at: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.sequences = [Sequence(self, row) for row in range(self.rows)]
