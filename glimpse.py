@@ -81,13 +81,16 @@ Precision = Literal["float32", "bfloat16"]
 Device = Literal["cpu", "cuda"]
 Kind = Literal["affine", "projective", "tps"]
 NtmTask = Literal["copy", "repeat-copy", "associative-recall", "dynamic-ngrams", "priority-sort"]
-Updates = Annotated[int | None, typer.Option(min=1, help="Updates in all; the model's own number when absent.")]
+Updates = Annotated[int | None, typer.Option(min=0, help="Updates in all; the model's own number when absent.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the weights, the data and the noise.")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs; this one gets a folder in it.")]
 On = Annotated[Device, typer.Option(help="Where to train.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
-Start = Annotated[Path | None, typer.Option(help="Run, checkpoint or model's folder whose weights it begins with.")]
+Start = Annotated[
+    list[Path] | None,
+    typer.Option(help="Run, checkpoint or model's folder whose weights it begins with; of several, their mean."),
+]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first; needs a C++ compiler on a CPU.")]
 
 
@@ -113,7 +116,7 @@ def train_stn(
     def experiment(where: torch.device) -> StnExperiment:
         return StnExperiment(kind, data, [*train_readers(data, runs, role="reader", seed=1).values()], where)
 
-    options = RunOptions(updates, seed, runs, device, threads, precision, start)
+    options = RunOptions(updates, seed, runs, device, threads, precision, start or [])
     _print_run(*run(experiment, SCHEDULE, options))
 
 
@@ -133,7 +136,7 @@ def train_draw(
     from models.draw.network import Config
     from models.run import RunOptions, run
 
-    options = RunOptions(updates, seed, runs, device, threads, precision, start)
+    options = RunOptions(updates, seed, runs, device, threads, precision, start or [])
     _print_run(*run(lambda where: DrawExperiment(Config(), data, where), SCHEDULE, options))
 
 
@@ -161,7 +164,7 @@ def train_ntm(
             made.network.compile(dynamic=False)
         return made
 
-    options = RunOptions(updates, seed, runs, device, threads, "float32", start)
+    options = RunOptions(updates, seed, runs, device, threads, "float32", start or [])
     _print_run(*run(experiment, default_schedule(TASKS[task]), options))
 
 

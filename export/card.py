@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from export.manifest import Manifest
+from models.run import STARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,11 @@ def model_card(manifest: Manifest) -> str:
     updates = training.get("schedule", {}).get("updates")
     command = f"glimpse train {family.command.format(**words)} --updates {updates} --seed {training.get('seed')}"
     if start := training.get("start"):
-        command += f" --start {start}"
+        command += "".join(f" --start {place}" for place in start.split(STARTS))
     minutes = training.get("seconds", 0) / 60
+    kept = f"the running average of the weights after {training.get('update')} updates, {minutes:.0f} minutes"
+    if training.get("update") == 0:
+        kept = "the mean of the weights that it began with"
     note = f"- Note: {training['note']}\n" if "note" in training else ""
     return f"""# {manifest.name}, version {manifest.version}
 
@@ -80,7 +84,7 @@ This is {family.what.format(**words)}.
 
 - Data: {family.data}.
 - Command: `{command}`
-- Kept: the running average of the weights after {training.get("update")} updates, {minutes:.0f} minutes.
+- Kept: {kept}.
 {note}
 ## Metrics
 

@@ -79,14 +79,39 @@ def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path)
         raise CheckpointError(f"{source} does not fit the network: {error}") from error
 
 
-def adopt_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path) -> Sequence[str]:
-    """Put those of a checkpoint's tensors into `network` whose name and shape it has, and name what it lacks.
+def mean_weights(checkpoints: Mapping[Path, Checkpoint]) -> Mapping[str, Tensor]:
+    """The mean of each tensor over checkpoints of one network, by where they come from; counters are the first one's.
+
+    Ends of training that began with the same weights lie in one valley, and its middle is better than its sides:
+    M. Wortsman et al., "Model soups", 2022, https://arxiv.org/abs/2203.05482, section 3.
+
+    Raises:
+        CheckpointError: they do not have the same tensors, of the same shapes.
+    """
+
+    def shapes(path: Path) -> Mapping[str, torch.Size]:
+        return {name: tensor.shape for name, tensor in checkpoints[path].tensors.items()}
+
+    first, *others = checkpoints
+    for path in others:
+        if shapes(path) != shapes(first):
+            raise CheckpointError(f"{path} and {first} have no mean: their tensors differ")
+    return {
+        name: torch.stack([checkpoint.tensors[name] for checkpoint in checkpoints.values()]).mean(0)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in checkpoints[first].tensors.items()
+    }
+
+
+def adopt_weights(network: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> Sequence[str]:
+    """Put those of the tensors into `network` whose name and shape it has, and name what they lack.
 
     Raises:
         CheckpointError: not one fits.
     """
     own = network.state_dict()
-    fitting = {name: t for name, t in checkpoint.tensors.items() if name in own and own[name].shape == t.shape}
+    fitting = {name: t for name, t in tensors.items() if name in own and own[name].shape == t.shape}
     if not fitting:
         raise CheckpointError(f"{source} has no tensor that fits the network")
     network.load_state_dict(fitting, strict=False)

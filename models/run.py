@@ -1,14 +1,17 @@
 """A training run as a person asks for it: its seed and device, what it begins with, and the folder that it goes to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from models.checkpoint import adopt_weights, load, weights_file
+from models.checkpoint import adopt_weights, load, mean_weights, weights_file
 from models.training import Experiment, Schedule, TrainingError, train
+
+STARTS = " + "
+"""What is between the places that a run's first weights are the mean of, in its record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,7 @@ class RunOptions:
     """What can be asked for, whatever is trained."""
 
     updates: int | None
-    """In all; the schedule's own number when None."""
+    """In all; the schedule's own number when None. 0 keeps what it begins with, and evaluates that."""
     seed: int
     """Of the weights, the data and the noise."""
     runs: Path
@@ -25,8 +28,9 @@ class RunOptions:
     threads: int
     precision: str
     """Of the forward pass: `float32`, or `bfloat16` by autocast."""
-    start: Path | None
-    """A run, a checkpoint or a model's folder whose weights it begins with where they fit; random ones when None."""
+    start: Sequence[Path]
+    """Runs, checkpoints or models' folders, the mean of whose weights it begins with where they fit; random ones when
+    empty."""
 
 
 def run(
@@ -35,7 +39,7 @@ def run(
     """Train the experiment that `make` answers on a device; answers the run's folder and its best metrics.
 
     Raises:
-        CheckpointError: there are no weights to begin with, or not one of them fits.
+        CheckpointError: there are no weights to begin with, not one of them fits, or they have no mean.
         TrainingError: there is no such device; or as `train`.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -44,11 +48,13 @@ def run(
     torch.set_flush_denormal(True)
     torch.manual_seed(options.seed)
     experiment = make(torch.device(options.device))
-    if options.start is not None:
-        fresh = adopt_weights(experiment.network, load(weights_file(options.start)), options.start)
-        tqdm.write("\n  ".join([f"{len(fresh)} tensors do not come from {options.start}", *fresh]))
+    start = STARTS.join(map(str, options.start)) or None
+    if start is not None:
+        weights = mean_weights({path: load(weights_file(path)) for path in options.start})
+        fresh = adopt_weights(experiment.network, weights, start)
+        tqdm.write("\n  ".join([f"{len(fresh)} tensors do not come from {start}", *fresh]))
     bfloat16 = options.precision == "bfloat16"
-    schedule = replace(schedule, updates=options.updates or schedule.updates, bfloat16=bfloat16)
+    updates = schedule.updates if options.updates is None else options.updates
+    schedule = replace(schedule, updates=updates, bfloat16=bfloat16)
     folder = options.runs / str(experiment.description["name"])
-    start = None if options.start is None else str(options.start)
     return folder, train(experiment, schedule, folder, seed=options.seed, start=start)

@@ -124,6 +124,9 @@ def train(
                 best = run.best_metrics.get("score", float("nan"))
                 progress.set_postfix(loss=f"{loss:.4f}", best=f"{best:.4f}", refresh=False)
             progress.update()
+    if not run.best_metrics:
+        run.evaluate()
+        run.save()
     return run.best_metrics
 
 

@@ -196,3 +196,14 @@ def test_card_says_what_a_person_wants_to_know(repository: Path, name: str) -> N
     assert card.startswith(f"# {name}, version 1\n")
     for part in ("arxiv.org", "glimpse train", "| score | 1 |", "## Limits", "Apache-2.0"):
         assert part in card
+
+
+def test_card_of_a_mean_names_all_that_it_is_the_mean_of(repository: Path) -> None:
+    """Its command makes it again."""
+    found = manifest.read(repository / "stn-affine" / "1")
+    training = {"seed": 3, "start": "runs/a + runs/b", "schedule": {"updates": 0}, "update": 0}
+
+    card = model_card(found.model_copy(update={"training": training}))
+
+    assert "`glimpse train stn affine --updates 0 --seed 3 --start runs/a --start runs/b`" in card
+    assert "Kept: the mean of the weights that it began with." in card

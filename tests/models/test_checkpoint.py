@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models import checkpoint as checkpoints
-from models.checkpoint import Checkpoint, CheckpointError, adopt_weights, load, load_weights, save
+from models.checkpoint import Checkpoint, CheckpointError, adopt_weights, load, load_weights, mean_weights, save
 
 
 def linear(size: int = 3) -> nn.Linear:
@@ -95,16 +95,37 @@ def test_weights_are_put_into_the_network_they_fit(tmp_path: Path) -> None:
             load_weights(other, checkpoint, tmp_path)
 
 
-def test_what_fits_of_a_checkpoint_is_adopted_and_the_rest_is_named(tmp_path: Path) -> None:
+def test_what_fits_of_a_checkpoint_is_adopted_and_the_rest_is_named() -> None:
     """A network begins with the tensors that it shares with another, and keeps its own where it has none."""
     trained, first, second = nn.Sequential(linear(), linear(4)).state_dict(), linear(), linear(5)
     own = second.weight.clone()
 
-    missing = adopt_weights(nn.Sequential(first, second), Checkpoint(trained, {}), tmp_path)
+    missing = adopt_weights(nn.Sequential(first, second), trained, "a run")
 
     assert missing == ["1.weight"]
     assert torch.equal(first.weight, trained["0.weight"])
     assert torch.equal(second.weight, own)
     assert torch.equal(second.bias, trained["1.bias"])
-    with pytest.raises(CheckpointError, match="no tensor that fits"):
-        adopt_weights(nn.Bilinear(1, 1, 1), Checkpoint({}, {}), tmp_path)
+    with pytest.raises(CheckpointError, match="a run has no tensor that fits"):
+        adopt_weights(nn.Bilinear(1, 1, 1), {}, "a run")
+
+
+def test_mean_of_weights_is_that_of_each_number() -> None:
+    """In their own type; a counter, which has no mean, is the first one's."""
+    ones = {"weight": torch.tensor([1.0, -2.0]), "updates": torch.tensor(7)}
+    others = {"updates": torch.tensor(10), "weight": torch.tensor([3.0, 5.0])}
+
+    mean = mean_weights({Path("a"): Checkpoint(ones, {}), Path("b"): Checkpoint(others, {})})
+
+    assert torch.equal(mean["weight"], torch.tensor([2.0, 1.5]))
+    assert mean["updates"] == 7
+    assert torch.equal(mean_weights({Path("a"): Checkpoint(ones, {})})["weight"], ones["weight"])
+
+
+@pytest.mark.parametrize("other", [{"weight": torch.zeros(3)}, {"bias": torch.zeros(2)}, {}])
+def test_weights_of_different_networks_have_no_mean(other: dict[str, torch.Tensor]) -> None:
+    """The two are named."""
+    weights = {"weight": torch.zeros(2)}
+
+    with pytest.raises(CheckpointError, match="b and a have no mean"):
+        mean_weights({Path("a"): Checkpoint(weights, {}), Path("b"): Checkpoint(other, {})})

@@ -49,7 +49,7 @@ class Recorded:
 @pytest.fixture
 def options(tmp_path: Path) -> RunOptions:
     """The simplest run."""
-    return RunOptions(None, seed=1, runs=tmp_path, device="cpu", threads=1, precision="float32", start=None)
+    return RunOptions(None, seed=1, runs=tmp_path, device="cpu", threads=1, precision="float32", start=[])
 
 
 def test_run_gets_a_folder_by_its_name(options: RunOptions) -> None:
@@ -99,11 +99,26 @@ def test_run_begins_with_the_weights_that_it_is_given(
     start = tmp_path / "older"
     save(Checkpoint({"weight": torch.full((1, 1), 2.5)}, {}), start / "best.safetensors")
 
-    folder, metrics = run(Line, SCHEDULE, replace(options, start=start))
+    folder, metrics = run(Line, SCHEDULE, replace(options, start=[start]))
 
     assert metrics["score"] == pytest.approx(0.5, abs=0.1)
     assert capsys.readouterr().out == f"1 tensors do not come from {start}\n  bias\n"
     assert load(folder / "best.safetensors").description["start"] == str(start)
+
+
+def test_run_may_begin_with_the_mean_of_several_and_stay_there(options: RunOptions, tmp_path: Path) -> None:
+    """Without an update it is what they are in the mean, evaluated; all of them are recorded."""
+    places = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    for place, weight in zip(places, (2.0, 3.5), strict=True):
+        save(Checkpoint({"weight": torch.full((1, 1), weight), "bias": torch.zeros(1)}, {}), place)
+
+    folder, metrics = run(Line, SCHEDULE, replace(options, updates=0, start=places))
+
+    assert metrics == {"score": 0.25}
+    best = load(folder / "best.safetensors")
+    assert best.tensors["weight"].item() == 2.75
+    assert best.description["start"] == f"{places[0]} + {places[1]}"
+    assert best.description["update"] == 0
 
 
 def test_weights_that_do_not_fit_at_all_are_refused(options: RunOptions, tmp_path: Path) -> None:
@@ -111,5 +126,5 @@ def test_weights_that_do_not_fit_at_all_are_refused(options: RunOptions, tmp_pat
     save(Checkpoint({"other": torch.zeros(1)}, {}), tmp_path / "other.safetensors")
 
     with pytest.raises(CheckpointError, match=r"other\.safetensors has no tensor that fits"):
-        run(Line, SCHEDULE, replace(options, start=tmp_path / "other.safetensors"))
+        run(Line, SCHEDULE, replace(options, start=[tmp_path / "other.safetensors"]))
     assert not (tmp_path / "line").exists()
