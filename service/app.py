@@ -117,6 +117,7 @@ class Glimpse:
         background = [
             asyncio.create_task(_or_end(self._load(), "cannot start", exit_codes.START_FAILURE)),
             asyncio.create_task(_or_end(self._supervise(), "nobody supervises", exit_codes.BEYOND_REPAIR)),
+            asyncio.create_task(self._keep_figures()),
         ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -185,6 +186,11 @@ class Glimpse:
                 if engine.is_beyond_repair():
                     logger.critical("%s; ending the process", engine.unhealthy_because())
                     os._exit(exit_codes.BEYOND_REPAIR)
+
+    async def _keep_figures(self) -> None:
+        """Bring the process's own figures up to date; nobody waits for it, since a sick GPU may not answer."""
+        while True:
+            await asyncio.sleep(SUPERVISION_SECONDS)
             await asyncio.to_thread(self.metrics.observe_process)
 
     def _tell_readiness(self) -> None:

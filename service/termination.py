@@ -31,7 +31,6 @@ class Termination:
             return
         loop = asyncio.get_running_loop()
         servers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        hung_up = signal.getsignal(signal.SIGHUP)
 
         async def terminate(number: signal.Signals, frame: FrameType | None) -> None:
             handler = servers[number]
@@ -47,16 +46,18 @@ class Termination:
         def on_signal(number: int, frame: FrameType | None) -> None:
             # A second signal goes to the server itself, which drains nothing. Not in one of several processes, where it
             # is the first once more: who signals the whole group has the supervisor pass its own on.
-            for taken, handler in (*servers.items(), (signal.SIGHUP, hung_up)):
+            for taken, handler in servers.items():
                 signal.signal(taken, signal.SIG_IGN if multiprocessing.parent_process() else handler)
-            # Whoever's terminal closes wants an end, too; uvicorn knows of no such signal in a single process.
+            # Whoever's terminal closes wants an end, too; uvicorn knows of no such signal in a single process, and one
+            # more of them would be the end at once.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             self.is_asked_for = True
             asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
             asyncio.run_coroutine_threadsafe(terminate(asked, frame), loop)
 
         for number in servers:
             signal.signal(number, on_signal)
-        if hung_up is not signal.SIG_IGN:  # as it is under `nohup`
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under `nohup`
             signal.signal(signal.SIGHUP, on_signal)
 
 

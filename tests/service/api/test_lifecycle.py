@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -20,7 +21,9 @@ import onnxruntime
 import pytest
 
 from export import manifest
+from service import exit_codes
 from service.app import Glimpse
+from service.engine.engine import Engine
 from service.port import let_nobody_queue_up
 from service.settings import Settings
 
@@ -161,6 +164,34 @@ def test_sigterm_to_the_whole_group_is_one_signal(launch: Launch) -> None:
         assert process.wait(60) == 0
 
 
+def test_hanging_engine_is_noticed_while_a_sick_gpu_does_not_answer(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the process's own figures holds up nobody but himself."""
+    monkeypatch.setattr("service.app.SUPERVISION_SECONDS", 0.001)
+    is_asked, answers = threading.Event(), threading.Event()
+    ended: asyncio.Queue[int] = asyncio.Queue()
+
+    def figures() -> None:
+        is_asked.set()
+        answers.wait(60)
+
+    async def scenario() -> int:
+        async with serve() as (app, _), asyncio.TaskGroup() as background:
+            monkeypatch.setattr(app.metrics, "observe_process", figures)
+            monkeypatch.setattr(os, "_exit", ended.put_nowait)
+            tasks = [background.create_task(task()) for task in (app._supervise, app._keep_figures)]
+            await asyncio.to_thread(is_asked.wait, 60)
+            monkeypatch.setattr(Engine, "is_beyond_repair", lambda _: True)
+            exit_code = await asyncio.wait_for(ended.get(), 60)
+            answers.set()
+            for task in tasks:
+                task.cancel()
+        return exit_code
+
+    assert asyncio.run(scenario()) == exit_codes.BEYOND_REPAIR
+
+
 def test_process_ends_though_a_thread_does_not() -> None:
     """A codec may be at work for nobody."""
     program = (
@@ -171,16 +202,20 @@ def test_process_ends_though_a_thread_does_not() -> None:
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
-def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch) -> None:
-    """What was admitted is finished, and the process exits with 0."""
+@pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP]])
+def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch, signals: list[signal.Signals]) -> None:
+    """What was admitted is finished, and the process exits with 0; also when it closes while that goes on."""
     with (
-        launch() as (url, process),
+        launch(GLIMPSE_DRAIN_NOTICE_SECONDS="2") as (url, process),
         httpx.Client(base_url=url, timeout=60) as client,
         client.stream("GET", "/draw/generate?steps=64&count=16&format=sse") as stream,
     ):
         received = stream.iter_text()
         text = next(received)
-        process.send_signal(signal.SIGHUP)
+        for number in signals:
+            process.send_signal(number)
+            while httpx.get(f"{url}/readyz").status_code == 200:
+                pass  # it has not heard of the signal yet
         text += "".join(received)
 
         assert text.count("event: step\n") == 64 * 16
