@@ -61,7 +61,7 @@ PNG_PLAIN_CHUNKS = re.compile(rb"IHDR(IDAT)+IEND")
 PNG_GREY, PNG_RGB = 0, 2
 PNG_MOST_CHUNKS = 100_000
 
-TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 262, 0
+TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 
 BAND_ROWS = 64
 
@@ -147,12 +147,12 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
     with _translated(reader), reader(BytesIO(data)) as image:
         if not is_png:
             check(*image.size)
-        # Pillow inverts samples of up to 8 bits where a TIFF file counts from white, and leaves larger ones.
-        counts_from_white = (
-            isinstance(image, TiffImageFile) and image.tag_v2.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO
-        )
         picture = _as_picture(_upright(image))
-        return Picture(255 - picture.grey) if counts_from_white and image.mode.startswith("I;16") else picture
+        # Where a TIFF file counts from white, Pillow inverts samples of up to 8 bits, and leaves larger ones.
+        counts_from_white = (
+            isinstance(image, TiffImageFile) and image.tag_v2.get(TIFF_PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO
+        )
+        return Picture(255 - picture.grey) if counts_from_white and image.mode[0] in "IF" else picture
 
 
 def decode_at_once(data: bytes, content_type: str | None, check: SizeCheck) -> Picture | None:

@@ -101,19 +101,28 @@ def test_16_bit_grey_is_scaled_and_not_cut(file_format: str) -> None:
     assert picture.grey.tolist() == [[0, 1, 128, 255]]
 
 
-@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize(
+    ("depth", "samples"),
+    [
+        (8, np.array([255, 155, 0], np.uint8)),
+        (16, np.array([65535, 257 * 155, 0], "<u2")),
+        (32, np.array([1.0, 155 / 255, 0.0], "<f4")),
+    ],
+)
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_tiff_that_counts_from_white_is_not_its_negative(depth: int, orientation: int) -> None:
+def test_tiff_that_counts_from_white_is_not_its_negative(
+    depth: int, samples: np.ndarray[Any, Any], orientation: int
+) -> None:
     """Whatever its depth, and whichever way up it is stored."""
-    shown = np.array([[0, 100, 255]], np.uint8)
-    stored = (255 - shown).astype(np.uint8) if depth == 8 else (65535 - 257 * shown.astype(np.uint16)).astype("<u2")
-    tags = {256: 3, 257: 1, 258: depth, 259: 1, 262: 0, 273: 122, 274: orientation, 277: 1, 279: stored.nbytes}
+    shown = [0, 100, 255]
+    tags = {256: 3, 257: 1, 258: depth, 259: 1, 262: 0, 273: 134, 274: orientation, 277: 1, 279: samples.nbytes}
+    tags[339] = 3 if depth == 32 else 1
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
-    data = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0) + stored.tobytes()
+    data = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0) + samples.tobytes()
 
     grey = decode(data, "image/tiff").grey
 
-    np.testing.assert_array_equal(grey.reshape(-1), shown[0])
+    assert grey.reshape(-1).tolist() == shown
 
 
 @pytest.mark.parametrize(
