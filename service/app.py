@@ -19,11 +19,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service import exit_codes
-from service.api import draw, ntm, playground, problems, stn, system
+from service.api import draw, ntm, playground, stn, system
 from service.api.admission import Admission
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
 from service.api.endpoint import Endpoint
+from service.api.framework import install_problems
 from service.api.gateway import OPEN_PATHS, SECURITY_SCHEMES, Gateway
 from service.api.memory import Memory
 from service.engine.engine import Engine
@@ -99,7 +100,7 @@ class Glimpse:
             return document
 
         app.openapi = openapi  # type: ignore[method-assign]
-        problems.install(app)
+        install_problems(app)
         return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

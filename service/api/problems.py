@@ -5,11 +5,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-
 from service import errors
 from service.api.answer import Answer
 
@@ -36,8 +31,6 @@ STATUSES: Mapping[type[errors.GlimpseError], int] = {
 }
 
 TITLES = {CLIENT_CLOSED_REQUEST: "Client Closed Request"}
-HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
-"""Codes of what the framework refuses by itself."""
 
 RESPONSES: dict[str, Any] = {
     MEDIA_TYPE: {
@@ -98,29 +91,3 @@ BUG = answer(
     )
 )
 """The answer to an error that nobody meant to raise."""
-
-
-def install(app: FastAPI) -> None:
-    """Have an application answer its errors with problem documents."""
-
-    async def refused(_: Request, error: HTTPException) -> Response:
-        code = HTTP_CODES.get(error.status_code, "http-error")
-        headers = dict(error.headers or {})
-        if "Allow" in headers:  # the gateway answers HEAD wherever there is a GET
-            methods = set(headers["Allow"].split(", "))
-            headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-        return _response(answer(document(error.status_code, code, error.detail), headers))
-
-    async def domain_error(_: Request, error: errors.GlimpseError) -> Response:
-        return _response(problem(error))
-
-    async def bug(_: Request, __: Exception) -> Response:
-        return _response(BUG)
-
-    app.add_exception_handler(HTTPException, refused)  # type: ignore[arg-type]
-    app.add_exception_handler(errors.GlimpseError, domain_error)  # type: ignore[arg-type]
-    app.add_exception_handler(Exception, bug)
-
-
-def _response(answered: Answer) -> Response:
-    return Response(answered.body, answered.status, answered.headers, answered.media_type)
