@@ -190,6 +190,8 @@ class _Run:
         self._tick()
         self._log({"loss": self._loss_sum / max(self._loss_count, 1), **metrics})
         self._loss_sum, self._loss_count = 0.0, 0
+        if metrics.keys() != self.best_metrics.keys():  # the first, or the first of a version that measures otherwise
+            self.best_metrics = {}
         if metrics["score"] <= self.best_metrics.get("score", float("inf")):
             self.best_metrics = metrics
             save(

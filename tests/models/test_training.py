@@ -29,6 +29,7 @@ class Line:
         self.updates = 0
         self.heard: list[int] = []
         self.scores: Iterator[float] = itertools.repeat(0.0)
+        self.metric = "slope"
 
     def loss(self, generator: torch.Generator, update: int) -> Tensor:
         self.heard.append(update)
@@ -43,7 +44,7 @@ class Line:
         return loss
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
-        return {"score": next(self.scores), "slope": network(torch.ones(1, 1)).item()}
+        return {"score": next(self.scores), self.metric: network(torch.ones(1, 1)).item()}
 
 
 def experiment(**settings: Any) -> Line:
@@ -177,6 +178,19 @@ def test_best_weights_are_those_of_the_lowest_score(tmp_path: Path) -> None:
     assert best.description["metrics"] == metrics
     assert best.tensors.keys() == line.network.state_dict().keys()
     assert load(tmp_path / "last.safetensors").description["update"] == 50
+
+
+def test_score_that_was_measured_otherwise_is_not_compared(tmp_path: Path) -> None:
+    """A run that is resumed after another metric came in keeps its best weights since then."""
+    before, since = experiment(), experiment()
+    before.scores, since.scores = iter([1.0]), iter([3.0, 2.0])
+    since.metric = "offset"
+    train(before, replace(SCHEDULE, updates=10), tmp_path, seed=1)
+
+    metrics = train(since, SCHEDULE, tmp_path, seed=1)
+
+    assert metrics["score"] == 2.0
+    assert load(tmp_path / "best.safetensors").description["update"] == 30
 
 
 def test_average_lags_behind_the_weights(tmp_path: Path) -> None:
