@@ -109,12 +109,12 @@ def train_stn(
     """Train a spatial transformer on all distortions of MNIST."""
     import torch
 
-    from models.classifier import train_readers
+    from models.classifier import READER, classifiers
     from models.run import RunOptions, run
     from models.stn.experiment import SCHEDULE, StnExperiment
 
     def experiment(where: torch.device) -> StnExperiment:
-        return StnExperiment(kind, data, [*train_readers(data, runs, role="reader", seed=1).values()], where)
+        return StnExperiment(kind, data, [*classifiers(data, runs, READER).values()], where)
 
     options = RunOptions(updates, seed, runs, device, threads, precision, start or [])
     _print_run(*run(experiment, SCHEDULE, options))

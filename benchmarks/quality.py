@@ -22,7 +22,7 @@ from benchmarks.baselines import BATCH, opened
 from export.manifest import MANIFEST_FILE, Array
 from export.package import export
 from models.checkpoint import weights_file
-from models.classifier import CleanClassifier, train_classifier, train_readers
+from models.classifier import JUDGE, CleanClassifier, classifier_in, classifiers
 from models.draw.evaluate import BOUND_STEPS, PAPER_BOUND, STEPS, agreement, certain_share, read
 from models.draw.objective import binarise
 from models.mnist import Digits
@@ -106,13 +106,13 @@ def served(path: Path, family: str) -> LoadedModel:
 def judges(data: Path, runs: Path) -> Mapping[str, CleanClassifier]:
     """The readers of what is rectified, by their name; others than take part in training."""
     torch.set_num_threads(1)
-    return train_readers(data, runs, role="judge", seed=0)
+    return classifiers(data, runs, JUDGE)
 
 
 def judge(data: Path, runs: Path) -> CleanClassifier:
     """The reader of what is drawn: the plainest of the judges."""
     torch.set_num_threads(1)
-    return train_classifier(data, runs / "judge-plain.safetensors", seed=0)
+    return classifier_in(data, runs, JUDGE, "plain")
 
 
 def answered(graph: LoadedGraph, request: Request) -> Request:
@@ -140,7 +140,7 @@ def stn_table(model: LoadedModel, digits: Digits, readers: Mapping[str, CleanCla
     photographs, before they are stored as JPEG.
     """
     judging = [*readers.values()]
-    fit = best_fit(grid_generator(model.manifest.config["kind"]), judging[0])
+    fit = best_fit(grid_generator(model.manifest.config["kind"]))
     scores, fitted = {}, {}
     for name, distortion in tqdm(UPLOADS.items(), disable=None, leave=False):
         rectify = rectifier(model, JPEG if name == "photograph" else PNG)
@@ -236,9 +236,13 @@ def ntm_table(model: LoadedModel, *, sequences: int, seed: int) -> Mapping[str, 
 
 
 def random_episodes(model: LoadedModel, sizes: Mapping[str, int], count: int, *, seed: int) -> list[ntm.Episode]:
-    """The episodes that the service draws for the seeds from `seed` on."""
+    """The episodes that the service draws for the seeds from `seed` on.
+
+    Raises:
+        ValidationError: it does not know such a size.
+    """
     _, random_query = TASKS[task_of(model)]
-    query = random_query.model_validate(sizes)
+    query = random_query.model_validate(sizes, extra="forbid")
     return [query.episode(seed + index) for index in range(count)]
 
 

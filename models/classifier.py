@@ -9,6 +9,7 @@ Axes: B batch.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -44,6 +45,20 @@ READERS: Mapping[str, Config] = {
     "normalised": Config(channels=(24, 48, 64), is_normalised=True),
 }
 """Classifiers as different as people build them: what one overlooks, another sees."""
+UNSEEN: Mapping[str, Config] = {"unseen": Config(channels=(32, 64), padding=0)}
+"""Of a shape that no model was trained to please."""
+
+
+class Role(NamedTuple):
+    """What classifiers are there for. Whoever is asked in training is not to judge it."""
+
+    name: str
+    seed: int
+    configs: Mapping[str, Config]
+
+
+READER = Role("reader", 1, READERS)
+JUDGE = Role("judge", 0, {**READERS, **UNSEEN})
 
 
 class CleanClassifier(nn.Module):
@@ -78,16 +93,23 @@ class CleanClassifier(nn.Module):
         return logits
 
 
-def train_readers(data: Path, folder: Path, *, role: str, seed: int) -> dict[str, CleanClassifier]:
-    """All `READERS`, kept in a folder by their role: those who take part in training are not to judge it.
+def classifiers(data: Path, folder: Path, role: Role) -> dict[str, CleanClassifier]:
+    """All classifiers of a role, by their names.
 
     Raises:
         CheckpointError: as `train_classifier` does.
     """
-    return {
-        name: train_classifier(data, folder / f"{role}-{name}.safetensors", seed=seed, config=config)
-        for name, config in READERS.items()
-    }
+    return {name: classifier_in(data, folder, role, name) for name in role.configs}
+
+
+def classifier_in(data: Path, folder: Path, role: Role, name: str) -> CleanClassifier:
+    """One classifier of a role, kept in a folder.
+
+    Raises:
+        CheckpointError: as `train_classifier` does.
+    """
+    path = folder / f"{role.name}-{name}.safetensors"
+    return train_classifier(data, path, seed=role.seed, config=role.configs[name])
 
 
 def train_classifier(data: Path, path: Path, *, seed: int, config: Config | None = None) -> CleanClassifier:

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1506.02025, section 4.1.
 Axes: B pictures of one size, H W their height and width, S side of the network's input.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -69,7 +70,8 @@ class Reading(NamedTuple):
 
     rectified: Float[Tensor, "B 1 28 28"]
     """0..1."""
-    logits: Float[Tensor, "B 10"]
+    logits: Float[Tensor, "B 10"] | None
+    """None of a rectifier that does not read."""
 
 
 Rectifier = Callable[[Batch], Reading | Rectification]
@@ -80,6 +82,7 @@ class Score(NamedTuple):
     """How a rectifier did."""
 
     error_percent: float
+    """NaN of a rectifier that does not read."""
     pixel_error: float
     """Mean squared difference between the rectified picture and the clean digit."""
     readers_error_percent: tuple[float, ...]
@@ -102,19 +105,17 @@ def network_rectifier(network: nn.Module) -> Rectifier:
     return lambda batch: network(batch.pictures.to(device) / 255)
 
 
-def best_fit(grid: GridGenerator, classifier: CleanClassifier) -> Rectifier:
+def best_fit(grid: GridGenerator) -> Rectifier:
     """What there is to read where nothing has to be found: the grid is fitted to where the digit's points are.
 
     What is left is what a family of transformations cannot undo, what left the picture, and what hides the digit.
     """
-    device = next(classifier.parameters()).device
-    warp, control = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE).to(device), CONTROL.to(device)
+    warp = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE)
 
     def rectify(batch: Batch) -> Reading:
-        square = framed(batch.pictures.to(device) / 255, max(batch.pictures.shape[-2:]))
-        developed = Tone.of_greys(batch.greys.to(device)).developed(square)
-        rectified = warp(developed, grid.fitted(control, batch.points.to(device))).clamp(0, 1)
-        return Reading(rectified, classifier(rectified))
+        square = framed(batch.pictures / 255, max(batch.pictures.shape[-2:]))
+        developed = Tone.of_greys(batch.greys).developed(square)
+        return Reading(warp(developed, grid.fitted(CONTROL, batch.points)).clamp(0, 1), logits=None)
 
     return rectify
 
@@ -129,7 +130,7 @@ def score(rectifiers: Sequence[Rectifier], batches: Iterable[Batch], readers: Se
         size += len(labels)
         for rectify, row in zip(rectifiers, sums, strict=True):
             answer = rectify(batch)
-            row[0] += 100 * (answer.logits.argmax(1) != labels).sum().cpu()
+            row[0] += math.nan if answer.logits is None else 100 * (answer.logits.argmax(1) != labels).sum().cpu()
             row[1] += (answer.rectified - digits).square().mean((1, 2, 3)).sum().cpu()
             for index, reader in enumerate(readers, start=2):
                 row[index] += 100 * (reader(answer.rectified).argmax(1) != labels).sum().cpu()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,6 +77,7 @@ def test_served_graph_and_network_agree_where_framing_is_the_identity(
     found = quality.rectifier(quality.served(repository / f"stn-{kind}" / "1", "stn"), quality.PNG)(shown(pictures))
 
     expected = network(pictures)
+    assert found.logits is not None
     torch.testing.assert_close(found.logits.exp(), torch.softmax(expected.logits, dim=1), atol=1e-5, rtol=0)
     torch.testing.assert_close(found.rectified, expected.rectified, atol=0.51 / 255, rtol=0)
 
@@ -229,6 +231,8 @@ def test_random_episodes_are_those_that_the_service_draws(repository: Path) -> N
         (alone,) = quality.random_episodes(model, {"length": 5}, 1, seed=seed)
         np.testing.assert_array_equal(episode.inputs, alone.inputs)
     assert not np.array_equal(episodes[0].inputs, episodes[1].inputs)
+    with pytest.raises(ValidationError, match="vectors"):
+        quality.random_episodes(model, {"vectors": 5}, 1, seed=7)
 
 
 @pytest.mark.parametrize("task", TASKS)

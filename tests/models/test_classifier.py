@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.checkpoint import Checkpoint, CheckpointError, save
-from models.classifier import READERS, CleanClassifier, train_classifier
+from models.classifier import JUDGE, READER, CleanClassifier, classifier_in, classifiers, train_classifier
 
 
 def test_classifier_that_is_there_is_not_trained_again(tmp_path: Path) -> None:
@@ -21,11 +21,11 @@ def test_classifier_that_is_there_is_not_trained_again(tmp_path: Path) -> None:
     assert not loaded.training
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", JUDGE.configs)
 def test_readers_tell_ten_classes_apart(name: str) -> None:
     """Whatever their shape, a row of logits a digit, each of which depends on the digit."""
     torch.manual_seed(0)
-    reader = CleanClassifier(READERS[name]).eval()
+    reader = CleanClassifier(JUDGE.configs[name]).eval()
     digits = torch.rand(3, 1, 28, 28, requires_grad=True)
 
     logits = reader(digits)
@@ -42,3 +42,23 @@ def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match=r"other\.safetensors does not fit"):
         train_classifier(tmp_path, tmp_path / "other.safetensors", seed=1)
+
+
+def test_nobody_judges_what_was_made_to_please_him(tmp_path: Path) -> None:
+    """Classifiers of two roles are other files with other seeds, and one judge is like none of the readers."""
+    kept = {}
+    for role in (READER, JUDGE):
+        for name, config in role.configs.items():
+            kept[role.name, name] = CleanClassifier(config)
+            save(Checkpoint(kept[role.name, name].state_dict(), {}), tmp_path / f"{role.name}-{name}.safetensors")
+    picture = torch.rand(2, 1, 28, 28)
+
+    for role in (READER, JUDGE):
+        found = classifiers(tmp_path / "no data", tmp_path, role)
+        assert found.keys() == role.configs.keys()
+        for name, classifier in found.items():
+            torch.testing.assert_close(classifier(picture), kept[role.name, name].eval()(picture))
+            again = classifier_in(tmp_path / "no data", tmp_path, role, name)
+            torch.testing.assert_close(again(picture), classifier(picture))
+    assert READER.seed != JUDGE.seed
+    assert any(config not in READER.configs.values() for config in JUDGE.configs.values())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import models.stn.experiment
 from models.classifier import READERS, CleanClassifier
@@ -81,12 +82,17 @@ def test_readers_take_turns(experiment: StnExperiment) -> None:
     experiment.readers = [reader] * 3
     assert loss() == pytest.approx(alone, rel=1e-5)
 
+    rectified: list[Tensor] = []
+    reader.register_forward_pre_hook(lambda _, given: rectified.append(given[0]))
+    experiment.readers = [reader]
+    loss()
     experiment.readers = [CleanClassifier(config).eval() for config in READERS.values()]
-    seen: list[int] = []
     for each in experiment.readers:
-        each.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+        each.register_forward_pre_hook(lambda _, given: rectified.append(given[0]))
     assert loss() != pytest.approx(alone, rel=1e-5)
-    assert seen == [22, 21, 21]
+    everything, *thirds = rectified
+    for turn, third in enumerate(thirds):
+        assert torch.equal(third, everything[turn::3])
 
 
 def test_evaluation_names_every_distortion(experiment: StnExperiment) -> None:
