@@ -38,13 +38,15 @@ FAMILIES = {
     ),
     "ntm": Family(
         what="a neural Turing machine that runs {task} on an external memory",
-        data="random episodes, generated anew for every batch",
+        data="random episodes, generated anew for every batch{task_data}",
         limits="It learned from short, random episodes; on much longer ones it makes the mistakes that its metrics "
-        "name, and with what random ones hardly have (priorities that are close together, or equal) more. What it "
-        "answers is computed by a network and may be wrong.",
+        "name{task_limits}. What it answers is computed by a network and may be wrong.",
         command="ntm {task}",
     ),
 }
+UNEVEN = "; in half of them vectors are full or empty, and often the same as the one before"
+TASK_DATA = {"copy": UNEVEN, "repeat-copy": UNEVEN}
+TASK_LIMITS = {"priority-sort": ", and vectors whose priorities are close together, or equal, it sorts badly"}
 PAPERS = {
     "stn": "Jaderberg, Simonyan, Zisserman, Kavukcuoglu: Spatial Transformer Networks. 2015. "
     "https://arxiv.org/abs/1506.02025",
@@ -58,7 +60,13 @@ def model_card(manifest: Manifest) -> str:
     """The card as Markdown."""
     family = FAMILIES[manifest.family]
     training = manifest.training
-    words = {"kind": manifest.config.get("kind", ""), "task": training.get("task", "")}
+    task = training.get("task", "")
+    words = {
+        "kind": manifest.config.get("kind", ""),
+        "task": task,
+        "task_data": TASK_DATA.get(task, ""),
+        "task_limits": TASK_LIMITS.get(task, ""),
+    }
     metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
     graphs = "\n".join(
         f"- `{name}`: largest difference from eager PyTorch {graph.worst_error:.1e} "
@@ -82,7 +90,7 @@ This is {family.what.format(**words)}.
 
 ## Training
 
-- Data: {family.data}.
+- Data: {family.data.format(**words)}.
 - Command: `{command}`
 - Kept: {kept}.
 {note}
