@@ -178,13 +178,20 @@ Sheets = Annotated[Path | None, typer.Option(help="Folder for the papers' pictur
 
 
 @evaluate_app.command("stn")
-def evaluate_stn(model: Model, data: Data = DEFAULT_DATA, runs: Judge = Path("runs"), seed: Trial = 0) -> None:
+def evaluate_stn(
+    model: Model,
+    data: Data = DEFAULT_DATA,
+    runs: Judge = Path("runs"),
+    seed: Trial = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Times that each digit is distorted.")] = 1,
+) -> None:
     """Error on every distortion of the test digits, uploaded as pictures, beside the paper's networks."""
     from benchmarks import quality
     from models import mnist
 
     found, digits = quality.served(model, "stn"), mnist.load(data, mnist.Split.TEST)
-    print(quality.as_text("error %", quality.stn_table(found, digits, quality.judges(data, runs), seed=seed)))
+    table = quality.stn_table(found, digits, quality.judges(data, runs), seed=seed, draws=draws)
+    print(quality.as_text("error %", table))
 
 
 @evaluate_app.command("draw")

@@ -133,8 +133,12 @@ def answered(graph: LoadedGraph, request: Request) -> Request:
     return request
 
 
-def stn_table(model: LoadedModel, digits: Digits, readers: Mapping[str, CleanClassifier], *, seed: int) -> Table:
+def stn_table(
+    model: LoadedModel, digits: Digits, readers: Mapping[str, CleanClassifier], *, seed: int, draws: int
+) -> Table:
     """Errors in % by distortion, the paper's and this model's, and each reader's on what this model rectified.
+
+    Every digit is distorted `draws` times, with the seeds from `seed` on.
 
     Beside it that reader's where the transformation is not found but fitted to where the digit is known to lie; of
     photographs, before they are stored as JPEG.
@@ -144,7 +148,8 @@ def stn_table(model: LoadedModel, digits: Digits, readers: Mapping[str, CleanCla
     scores, fitted = {}, {}
     for name, distortion in tqdm(UPLOADS.items(), disable=None, leave=False):
         rectify = rectifier(model, JPEG if name == "photograph" else PNG)
-        scores[name], fitted[name] = score([rectify, fit], uploads(distortion, digits, seed=seed), judging)
+        batches = chain.from_iterable(uploads(distortion, digits, seed=seed + draw) for draw in range(draws))
+        scores[name], fitted[name] = score([rectify, fit], batches, judging)
     return {
         model.manifest.name: {name: found.error_percent for name, found in scores.items()},
         **_read_by("readers of clean digits", readers, scores),

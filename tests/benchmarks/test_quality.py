@@ -98,7 +98,7 @@ def test_stn_table_has_every_distortion_beside_the_papers_errors(repository: Pat
     model = quality.served(repository / "stn-affine" / "1", "stn")
 
     readers = {"plain": reader(), "lenet": CleanClassifier(READERS["lenet"]).eval()}
-    table, again = (quality.stn_table(model, digits(8), readers, seed=1) for _ in range(2))
+    table, again = (quality.stn_table(model, digits(8), readers, seed=1, draws=1) for _ in range(2))
 
     assert table == again
     for row in (
@@ -113,6 +113,19 @@ def test_stn_table_has_every_distortion_beside_the_papers_errors(repository: Pat
     assert mean == pytest.approx(sum(each) / 2)
     assert table["the paper's ST-CNN TPS"] == {"R": 0.7, "RTS": 0.5, "P": 0.8, "E": 1.1}
     assert all(set(row) <= set(UPLOADS) for row in table.values())
+
+
+def test_stn_table_of_several_draws_is_their_mean(repository: Path) -> None:
+    """The first is that of the seed, and the others have the next ones."""
+    model, readers = quality.served(repository / "stn-affine" / "1", "stn"), {"plain": reader()}
+
+    def pixels(*, seed: int, draws: int) -> float:
+        table = quality.stn_table(model, digits(8), readers, seed=seed, draws=draws)
+        return table["pixels, root mean square"]["P"] ** 2
+
+    first, second, both = pixels(seed=1, draws=1), pixels(seed=2, draws=1), pixels(seed=1, draws=2)
+    assert first != second
+    assert both == pytest.approx((first + second) / 2)
 
 
 def test_model_of_another_family_is_refused(repository: Path) -> None:
