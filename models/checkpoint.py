@@ -79,8 +79,8 @@ def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path)
         raise CheckpointError(f"{source} does not fit the network: {error}") from error
 
 
-def mean_weights(checkpoints: Mapping[Path, Checkpoint]) -> Mapping[str, Tensor]:
-    """The mean of each tensor over checkpoints of one network, by where they come from; counters are the first one's.
+def mean_weights(checkpoints: Sequence[Checkpoint], source: str) -> Mapping[str, Tensor]:
+    """The mean of each tensor over checkpoints of one network; counters are the first one's.
 
     Ends of training that began with the same weights lie in one valley, and its middle is better than its sides:
     M. Wortsman et al., "Model soups", 2022, https://arxiv.org/abs/2203.05482, section 3.
@@ -89,18 +89,17 @@ def mean_weights(checkpoints: Mapping[Path, Checkpoint]) -> Mapping[str, Tensor]
         CheckpointError: they do not have the same tensors, of the same shapes.
     """
 
-    def shapes(path: Path) -> Mapping[str, torch.Size]:
-        return {name: tensor.shape for name, tensor in checkpoints[path].tensors.items()}
+    def shapes(checkpoint: Checkpoint) -> Mapping[str, torch.Size]:
+        return {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
 
     first, *others = checkpoints
-    for path in others:
-        if shapes(path) != shapes(first):
-            raise CheckpointError(f"{path} and {first} have no mean: their tensors differ")
+    if any(shapes(other) != shapes(first) for other in others):
+        raise CheckpointError(f"{source} have no mean: their tensors differ")
     return {
-        name: torch.stack([checkpoint.tensors[name] for checkpoint in checkpoints.values()]).mean(0)
+        name: torch.stack([checkpoint.tensors[name] for checkpoint in checkpoints]).mean(0)
         if tensor.is_floating_point()
         else tensor
-        for name, tensor in checkpoints[first].tensors.items()
+        for name, tensor in first.tensors.items()
     }
 
 

@@ -50,7 +50,7 @@ def run(
     experiment = make(torch.device(options.device))
     start = STARTS.join(map(str, options.start)) or None
     if start is not None:
-        weights = mean_weights({path: load(weights_file(path)) for path in options.start})
+        weights = mean_weights([load(weights_file(path)) for path in options.start], start)
         fresh = adopt_weights(experiment.network, weights, start)
         tqdm.write("\n  ".join([f"{len(fresh)} tensors do not come from {start}", *fresh]))
     bfloat16 = options.precision == "bfloat16"

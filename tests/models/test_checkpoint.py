@@ -115,17 +115,17 @@ def test_mean_of_weights_is_that_of_each_number() -> None:
     ones = {"weight": torch.tensor([1.0, -2.0]), "updates": torch.tensor(7)}
     others = {"updates": torch.tensor(10), "weight": torch.tensor([3.0, 5.0])}
 
-    mean = mean_weights({Path("a"): Checkpoint(ones, {}), Path("b"): Checkpoint(others, {})})
+    mean = mean_weights([Checkpoint(ones, {}), Checkpoint(others, {})], "a + b")
 
     assert torch.equal(mean["weight"], torch.tensor([2.0, 1.5]))
     assert mean["updates"] == 7
-    assert torch.equal(mean_weights({Path("a"): Checkpoint(ones, {})})["weight"], ones["weight"])
+    assert torch.equal(mean_weights([Checkpoint(ones, {})], "a")["weight"], ones["weight"])
 
 
 @pytest.mark.parametrize("other", [{"weight": torch.zeros(3)}, {"bias": torch.zeros(2)}, {}])
 def test_weights_of_different_networks_have_no_mean(other: dict[str, torch.Tensor]) -> None:
-    """The two are named."""
+    """Where they come from is said."""
     weights = {"weight": torch.zeros(2)}
 
-    with pytest.raises(CheckpointError, match="b and a have no mean"):
-        mean_weights({Path("a"): Checkpoint(weights, {}), Path("b"): Checkpoint(other, {})})
+    with pytest.raises(CheckpointError, match=r"a \+ b have no mean"):
+        mean_weights([Checkpoint(weights, {}), Checkpoint(other, {})], "a + b")
