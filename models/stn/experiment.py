@@ -36,13 +36,13 @@ READER_WEIGHT = 1.0
 TONE_WEIGHT = 10.0
 PIXEL_WEIGHT = 2.0
 SHARES: Mapping[str, int] = {
-    "R": 4,
+    "R": 5,
     "RTS": 4,
-    "P": 42,
-    "E": 5,
-    "clutter": 12,
-    "photograph": 4,
-    "scan": 1,
+    "P": 37,
+    "E": 6,
+    "clutter": 10,
+    "photograph": 9,
+    "scan": 2,
     "clean": 1,
 }
 """Parts of a batch that each distortion gets."""
