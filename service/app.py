@@ -192,7 +192,10 @@ class Glimpse:
         """Bring the process's own figures up to date; nobody waits for it, since a sick GPU may not answer."""
         while True:
             await asyncio.sleep(SUPERVISION_SECONDS)
-            await asyncio.to_thread(self.metrics.observe_process)
+            try:
+                await asyncio.to_thread(self.metrics.observe_process)
+            except Exception:
+                logger.exception("the process's own figures cannot be read")
 
     def _tell_readiness(self) -> None:
         self.metrics.ready.set(system.not_ready_because(self._context) is None)

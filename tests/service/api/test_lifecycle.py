@@ -26,6 +26,7 @@ from service.app import Glimpse
 from service.engine.engine import Engine
 from service.port import let_nobody_queue_up
 from service.settings import Settings
+from service.termination import Termination
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
@@ -165,31 +166,47 @@ def test_sigterm_to_the_whole_group_is_one_signal(launch: Launch) -> None:
 
 
 def test_hanging_engine_is_noticed_while_a_sick_gpu_does_not_answer(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever reads the process's own figures holds up nobody but himself."""
+    """Whoever reads the process's own figures holds up nobody but himself, and reads on if that failed."""
     monkeypatch.setattr("service.app.SUPERVISION_SECONDS", 0.001)
-    is_asked, answers = threading.Event(), threading.Event()
-    ended: asyncio.Queue[int] = asyncio.Queue()
+    monkeypatch.setattr(Termination, "take_over", lambda _: None)  # signals are the test run's own
+    app = Glimpse(Settings(models=repository))
+    is_asked_again, answers = threading.Event(), threading.Event()
+    readings = iter([1])
 
     def figures() -> None:
-        is_asked.set()
+        if next(readings, None):
+            raise OSError
+        is_asked_again.set()
         answers.wait(60)
 
     async def scenario() -> int:
-        async with serve() as (app, _), asyncio.TaskGroup() as background:
-            monkeypatch.setattr(app.metrics, "observe_process", figures)
-            monkeypatch.setattr(os, "_exit", ended.put_nowait)
-            tasks = [background.create_task(task()) for task in (app._supervise, app._keep_figures)]
-            await asyncio.to_thread(is_asked.wait, 60)
-            monkeypatch.setattr(Engine, "is_beyond_repair", lambda _: True)
-            exit_code = await asyncio.wait_for(ended.get(), 60)
+        exits: asyncio.Queue[int] = asyncio.Queue()
+        messages: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        monkeypatch.setattr(app.metrics, "observe_process", figures)
+        monkeypatch.setattr(os, "_exit", exits.put_nowait)
+        await messages.put({"type": "lifespan.startup"})
+        life = asyncio.create_task(app({"type": "lifespan"}, messages.get, asyncio.Queue[Any]().put))
+        assert await asyncio.to_thread(is_asked_again.wait, 30), "nobody reads the figures, or not again"
+        while app.catalogue.not_ready_because is not None:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        monkeypatch.setattr(Engine, "is_beyond_repair", lambda _: True)
+        try:
+            return await asyncio.wait_for(exits.get(), 30)
+        finally:
             answers.set()
-            for task in tasks:
-                task.cancel()
-        return exit_code
+            await messages.put({"type": "lifespan.shutdown"})
+            await life
 
     assert asyncio.run(scenario()) == exit_codes.BEYOND_REPAIR
+
+
+def test_process_that_supervises_imports_no_framework() -> None:
+    """It serves nothing, and is there before the port is."""
+    program = "import sys, service.server; sys.exit('fastapi' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
 def test_process_ends_though_a_thread_does_not() -> None:
