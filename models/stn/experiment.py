@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,11 +97,10 @@ class StnExperiment:
         """Cross-entropy, and what the grid, the tone and the pixels should have been.
 
         L = -log p(label) - r log p_readers(label) + a |T_theta(control points) - points|^2
-        + a' |T_coarse(control points) - points|^2 + b (max(0, paper)^2 + max(0, 1 - ink)^2) + c |rectified - digit|^2,
-        each a mean; paper and ink are (0, 1) as the tone develops them. The readers have seen clean digits only and
+        + a' |T_coarse(control points) - points|^2 + b tone_error(gain greys + bias) + c |rectified - digit|^2,
+        each a mean. The readers have seen clean digits only and
         stay as they are: what they read is canonical. Each reads a share of the pictures. The term in b takes the tone
-        across a gain of 0, where the classifiers would lose sight of the digit. It lets paper be blacker than black,
-        which is clamped: uneven light then leaves no grey behind.
+        across a gain of 0, where the classifiers would lose sight of the digit.
         """
         size, device = sum(self.sizes), generator.device
         chosen = torch.randint(len(self.labels), (size,), generator=generator, device=device)
@@ -110,13 +110,12 @@ class StnExperiment:
         found = self.network.warp.grid(answer.theta, self.control)
         coarse = self.network.glimpse.grid(answer.coarse.flatten(0, 1), self.control).unflatten(0, (len(digits), -1))
         gain, bias = answer.tone.split(1, dim=1)
-        paper, ink = (gain * greys + bias).split(1, dim=1)
         return (
             F.cross_entropy(answer.logits, self.labels[chosen])
             + READER_WEIGHT * F.cross_entropy(*self._read(answer.rectified, self.labels[chosen]))
             + POINT_WEIGHT * F.mse_loss(found, points)
             + COARSE_WEIGHT * F.mse_loss(coarse, points.unsqueeze(1).expand_as(coarse))
-            + TONE_WEIGHT * (F.relu(paper).square() + F.relu(1 - ink).square()).mean() / 2
+            + TONE_WEIGHT * tone_error(gain * greys + bias)
             + PIXEL_WEIGHT * F.mse_loss(answer.rectified, digits)
         )
 
@@ -153,3 +152,12 @@ class StnExperiment:
             points,
             torch.where(is_negative, 1 - greys, greys),
         )
+
+
+def tone_error(developed: Float[Tensor, "B 2"]) -> Tensor:
+    """Mean squared grey that is left of paper, and that ink lacks of white; both as the tone develops them.
+
+    Blacker than black and whiter than white are clamped, and no error: uneven light then leaves no grey behind.
+    """
+    paper, ink = developed.unbind(1)
+    return (F.relu(paper).square() + F.relu(1 - ink).square()).mean() / 2

@@ -11,7 +11,7 @@ from torch import Tensor
 import models.stn.experiment
 from models.classifier import READERS, CleanClassifier
 from models.stn.evaluate import DISTORTIONS
-from models.stn.experiment import SHARES, StnExperiment
+from models.stn.experiment import SHARES, StnExperiment, tone_error
 from models.stn.network import Config
 
 
@@ -93,6 +93,12 @@ def test_readers_take_turns(experiment: StnExperiment) -> None:
     everything, *thirds = rectified
     for turn, third in enumerate(thirds):
         assert torch.equal(third, everything[turn::3])
+
+
+def test_tone_may_go_beyond_black_and_white() -> None:
+    """What is clamped is no error; what is left of grey is squared."""
+    assert tone_error(torch.tensor([[0.0, 1.0], [-0.3, 1.4]])) == 0
+    torch.testing.assert_close(tone_error(torch.tensor([[0.2, 1.0], [-0.3, 0.8]])), torch.tensor(0.02))
 
 
 def test_evaluation_names_every_distortion(experiment: StnExperiment) -> None:
