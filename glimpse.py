@@ -81,7 +81,9 @@ Precision = Literal["float32", "bfloat16"]
 Device = Literal["cpu", "cuda"]
 Kind = Literal["affine", "projective", "tps"]
 NtmTask = Literal["copy", "repeat-copy", "associative-recall", "dynamic-ngrams", "priority-sort"]
-Updates = Annotated[int | None, typer.Option(min=0, help="Updates in all; the model's own number when absent.")]
+Updates = Annotated[
+    int | None, typer.Option(min=0, help="In all; the model's own number when absent. 0 keeps the start.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of the weights, the data and the noise.")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs; this one gets a folder in it.")]
 On = Annotated[Device, typer.Option(help="Where to train.")]

@@ -1,9 +1,10 @@
 """The model card: what a person wants to know of an artifact, written from what its manifest knows."""
 
+import shlex
 from dataclasses import dataclass
 
 from export.manifest import Manifest
-from models.run import STARTS
+from models.checkpoint import starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ FAMILIES = {
         command="ntm {task}",
     ),
 }
-UNEVEN = "; in half of them vectors are full or empty, and often the same as the one before"
+UNEVEN = "; in half of them most vectors are nearly full or nearly empty, and many are the same as the one before"
 TASK_DATA = {"copy": UNEVEN, "repeat-copy": UNEVEN}
 TASK_LIMITS = {"priority-sort": ", and vectors whose priorities are close together, or equal, it sorts badly"}
 PAPERS = {
@@ -75,12 +76,12 @@ def model_card(manifest: Manifest) -> str:
     )
     updates = training.get("schedule", {}).get("updates")
     command = f"glimpse train {family.command.format(**words)} --updates {updates} --seed {training.get('seed')}"
-    if start := training.get("start"):
-        command += "".join(f" --start {place}" for place in start.split(STARTS))
+    begun_with = starts(training)
+    command += "".join(f" --start {shlex.quote(place)}" for place in begun_with)
     minutes = training.get("seconds", 0) / 60
     kept = f"the running average of the weights after {training.get('update')} updates, {minutes:.0f} minutes"
     if training.get("update") == 0:
-        kept = "the mean of the weights that it began with"
+        kept = "the weights that it began with" + ", which are the mean of several" * (len(begun_with) > 1)
     note = f"- Note: {training['note']}\n" if "note" in training else ""
     return f"""# {manifest.name}, version {manifest.version}
 

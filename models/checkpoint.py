@@ -59,6 +59,12 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a Glimpse checkpoint: {error}") from error
 
 
+def starts(description: Mapping[str, Any]) -> list[str]:
+    """Where the weights came from that a run began with: nowhere if they were random, several places if their mean."""
+    found = description.get("start") or []  # once it was a string, and one place at most
+    return [found] if isinstance(found, str) else list(found)
+
+
 def weights_file(path: Path) -> Path:
     """The checkpoint that a path means: itself if it is a file, a model's weights, or the best of a run."""
     if path.is_file():

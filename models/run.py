@@ -10,9 +10,6 @@ from tqdm import tqdm
 from models.checkpoint import adopt_weights, load, mean_weights, weights_file
 from models.training import Experiment, Schedule, TrainingError, train
 
-STARTS = " + "
-"""What is between the places that a run's first weights are the mean of, in its record."""
-
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -48,13 +45,15 @@ def run(
     torch.set_flush_denormal(True)
     torch.manual_seed(options.seed)
     experiment = make(torch.device(options.device))
-    start = STARTS.join(map(str, options.start)) or None
-    if start is not None:
-        weights = mean_weights([load(weights_file(path)) for path in options.start], start)
-        fresh = adopt_weights(experiment.network, weights, start)
-        tqdm.write("\n  ".join([f"{len(fresh)} tensors do not come from {start}", *fresh]))
+    if options.start:
+        places = " + ".join(map(str, options.start))
+        weights = mean_weights([load(weights_file(path)) for path in options.start], places)
+        fresh = adopt_weights(experiment.network, weights, places)
+        tqdm.write("\n  ".join([f"{len(fresh)} tensors do not come from {places}", *fresh]))
+    elif options.updates == 0:
+        raise TrainingError("0 updates keep the weights that a run begins with, and there are none: give it a start")
     bfloat16 = options.precision == "bfloat16"
     updates = schedule.updates if options.updates is None else options.updates
     schedule = replace(schedule, updates=updates, bfloat16=bfloat16)
     folder = options.runs / str(experiment.description["name"])
-    return folder, train(experiment, schedule, folder, seed=options.seed, start=start)
+    return folder, train(experiment, schedule, folder, seed=options.seed, start=[*map(str, options.start)])

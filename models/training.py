@@ -13,7 +13,7 @@ Rules of this file:
 import copy
 import csv
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.checkpoint import Checkpoint, CheckpointError, load, save
+from models.checkpoint import Checkpoint, CheckpointError, load, save, starts
 from models.errors import ModelError
 
 
@@ -90,7 +90,7 @@ def update_generator(seed: int, update: int, device: torch.device) -> torch.Gene
 
 
 def train(
-    experiment: Experiment, schedule: Schedule, directory: Path, *, seed: int, start: str | None = None
+    experiment: Experiment, schedule: Schedule, directory: Path, *, seed: int, start: Sequence[str] = ()
 ) -> Mapping[str, float]:
     """Train up to `schedule.updates`, resuming from `directory` if it holds a run of the same experiment.
 
@@ -99,8 +99,8 @@ def train(
         schedule: how long and how fast.
         directory: of the run.
         seed: of the batches.
-        start: where the weights come from that the network begins with, if they are not random. It is recorded; a
-            run that is resumed has begun already, and takes no other.
+        start: where the weights come from that the network begins with, if they are not random; of several, their
+            mean. It is recorded; a run that is resumed has begun already, and takes no other.
 
     Returns:
         The metrics of the best evaluation.
@@ -134,13 +134,13 @@ class _Run:
     """The state of a training run: weights, their average, optimiser, counters."""
 
     def __init__(
-        self, experiment: Experiment, schedule: Schedule, directory: Path, seed: int, start: str | None
+        self, experiment: Experiment, schedule: Schedule, directory: Path, seed: int, start: Sequence[str]
     ) -> None:
         self.experiment = experiment
         self.schedule = schedule
         self.directory = directory
         self.seed = seed
-        self.start = start
+        self.start = [*start]
         self.update = 0
         self.seconds = 0.0
         self.best_metrics: Mapping[str, float] = {}
@@ -224,11 +224,12 @@ class _Run:
             self.average.load_state_dict(_below("average.", checkpoint.tensors))
         except RuntimeError as error:
             raise CheckpointError(f"{path} does not fit the network: {error}") from error
-        begun_with = checkpoint.description.get("start")
-        if self.start not in {None, begun_with}:
+        begun_with = starts(checkpoint.description)
+        if self.start not in ([], begun_with):
+            here, there = " and ".join(self.start), " and ".join(begun_with) or "other weights"
             raise TrainingError(
-                f"{path} is of a run that has begun already, with {begun_with or 'other weights'} and not with "
-                f"{self.start}; give no start to go on with it, or move it away to begin anew"
+                f"{path} is of a run that has begun already, with {there} and not with {here}; "
+                "give no start to go on with it, or move it away to begin anew"
             )
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _below("optimizer.", checkpoint.tensors).items():
@@ -261,6 +262,9 @@ class _Run:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "log.csv"
         row = {"update": self.update, "seconds": round(self.seconds, 1), **values}
+        header = ",".join(row)
+        if path.exists() and path.read_text().partition("\n")[0].rstrip() != header:  # of what was measured before
+            path.replace(path.with_name(f"log-until-{self.update}.csv"))
         is_new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))

@@ -200,14 +200,14 @@ def test_card_says_what_a_person_wants_to_know(repository: Path, name: str) -> N
 
 
 def test_card_of_a_mean_names_all_that_it_is_the_mean_of(repository: Path) -> None:
-    """Its command makes it again."""
+    """They are starts of its command."""
     found = manifest.read(repository / "stn-affine" / "1")
-    training = {"seed": 3, "start": "runs/a + runs/b", "schedule": {"updates": 0}, "update": 0}
+    training = {"seed": 3, "start": ["runs/a", "runs/b of mine"], "schedule": {"updates": 0}, "update": 0}
 
     card = model_card(found.model_copy(update={"training": training}))
 
-    assert "`glimpse train stn affine --updates 0 --seed 3 --start runs/a --start runs/b`" in card
-    assert "Kept: the mean of the weights that it began with." in card
+    assert "`glimpse train stn affine --updates 0 --seed 3 --start runs/a --start 'runs/b of mine'`" in card
+    assert "Kept: the weights that it began with, which are the mean of several." in card
 
 
 @pytest.mark.parametrize("folder", sorted(SHIPPED_MODELS.glob("*/*")), ids=lambda folder: folder.parent.name)

@@ -60,5 +60,6 @@ def test_nobody_judges_what_was_made_to_please_him(tmp_path: Path) -> None:
             torch.testing.assert_close(classifier(picture), kept[role.name, name].eval()(picture))
             again = classifier_in(tmp_path / "no data", tmp_path, role, name)
             torch.testing.assert_close(again(picture), classifier(picture))
+    assert len(kept) == len(READER.configs) + len(JUDGE.configs)
     assert READER.seed != JUDGE.seed
     assert any(config not in READER.configs.values() for config in JUDGE.configs.values())

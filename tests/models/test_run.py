@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint, CheckpointError, load, save
 from models.run import RunOptions, run
-from models.training import Schedule
+from models.training import Schedule, TrainingError
 
 SCHEDULE = Schedule(updates=4, warmup_updates=1, evaluate_every=2)
 
@@ -103,7 +103,7 @@ def test_run_begins_with_the_weights_that_it_is_given(
 
     assert metrics["score"] == pytest.approx(0.5, abs=0.1)
     assert capsys.readouterr().out == f"1 tensors do not come from {start}\n  bias\n"
-    assert load(folder / "best.safetensors").description["start"] == str(start)
+    assert load(folder / "best.safetensors").description["start"] == [str(start)]
 
 
 def test_run_may_begin_with_the_mean_of_several_and_stay_there(options: RunOptions, tmp_path: Path) -> None:
@@ -117,8 +117,15 @@ def test_run_may_begin_with_the_mean_of_several_and_stay_there(options: RunOptio
     assert metrics == {"score": 0.25}
     best = load(folder / "best.safetensors")
     assert best.tensors["weight"].item() == 2.75
-    assert best.description["start"] == f"{places[0]} + {places[1]}"
+    assert best.description["start"] == [str(place) for place in places]
     assert best.description["update"] == 0
+
+
+def test_run_of_no_updates_needs_a_start(options: RunOptions, tmp_path: Path) -> None:
+    """Random weights are not worth keeping."""
+    with pytest.raises(TrainingError, match="give it a start"):
+        run(Line, SCHEDULE, replace(options, updates=0))
+    assert not (tmp_path / "line").exists()
 
 
 def test_weights_that_do_not_fit_at_all_are_refused(options: RunOptions, tmp_path: Path) -> None:

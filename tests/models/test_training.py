@@ -83,14 +83,14 @@ def test_resumed_run_ends_with_the_weights_of_one_that_was_not_stopped(tmp_path:
 def test_resumed_run_keeps_the_record_of_its_start(tmp_path: Path) -> None:
     """Whether it is told of it once more or not; other weights to begin with come too late, and are refused."""
     with pytest.raises(KeyboardInterrupt):
-        train(experiment(fails_at=10), SCHEDULE, tmp_path, seed=1, start="models/draw/1")
+        train(experiment(fails_at=10), SCHEDULE, tmp_path, seed=1, start=["models/draw/1"])
 
     with pytest.raises(TrainingError, match="with models/draw/1 and not with models/draw/2"):
-        train(experiment(), SCHEDULE, tmp_path, seed=1, start="models/draw/2")
+        train(experiment(), SCHEDULE, tmp_path, seed=1, start=["models/draw/2"])
     train(experiment(), SCHEDULE, tmp_path, seed=1)
-    train(experiment(), SCHEDULE, tmp_path, seed=1, start="models/draw/1")
+    train(experiment(), SCHEDULE, tmp_path, seed=1, start=["models/draw/1"])
 
-    assert load(tmp_path / "last.safetensors").description["start"] == "models/draw/1"
+    assert load(tmp_path / "last.safetensors").description["start"] == ["models/draw/1"]
 
 
 def test_run_whose_schedule_was_recorded_with_another_field_goes_on(tmp_path: Path) -> None:
@@ -191,6 +191,8 @@ def test_score_that_was_measured_otherwise_is_not_compared(tmp_path: Path) -> No
 
     assert metrics["score"] == 2.0
     assert load(tmp_path / "best.safetensors").description["update"] == 30
+    assert "slope" in (tmp_path / "log-until-20.csv").read_text()
+    assert (tmp_path / "log.csv").read_text().startswith("update,seconds,loss,score,offset\n20,")
 
 
 def test_average_lags_behind_the_weights(tmp_path: Path) -> None:
