@@ -190,12 +190,16 @@ class Glimpse:
 
     async def _keep_figures(self) -> None:
         """Bring the process's own figures up to date; nobody waits for it, since a sick GPU may not answer."""
+        has_failed = False
         while True:
             await asyncio.sleep(SUPERVISION_SECONDS)
             try:
                 await asyncio.to_thread(self.metrics.observe_process)
+                has_failed = False
             except Exception:
-                logger.exception("the process's own figures cannot be read")
+                if not has_failed:  # once is enough, until it works again
+                    logger.exception("the process's own figures cannot be read")
+                has_failed = True
 
     def _tell_readiness(self) -> None:
         self.metrics.ready.set(system.not_ready_because(self._context) is None)
