@@ -1,0 +1,102 @@
+"""The end of a process: every signal that asks for it is announced, finishes what was admitted, and ends it."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import httpx
+import pytest
+
+from service.port import let_nobody_queue_up
+
+Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
+Launch = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
+
+
+def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem) -> None:
+    """On SIGTERM `/readyz` turns to 503 while the stream goes on to its end; then the process exits with 0."""
+    with (
+        launch(GLIMPSE_DRAIN_NOTICE_SECONDS="2") as (url, process),
+        httpx.Client(base_url=url, timeout=60) as client,
+        client.stream("GET", "/draw/generate?steps=64&count=64&format=sse") as stream,
+    ):
+        received = stream.iter_text()
+        text = next(received)
+        process.send_signal(signal.SIGTERM)
+        for _ in range(1000):
+            answer = httpx.get(f"{url}/readyz")
+            if answer.status_code != 200:
+                break
+        text += "".join(received)
+
+        problem(answer, 503, "not-ready")
+        assert text.count("event: step\n") == 64 * 64
+        assert text.count("event: done\n") == 1
+        assert process.wait(60) == 0
+
+
+def test_sigterm_to_the_whole_group_is_one_signal(launch: Launch) -> None:
+    """A process that hears of it from the sender and from its supervisor drains all the same."""
+    with launch(GLIMPSE_WORKERS="2", GLIMPSE_DRAIN_NOTICE_SECONDS="3") as (url, process):
+        os.killpg(process.pid, signal.SIGTERM)
+
+        answers = set()
+        announced_until = time.monotonic() + 1.5  # the supervisor takes up to half a second, the notice is longer
+        while time.monotonic() < announced_until:
+            answers.add(httpx.get(f"{url}/readyz").status_code)  # a port that is closed would raise
+        assert answers <= {200, 503}
+        assert 503 in answers
+        assert process.wait(60) == 0
+
+
+def test_process_ends_though_a_thread_does_not() -> None:
+    """A codec may be at work for nobody."""
+    program = (
+        "import threading; from service.termination import end_whatever_runs;"
+        "threading.Thread(target=threading.Event().wait).start(); end_whatever_runs()"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP]])
+def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch, signals: list[signal.Signals]) -> None:
+    """What was admitted is finished, and the process exits with 0; also when it closes while that goes on."""
+    with (
+        launch(GLIMPSE_DRAIN_NOTICE_SECONDS="2") as (url, process),
+        httpx.Client(base_url=url, timeout=60) as client,
+        client.stream("GET", "/draw/generate?steps=64&count=16&format=sse") as stream,
+    ):
+        received = stream.iter_text()
+        text = next(received)
+        for number in signals:
+            process.send_signal(number)
+            while httpx.get(f"{url}/readyz").status_code == 200:
+                pass  # it has not heard of the signal yet
+        text += "".join(received)
+
+        assert text.count("event: step\n") == 64 * 16
+        assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a full queue does with newcomers is the kernel's affair")
+def test_nobody_is_connected_whom_we_would_not_accept() -> None:
+    """Before the port closes, connections stop being completed behind our back: those would be reset."""
+
+    async def connect_twice() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as bound:
+            listener = await asyncio.start_server(lambda *_: None, sock=bound, start_serving=False)
+            let_nobody_queue_up(listener.sockets)
+            # The kernel lets in one more than it is told.
+            with socket.create_connection(bound.getsockname(), timeout=5), pytest.raises(TimeoutError):
+                socket.create_connection(bound.getsockname(), timeout=0.1)
+            listener.close()
+
+    asyncio.run(connect_twice())
