@@ -37,21 +37,21 @@ def run(
 
     Raises:
         CheckpointError: there are no weights to begin with, not one of them fits, or they have no mean.
-        TrainingError: there is no such device; or as `train`.
+        TrainingError: there is no such device, or no start that 0 updates could keep; or as `train`.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("there is no GPU that this PyTorch can use; train on the cpu")
+    if options.updates == 0 and not options.start:
+        raise TrainingError("0 updates keep the weights that a run begins with, and there are none: give it a start")
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(options.seed)
+    places = " + ".join(map(str, options.start))
+    weights = mean_weights([load(weights_file(path)) for path in options.start], places) if options.start else None
     experiment = make(torch.device(options.device))
-    if options.start:
-        places = " + ".join(map(str, options.start))
-        weights = mean_weights([load(weights_file(path)) for path in options.start], places)
+    if weights is not None:
         fresh = adopt_weights(experiment.network, weights, places)
         tqdm.write("\n  ".join([f"{len(fresh)} tensors do not come from {places}", *fresh]))
-    elif options.updates == 0:
-        raise TrainingError("0 updates keep the weights that a run begins with, and there are none: give it a start")
     bfloat16 = options.precision == "bfloat16"
     updates = schedule.updates if options.updates is None else options.updates
     schedule = replace(schedule, updates=updates, bfloat16=bfloat16)

@@ -98,9 +98,9 @@ class StnExperiment:
 
         L = -log p(label) - r log p_readers(label) + a |T_theta(control points) - points|^2
         + a' |T_coarse(control points) - points|^2 + b tone_error(gain greys + bias) + c |rectified - digit|^2,
-        each a mean. The readers have seen clean digits only and
-        stay as they are: what they read is canonical. Each reads a share of the pictures. The term in b takes the tone
-        across a gain of 0, where the classifiers would lose sight of the digit.
+        each a mean. The readers have seen clean digits only and stay as they are: what they read is canonical. Each
+        reads a share of the pictures. The term in b takes the tone across a gain of 0, where the classifiers would lose
+        sight of the digit.
         """
         size, device = sum(self.sizes), generator.device
         chosen = torch.randint(len(self.labels), (size,), generator=generator, device=device)

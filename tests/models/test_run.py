@@ -122,9 +122,14 @@ def test_run_may_begin_with_the_mean_of_several_and_stay_there(options: RunOptio
 
 
 def test_run_of_no_updates_needs_a_start(options: RunOptions, tmp_path: Path) -> None:
-    """Random weights are not worth keeping."""
+    """Random weights are not worth keeping; that is said before anything is made, as is that a start is missing."""
+    make = Recorded()
+
     with pytest.raises(TrainingError, match="give it a start"):
-        run(Line, SCHEDULE, replace(options, updates=0))
+        run(make, SCHEDULE, replace(options, updates=0))
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        run(make, SCHEDULE, replace(options, start=[tmp_path / "nothing"]))
+    assert not make.lines
     assert not (tmp_path / "line").exists()
 
 
