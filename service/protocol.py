@@ -7,7 +7,8 @@
 - A head, or what may follow a body, that does not end is refused; who says nothing for long does not keep a connection.
 - What is no HTTP is answered with a problem document, as everything else is.
 - A client that takes nothing of its answers does not keep its connection.
-- When the connection is lost, whatever it had asked for is given up, not the newest request alone.
+- When the connection is lost, whatever it had asked for is given up, not the newest request alone; and at once, without
+  a task that waits for that.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.api.exchange import DEPARTURE_KEY
 from service.api.problems import MEDIA_TYPE, document
 from service.metrics import STAGES
 from service.transport import ClientTransport
@@ -28,6 +30,8 @@ LARGEST_HEAD_BYTES = 2**16
 SLOWEST_HEAD_SECONDS = 30.0
 """From its first byte, within which a head must be complete, or whatever follows the answer; and within which the first
 request must begin."""
+MOST_AHEAD = 8
+"""Requests that a client may send ahead of an answer. While there are more nothing is read, not even that it leaves."""
 NO_TIME = ", ".join(f"{stage};dur=0" for stage in STAGES)
 
 
@@ -52,8 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._have_patience()
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+                _give_up(cycle)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and start what is complete."""
@@ -91,7 +94,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Take note of a head's end; from here on the request has its own deadline."""
         self._idle_bytes = 0
         self._is_in_head = False
+        self.scope[DEPARTURE_KEY] = self.loop.create_future()  # type: ignore[literal-required]
         super().on_headers_complete()
+        self._read_on()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -104,6 +109,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if self.cycle.response_complete:
             self.cycle.more_body = False
+        self._read_on()
 
     def shutdown(self) -> None:
         """Finish what is under way; whoever is lingering is let down."""
@@ -125,6 +131,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _is_sending(self) -> bool:
         return self._is_in_head or (self.cycle is not None and self.cycle.more_body)
+
+    def _read_on(self) -> None:
+        """Read, though what came is not worked on yet: of a connection that is not read, the end is not seen."""
+        if len(self.pipeline) <= MOST_AHEAD:
+            self.flow.resume_reading()
 
     def _have_patience(self) -> None:
         if self._patience is not None:
@@ -170,8 +181,7 @@ class HttpProtocol(HttpToolsProtocol):
             running.keep_alive = False
             if not running.more_body:
                 return
-            running.disconnected = True  # whoever works for it waits for a body that nobody reads
-            running.message_event.set()
+            _give_up(running)  # whoever works for it waits for a body that nobody reads
             if running.response_started:
                 self.transport.close()
                 return
@@ -182,6 +192,15 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode("latin-1") + body)
         self.transport.close()
+
+
+def _give_up(cycle: RequestResponseCycle) -> None:
+    """Tell whoever works for a request that nobody waits for the answer."""
+    cycle.disconnected = True
+    cycle.message_event.set()
+    departure = cycle.scope[DEPARTURE_KEY]  # type: ignore[literal-required]
+    if not departure.done():
+        departure.set_result(None)
 
 
 class _Continuation:

@@ -5,8 +5,6 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Coroutine
-from typing import Any
 
 from starlette.types import Receive, Scope
 
@@ -16,8 +14,6 @@ from service.engine.request import Request
 from service.errors import Cancelled, DeadlineExceeded, GlimpseError, InvalidParameter, TooLarge
 from service.metrics import STAGES
 
-WATCH_AFTER_SECONDS = 0.02
-"""A request that takes longer than this is worth watching for its client's departure."""
 TIMER_SLACK_SECONDS = 0.005
 """An engine's own timer, which tells the metrics, comes before the exchange's."""
 REQUEST_ID = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")
@@ -27,6 +23,8 @@ PROCESS_ID = secrets.token_hex(8)
 _counter = itertools.count()
 
 EXCHANGE_KEY = "glimpse.exchange"
+DEPARTURE_KEY = "glimpse.departure"
+"""Of a future in the ASGI scope, which the server has done once the client has left."""
 
 
 class Exchange:
@@ -34,6 +32,7 @@ class Exchange:
 
     __slots__ = (
         "_deadline",
+        "_departure",
         "_interrupted_by",
         "_longest_seconds",
         "_loop",
@@ -42,7 +41,6 @@ class Exchange:
         "_seconds",
         "_task",
         "_timer",
-        "_watcher",
         "began_at",
         "headers",
         "memory",
@@ -68,13 +66,13 @@ class Exchange:
         self._requests: list[Request] = []
         self.memory = memory
         self._receive = receive
+        self._departure: asyncio.Future[None] | None = scope.get(DEPARTURE_KEY)
         self._longest_seconds = longest_seconds
         self._deadline: float | None = None
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task(self._loop)
         self._interrupted_by: tuple[type[GlimpseError], str] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._watcher: asyncio.Task[None] | None = None
 
     def _request_id(self) -> str:
         sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
@@ -154,36 +152,18 @@ class Exchange:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def compute(self, request: Request, room: Reservation) -> None:
-        """Have a request computed in the room kept for it, unless the client leaves. The body must have been read.
+        """Have a request computed in the room kept for it.
 
         Raises:
             GlimpseError: as `Engine.submit` does.
         """
         self.follow(request)
-        await self.unless_client_leaves(room.engine.submit(request, room))
-
-    async def unless_client_leaves(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work, and interrupt the exchange when the client leaves."""
-        timer = self._loop.call_later(WATCH_AFTER_SECONDS, self._watch)
-        try:
-            await work
-        finally:
-            timer.cancel()
-            if self._watcher is not None:
-                self._watcher.cancel()
-
-    def _watch(self) -> None:
-        self._watcher = self._loop.create_task(self._interrupt_when_client_leaves())
-
-    async def _interrupt_when_client_leaves(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._interrupt(Cancelled, "the client left")
+        await room.engine.submit(request, room)
 
     # What follows is `asyncio.timeout` at a third of its cost, for a deadline and for a client's departure alike.
 
     def begin(self) -> None:
-        """From now on the deadline interrupts the exchange, whatever it waits for.
+        """From now on the deadline and the client's departure interrupt the exchange, whatever it waits for.
 
         Raises:
             InvalidParameter: as `deadline` does.
@@ -194,8 +174,10 @@ class Exchange:
             DeadlineExceeded,
             "the deadline passed before the answer was there",
         )
+        if self._departure is not None:
+            self._departure.add_done_callback(self._on_departure)
 
-    def end(self) -> None:
+    def begin_answer(self) -> None:
         """The answer is there, or has begun: let the deadline interrupt no more, and others have the memory.
 
         However slowly its client takes the answer, what it was made from is not needed any more.
@@ -203,6 +185,15 @@ class Exchange:
         self.memory.give_back()
         if self._timer is not None:
             self._timer.cancel()
+
+    def end(self) -> None:
+        """There is nothing left to do but to send: let nothing interrupt any more."""
+        self.begin_answer()
+        if self._departure is not None:
+            self._departure.remove_done_callback(self._on_departure)
+
+    def _on_departure(self, _: asyncio.Future[None]) -> None:
+        self._interrupt(Cancelled, "the client left")
 
     def _interrupt(self, kind: type[GlimpseError], message: str) -> None:
         """Cancel the exchange's task, which is then to `explain`."""

@@ -69,7 +69,7 @@ class Gateway:
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.end()
+                exchange.begin_answer()
                 exchange.status = message["status"]
                 message["headers"] = [*message["headers"], *self._marks(exchange)]
             await send(message)

@@ -58,7 +58,7 @@ async def answered(context: Context, exchange: Exchange, send: Send, room: Reser
     """
     if work.answer_format == "sse":
         async with aclosing(_events(context, exchange, room, work)) as groups:
-            await exchange.unless_client_leaves(send_events(send, groups, work.headers))
+            await send_events(send, groups, work.headers)
         return None
     await exchange.compute(work.request, room)
     with exchange.timed("encode"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive
 
-from service.api.exchange import Exchange
+from service.api.exchange import DEPARTURE_KEY, Exchange
 from service.api.memory import Memory, Share
 from service.errors import Cancelled, DeadlineExceeded
 from tests.service.engine.held import VirtualLoop, in_virtual_time
@@ -23,14 +23,12 @@ async def never() -> Message:
     raise AssertionError("nobody sets the event")
 
 
-async def gone() -> Message:
-    """A client that has left."""
-    return {"type": "http.disconnect"}
-
-
-def exchange_with(client: Receive, *, seconds: float = 30.0, headers: Headers = ()) -> Exchange:
-    """The exchange of a client who may take so long."""
-    return Exchange({"type": "http", "headers": headers}, client, seconds, Share(Memory(2**20)))
+def exchange_with(
+    client: Receive, *, seconds: float = 30.0, headers: Headers = (), departure: asyncio.Future[None] | None = None
+) -> Exchange:
+    """The exchange of a client who may take so long, and leaves when `departure` is done."""
+    scope = {"type": "http", "headers": headers, DEPARTURE_KEY: departure}
+    return Exchange(scope, client, seconds, Share(Memory(2**20)))
 
 
 async def explained(exchange: Exchange, work: Coroutine[Any, Any, object]) -> None:
@@ -62,28 +60,57 @@ def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None
 
 @in_virtual_time
 async def test_exchange_that_has_ended_is_not_interrupted() -> None:
-    """What is sent is sent, however long that takes."""
-    exchange = exchange_with(never, seconds=30.0)
-    exchange.begin()
-    exchange.end()
+    """What is sent is sent, however long that takes, and whoever leaves."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
+    departure = loop.create_future()
+    exchange = exchange_with(never, seconds=30.0, departure=departure)
+    exchange.begin()
+    exchange.end()
+    departure.set_result(None)
     loop.clock.advance(60.0)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
 
-def test_work_is_given_up_when_the_client_leaves() -> None:
-    """The work is cancelled, and the caller is told why."""
-
-    async def leave() -> bool:
-        work = asyncio.Event()
-        exchange = exchange_with(gone, seconds=30.0)
+@in_virtual_time
+async def test_exchange_is_interrupted_when_its_client_leaves_whatever_it_waits_for() -> None:
+    """A body that does not come, a codec, a model; the caller is told why."""
+    for wait_for in (lambda exchange: exchange.body(100), lambda _: asyncio.sleep(60)):
+        departure = asyncio.get_running_loop().create_future()
+        exchange = exchange_with(never, departure=departure)
+        asyncio.get_running_loop().call_soon(departure.set_result, None)
         with pytest.raises(Cancelled, match="the client left"):
-            await explained(exchange, exchange.unless_client_leaves(_until(work)))
-        return work.is_set()
+            await explained(exchange, wait_for(exchange))
 
-    assert asyncio.run(leave())
+
+@in_virtual_time
+async def test_exchange_whose_client_has_left_before_it_began_is_interrupted() -> None:
+    """Who sends a request and closes at once has left before anybody works on it."""
+    departure = asyncio.get_running_loop().create_future()
+    departure.set_result(None)
+    exchange = exchange_with(never, departure=departure)
+
+    with pytest.raises(Cancelled, match="the client left"):
+        await explained(exchange, asyncio.sleep(60))
+
+
+@in_virtual_time
+async def test_streaming_exchange_is_interrupted_when_its_client_leaves() -> None:
+    """Once an answer has begun, the deadline has no say any more; a departure has, until the end."""
+    departure = asyncio.get_running_loop().create_future()
+    exchange = exchange_with(never, seconds=1.0, departure=departure)
+
+    async def stream() -> None:
+        exchange.begin_answer()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.clock.advance(60.0)
+        departure.set_result(None)
+        await asyncio.Event().wait()
+
+    with pytest.raises(Cancelled, match="the client left"):
+        await explained(exchange, stream())
 
 
 def test_cancellation_by_somebody_else_stays_one() -> None:
@@ -126,13 +153,6 @@ def test_interrupted_exchange_is_forgotten_at_once() -> None:
         assert asyncio.run(interrupt())() is None
     finally:
         gc.enable()
-
-
-async def _until(work: asyncio.Event) -> None:
-    try:
-        await asyncio.Event().wait()
-    finally:
-        work.set()
 
 
 def test_many_headers_are_read_in_one_pass() -> None:
