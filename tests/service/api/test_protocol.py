@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 from service import protocol
 from service.api.answer import Answer
+from service.api.exchange import DEPARTURE_KEY
 
 Problem = Callable[[httpx.Response, int, str], dict[str, object]]
 
@@ -131,6 +132,7 @@ class Wire:
         self.written = b""
         self.is_ended = False
         self.is_closed = False
+        self.is_reading = True
 
     def write(self, data: bytes) -> None:
         assert not self.is_ended, "as a real transport says"
@@ -145,8 +147,11 @@ class Wire:
     def write_eof(self) -> None:
         self.is_ended = True
 
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
     def resume_reading(self) -> None:
-        pass
+        self.is_reading = True
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -283,6 +288,32 @@ def test_connection_whose_request_came_after_its_answer_is_idle() -> None:
     assert wire.is_closed
 
 
+LARGE = COPY + b"Content-Length: 100000\r\n\r\n" + bytes(100_000)
+"""More than uvicorn reads before somebody asks for it."""
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_read_on"),
+    [(LARGE, True), (LARGE[:-1], False), (LARGE * 3, True), (WHOLE * 9, True), (WHOLE * 10, False)],
+    ids=["a large body", "most of it", "several", "as many ahead as may be", "one more"],
+)
+def test_connection_is_read_on_while_its_request_is_worked_on(sent: bytes, *, is_read_on: bool) -> None:
+    """Otherwise its end would not be seen; but what nobody has asked for yet is not read without end."""
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        await scope[DEPARTURE_KEY]
+
+    async def scenario() -> bool:
+        async with wired(app) as (connection, wire):
+            connection.data_received(sent)
+            await asyncio.sleep(0)
+            is_reading = wire.is_reading
+        await asyncio.gather(*connection.tasks)  # the connection is lost, and they hear of it
+        return is_reading
+
+    assert asyncio.run(scenario()) == is_read_on
+
+
 def test_requests_sent_ahead_are_no_head_without_end(server: str) -> None:
     """However many there are, wherever a packet ends, and though all of them offer another protocol."""
     ask = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\nX-Long: " + b"a" * 900 + b"\r\n" + UPGRADE + b"\r\n"
@@ -359,7 +390,7 @@ def test_everything_that_a_lost_connection_asked_for_is_given_up(server: str) ->
 
     before = told("glimpse_cancellations_total")
     with connected(server) as connection:
-        connection.sendall(ask * 2)
+        connection.sendall(ask * 4)
         wait_for(1.0)
     wait_for(0.0)
 
