@@ -81,6 +81,7 @@ Precision = Literal["float32", "bfloat16"]
 Device = Literal["cpu", "cuda"]
 Kind = Literal["affine", "projective", "tps"]
 NtmTask = Literal["copy", "repeat-copy", "associative-recall", "dynamic-ngrams", "priority-sort"]
+NtmController = Literal["lstm", "feed-forward"]
 Updates = Annotated[
     int | None, typer.Option(min=0, help="In all; the model's own number when absent. 0 keeps the start.")
 ]
@@ -152,8 +153,11 @@ def train_ntm(
     threads: Threads = 1,
     compiled: Compile = False,  # noqa: FBT002
     start: Start = None,
+    controller: Annotated[NtmController, typer.Option(help="What decides what the heads do.")] = "lstm",
 ) -> None:
     """Train a neural Turing machine for one task."""
+    from dataclasses import replace
+
     import torch
 
     from models.ntm.experiment import NtmExperiment, default_config, default_schedule
@@ -161,7 +165,7 @@ def train_ntm(
     from models.run import RunOptions, run
 
     def experiment(where: torch.device) -> NtmExperiment:
-        made = NtmExperiment(TASKS[task], default_config(TASKS[task]), where)
+        made = NtmExperiment(TASKS[task], replace(default_config(TASKS[task]), controller=controller), where)
         if compiled:
             made.network.compile(dynamic=False)
         return made

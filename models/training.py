@@ -44,7 +44,11 @@ class Experiment(Protocol):
         ...
 
     def loss(self, generator: torch.Generator, update: int, /) -> Tensor:
-        """The scalar loss on a fresh batch for an update, counted from 0; all randomness comes from `generator`."""
+        """The scalar loss on a fresh batch for an update; all randomness comes from `generator`.
+
+        Updates are counted from 0 where the weights were random; a run that begins with weights begins behind the
+        schedule's `easy_updates`.
+        """
         ...
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
@@ -70,6 +74,8 @@ class Schedule:
     evaluate_every: int = 1_000
     """Updates between evaluations."""
     checkpoint_seconds: float = 120.0
+    easy_updates: int = 0
+    """How many of the first updates an experiment may make easier, while the network knows nothing."""
     bfloat16: bool = False
     """Run the forward pass under bfloat16 autocast."""
 
@@ -158,7 +164,7 @@ class _Run:
         self.network.train()
         device_type = self.parameters[0].device.type
         with torch.autocast(device_type, torch.bfloat16, enabled=self.schedule.bfloat16):
-            loss = self.experiment.loss(generator, self.update)
+            loss = self.experiment.loss(generator, self.update + self.schedule.easy_updates * bool(self.start))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm)

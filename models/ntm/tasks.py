@@ -72,18 +72,14 @@ class Task:
     training: Mapping[str, tuple[int, int]]
     """The smallest and the largest of each size in training."""
     evaluation: tuple[Mapping[str, int], ...]
-    """Sizes to evaluate at, far outside of the training's too."""
-
+    """Sizes to evaluate at; of some tasks far outside of the training's, too."""
     variants: Mapping[str, Callable[..., Episodes]] = field(default_factory=dict)
     """Other episodes of the same sizes, by name: training alternates between all of them."""
 
-    easy: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Ranges that replace those of `training` in the first `easy_updates`."""
-    easy_updates: int = 0
-
-    def training_batch(self, generator: torch.Generator, batch_size: int, update: int) -> Episodes:
-        """Episodes for an update, counted from 0, whose sizes are drawn for the whole batch."""
-        ranges = {**self.training, **self.easy} if update < self.easy_updates else self.training
+    def training_batch(
+        self, generator: torch.Generator, batch_size: int, update: int, ranges: Mapping[str, tuple[int, int]]
+    ) -> Episodes:
+        """Episodes for an update, counted from 0, whose sizes are drawn from `ranges` for the whole batch."""
         sizes = {name: _draw(generator, low, high) for name, (low, high) in ranges.items()}
         kinds = (self.episodes, *self.variants.values())
         return kinds[update % len(kinds)](generator, batch_size, **sizes)
@@ -237,8 +233,6 @@ TASKS: Mapping[str, Task] = {
                 {"length": 10, "repeats": 32},
             ),
             variants={"uneven": partial(repeat_copy, bits=uneven_bits)},
-            easy={"length": (1, 10), "repeats": (1, 10)},
-            easy_updates=51_000,
         ),
         Task(
             "associative-recall",
@@ -263,8 +257,6 @@ TASKS: Mapping[str, Task] = {
             episodes=priority_sort,
             training={"length": (2, 20)},
             evaluation=({"length": 20},),
-            easy={"length": (2, 10)},
-            easy_updates=5_000,
         ),
     )
 }

@@ -93,6 +93,21 @@ def test_resumed_run_keeps_the_record_of_its_start(tmp_path: Path) -> None:
     assert load(tmp_path / "last.safetensors").description["start"] == ["models/draw/1"]
 
 
+def test_run_that_begins_with_weights_is_past_the_easy_updates(tmp_path: Path) -> None:
+    """Also when it is resumed and not told of its start again."""
+    schedule = replace(SCHEDULE, easy_updates=1000)
+    begun, fails = experiment(), experiment(fails_at=10)
+    with pytest.raises(KeyboardInterrupt):
+        train(fails, schedule, tmp_path / "begun", seed=1, start=["models/ntm/1"])
+    train(begun, schedule, tmp_path / "begun", seed=1)
+    fresh = experiment()
+    train(fresh, schedule, tmp_path / "fresh", seed=1)
+
+    assert fails.heard == list(range(1000, 1011))
+    assert begun.heard == list(range(1010, 1000 + SCHEDULE.updates))
+    assert fresh.heard == list(range(SCHEDULE.updates))
+
+
 def test_run_whose_schedule_was_recorded_with_another_field_goes_on(tmp_path: Path) -> None:
     """A schedule is a record; what it looked like once is no reason to refuse a run."""
     with pytest.raises(KeyboardInterrupt):

@@ -42,6 +42,29 @@ def test_recipe_decides_sizes_schedule_and_batch(name: str) -> None:
     assert NtmExperiment(task, config, CPU, batch_size=3).batch_size == 3
 
 
+def test_sorting_begins_with_few_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sizes of a batch depend on its update: at most 10 vectors in the easy ones, all sizes up to 20 after."""
+    task = TASKS["priority-sort"]
+    experiment = NtmExperiment(task, Config(inputs=10, outputs=8, controller_size=4), CPU, batch_size=1)
+    shown: list[torch.Tensor] = []
+
+    def unroll(inputs: torch.Tensor) -> torch.Tensor:
+        shown.append(inputs)
+        return inputs[..., :8]
+
+    monkeypatch.setattr(experiment.network, "unroll", unroll)
+
+    def lengths(update: int) -> set[int]:
+        shown.clear()
+        for seed in range(300):
+            experiment.loss(torch.Generator().manual_seed(seed), update)
+        return {int(inputs[:, 0, 9].argmax()) for inputs in shown}
+
+    easy_updates = default_schedule(task).easy_updates
+    assert lengths(0) == lengths(easy_updates - 1) == set(range(2, 11))
+    assert lengths(easy_updates) == set(range(2, 21))
+
+
 def test_machine_is_rebuilt_from_a_description_of_before_it_had_a_choice_of_addressing() -> None:
     """A description without a field means that field's default: machines that were shipped stay as they are."""
     network = NeuralTuringMachine(Config(inputs=9, outputs=8, controller_size=4))

@@ -153,7 +153,9 @@ def test_training_alternates_between_even_and_uneven_vectors(name: str) -> None:
     """Of the same sizes; the even ones are the paper's."""
     task = TASKS[name]
 
-    even, uneven = (task.training_batch(torch.Generator().manual_seed(5), 64, update).inputs for update in (0, 1))
+    even, uneven = (
+        task.training_batch(torch.Generator().manual_seed(5), 64, update, task.training).inputs for update in (0, 1)
+    )
 
     assert even.shape == uneven.shape
     length = int(even[:, 0, 8].argmax())
@@ -187,7 +189,9 @@ def test_training_batch_is_a_function_of_the_generator(name: str) -> None:
     """The same seed gives the same episodes, another seed others; channels are those the task declares."""
     task = TASKS[name]
 
-    first, again, other = (task.training_batch(torch.Generator().manual_seed(seed), B, 0) for seed in (1, 1, 2))
+    first, again, other = (
+        task.training_batch(torch.Generator().manual_seed(seed), B, 0, task.training) for seed in (1, 1, 2)
+    )
 
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert first.inputs.shape != other.inputs.shape or not torch.equal(first.inputs, other.inputs)
@@ -195,22 +199,13 @@ def test_training_batch_is_a_function_of_the_generator(name: str) -> None:
     assert first.targets.shape[1:] == (B, task.outputs)
 
 
-def test_training_lengths_cover_their_whole_range() -> None:
-    """Copy is trained at each length from 1 to 20, and at no other."""
-    generator = torch.Generator().manual_seed(0)
+def test_sizes_of_batches_cover_their_whole_range() -> None:
+    """Every length that is asked for, and no other."""
+    generator, task = torch.Generator().manual_seed(0), TASKS["copy"]
 
-    lengths = {(len(TASKS["copy"].training_batch(generator, 1, 0).inputs) - 1) // 2 for _ in range(400)}
+    def lengths(low: int, high: int) -> set[int]:
+        batches = (task.training_batch(generator, 1, 0, {"length": (low, high)}) for _ in range(400))
+        return {(len(batch.inputs) - 1) // 2 for batch in batches}
 
-    assert lengths == set(range(1, 21))
-
-
-def test_sorting_begins_with_few_vectors() -> None:
-    """The sizes of a batch depend on its update: at most 10 vectors in the easy ones, all sizes up to 20 after."""
-    task, generator = TASKS["priority-sort"], torch.Generator().manual_seed(0)
-
-    def delimiters(update: int) -> set[int]:
-        batches = (task.training_batch(generator, 1, update).inputs for _ in range(300))
-        return {int(inputs[:, 0, 9].argmax()) for inputs in batches}
-
-    assert delimiters(0) == delimiters(task.easy_updates - 1) == set(range(2, 11))
-    assert delimiters(task.easy_updates) == set(range(2, 21))
+    assert lengths(*task.training["length"]) == set(range(1, 21))
+    assert lengths(3, 5) == {3, 4, 5}
