@@ -85,6 +85,11 @@ NtmController = Literal["lstm", "feed-forward"]
 Updates = Annotated[
     int | None, typer.Option(min=0, help="In all; the model's own number when absent. 0 keeps the start.")
 ]
+Rate = Annotated[float | None, typer.Option(min=0, help="Of Adam, at most; the model's own when absent.")]
+Cooldown = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Share of the updates, at the end, over which the learning rate falls to zero."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of the weights, the data and the noise.")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs; this one gets a folder in it.")]
 On = Annotated[Device, typer.Option(help="Where to train.")]
@@ -102,6 +107,8 @@ def train_stn(
     kind: Kind,
     data: Data = DEFAULT_DATA,
     updates: Updates = None,
+    learning_rate: Rate = None,
+    cooldown: Cooldown = None,
     seed: Seed = 1,
     runs: Runs = Path("runs"),
     device: On = "cpu",
@@ -119,7 +126,7 @@ def train_stn(
     def experiment(where: torch.device) -> StnExperiment:
         return StnExperiment(kind, data, [*classifiers(data, runs, READER).values()], where)
 
-    options = RunOptions(updates, seed, runs, device, threads, precision, start or [])
+    options = RunOptions(updates, learning_rate, cooldown, seed, runs, device, threads, precision, start or [])
     _print_run(*run(experiment, SCHEDULE, options))
 
 
@@ -127,6 +134,8 @@ def train_stn(
 def train_draw(
     data: Data = DEFAULT_DATA,
     updates: Updates = None,
+    learning_rate: Rate = None,
+    cooldown: Cooldown = None,
     seed: Seed = 1,
     runs: Runs = Path("runs"),
     device: On = "cpu",
@@ -139,7 +148,7 @@ def train_draw(
     from models.draw.network import Config
     from models.run import RunOptions, run
 
-    options = RunOptions(updates, seed, runs, device, threads, precision, start or [])
+    options = RunOptions(updates, learning_rate, cooldown, seed, runs, device, threads, precision, start or [])
     _print_run(*run(lambda where: DrawExperiment(Config(), data, where), SCHEDULE, options))
 
 
@@ -147,6 +156,8 @@ def train_draw(
 def train_ntm(
     task: NtmTask,
     updates: Updates = None,
+    learning_rate: Rate = None,
+    cooldown: Cooldown = None,
     seed: Seed = 1,
     runs: Runs = Path("runs"),
     device: On = "cpu",
@@ -170,7 +181,7 @@ def train_ntm(
             made.network.compile(dynamic=False)
         return made
 
-    options = RunOptions(updates, seed, runs, device, threads, "float32", start or [])
+    options = RunOptions(updates, learning_rate, cooldown, seed, runs, device, threads, "float32", start or [])
     _print_run(*run(experiment, default_schedule(TASKS[task]), options))
 
 

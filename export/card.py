@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from export.manifest import Manifest
 from models.checkpoint import starts
@@ -74,15 +75,22 @@ def model_card(manifest: Manifest) -> str:
         f"(tolerated {graph.tolerance:.0e}), batches up to {graph.largest_batch}"
         for name, graph in manifest.graphs.items()
     )
-    updates = training.get("schedule", {}).get("updates")
-    command = f"glimpse train {family.command.format(**words)} --updates {updates} --seed {training.get('seed')}"
+    schedule = training.get("schedule", {})
+    command = f"glimpse train {family.command.format(**words)} --updates {schedule.get('updates')}"
+    if schedule.get("updates"):
+        command += f" --learning-rate {schedule['learning_rate']} --cooldown {schedule['cooldown']}"
+    command += f" --seed {training.get('seed')}"
     begun_with = starts(training)
+    if manifest.config.get("controller", "lstm") != "lstm":
+        command += f" --controller {manifest.config['controller']}"
     command += "".join(f" --start {shlex.quote(place)}" for place in begun_with)
     minutes = training.get("seconds", 0) / 60
     kept = f"the running average of the weights after {training.get('update')} updates, {minutes:.0f} minutes"
     if training.get("update") == 0:
         kept = "the weights that it began with" + ", which are the mean of several" * (len(begun_with) > 1)
-    note = f"- Note: {training['note']}\n" if "note" in training else ""
+    notes = [f"- Note: {training['note']}\n"] if "note" in training else []
+    if any(Path(place).parts[-2:] == (manifest.name, str(manifest.version)) for place in begun_with):
+        notes.append("- It began with weights that were in its own place before, and are not kept.\n")
     return f"""# {manifest.name}, version {manifest.version}
 
 This is {family.what.format(**words)}.
@@ -94,7 +102,7 @@ This is {family.what.format(**words)}.
 - Data: {family.data.format(**words)}.
 - Command: `{command}`
 - Kept: {kept}.
-{note}
+{"".join(notes)}
 ## Metrics
 
 On held-out data, as the trainer measured them when it kept these weights:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -17,6 +18,9 @@ class RunOptions:
 
     updates: int | None
     """In all; the schedule's own number when None. 0 keeps what it begins with, and evaluates that."""
+    learning_rate: float | None
+    cooldown: float | None
+    """As in the schedule; its own when None."""
     seed: int
     """Of the weights, the data and the noise."""
     runs: Path
@@ -52,8 +56,8 @@ def run(
     if weights is not None:
         fresh = adopt_weights(experiment.network, weights, places)
         tqdm.write("\n  ".join([f"{len(fresh)} tensors do not come from {places}", *fresh]))
-    bfloat16 = options.precision == "bfloat16"
-    updates = schedule.updates if options.updates is None else options.updates
-    schedule = replace(schedule, updates=updates, bfloat16=bfloat16)
+    asked = {"updates": options.updates, "learning_rate": options.learning_rate, "cooldown": options.cooldown}
+    chosen: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    schedule = replace(schedule, **chosen, bfloat16=options.precision == "bfloat16")
     folder = options.runs / str(experiment.description["name"])
     return folder, train(experiment, schedule, folder, seed=options.seed, start=[*map(str, options.start)])

@@ -210,6 +210,23 @@ def test_card_of_a_mean_names_all_that_it_is_the_mean_of(repository: Path) -> No
     assert "Kept: the weights that it began with, which are the mean of several." in card
 
 
+def test_card_has_the_whole_command(repository: Path) -> None:
+    """With whatever of it is not the trainer's own; and says where its start is not there any more."""
+    found = manifest.read(repository / "ntm-copy" / "1")
+    schedule = {"updates": 9, "learning_rate": 0.0002, "cooldown": 0.5}
+    training = {**found.training, "seed": 3, "start": ["models/ntm-copy/1"], "schedule": schedule, "update": 8}
+    config = {**found.config, "controller": "feed-forward"}
+
+    card = model_card(found.model_copy(update={"training": training, "config": config}))
+
+    assert (
+        "`glimpse train ntm copy --updates 9 --learning-rate 0.0002 --cooldown 0.5 --seed 3 --controller feed-forward "
+        "--start models/ntm-copy/1`"
+    ) in card
+    assert "weights that were in its own place before" in card
+    assert "in its own place" not in (repository / "ntm-copy" / "1" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("folder", sorted(SHIPPED_MODELS.glob("*/*")), ids=lambda folder: folder.parent.name)
 def test_shipped_card_is_what_a_card_says_today(folder: Path) -> None:
     """Exporting the model's folder writes it again, where this fails."""

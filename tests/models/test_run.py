@@ -1,7 +1,7 @@
 """A run as a person asks for it: what was asked for is what is trained."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,17 @@ class Recorded:
 @pytest.fixture
 def options(tmp_path: Path) -> RunOptions:
     """The simplest run."""
-    return RunOptions(None, seed=1, runs=tmp_path, device="cpu", threads=1, precision="float32", start=[])
+    return RunOptions(
+        updates=None,
+        learning_rate=None,
+        cooldown=None,
+        seed=1,
+        runs=tmp_path,
+        device="cpu",
+        threads=1,
+        precision="float32",
+        start=[],
+    )
 
 
 def test_run_gets_a_folder_by_its_name(options: RunOptions) -> None:
@@ -63,13 +73,12 @@ def test_run_gets_a_folder_by_its_name(options: RunOptions) -> None:
     assert load(folder / "last.safetensors").description["update"] == 4
 
 
-def test_updates_that_are_asked_for_replace_the_schedules(options: RunOptions) -> None:
+@pytest.mark.parametrize(("name", "value"), [("updates", 3), ("learning_rate", 0.5), ("cooldown", 0.0)])
+def test_what_is_asked_for_replaces_the_schedules_own(options: RunOptions, name: str, value: Any) -> None:
     """Nothing else of it."""
-    folder, _ = run(Line, SCHEDULE, replace(options, updates=3))
+    folder, _ = run(Line, SCHEDULE, replace(options, **{name: value}))
 
-    schedule = load(folder / "last.safetensors").description["schedule"]
-    assert schedule["updates"] == 3
-    assert schedule["learning_rate"] == SCHEDULE.learning_rate
+    assert load(folder / "last.safetensors").description["schedule"] == {**asdict(SCHEDULE), name: value}
 
 
 def test_seed_decides_the_first_weights(options: RunOptions, tmp_path: Path) -> None:
