@@ -92,7 +92,7 @@ def subject(name: str, repository: Path) -> Subject:
 
         batching = settings.ntm
     examples = {length: [example(length) for _ in range(BATCH)] for length in workloads.LENGTHS}
-    return Subject(name, graph.runtime, graph.initial, batching.policy(is_recurrent=True), examples)
+    return Subject(name, graph.runtime, graph.initial, batching.policy(), examples)
 
 
 class FixedBatch:

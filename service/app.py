@@ -1,4 +1,4 @@
-"""The composition root: settings, runtimes, engines, endpoints, start and shutdown. The one module that knows all."""
+"""The composition root: settings, runtimes, engines, endpoints, start and shutdown come together here."""
 
 import asyncio
 import gc
@@ -167,7 +167,7 @@ class Glimpse:
                 name,
                 part.runtime,
                 part.initial,
-                batching.policy(is_recurrent=part.runtime.signature.is_recurrent),
+                batching.policy(),
                 self.metrics.listener(name),
                 verify=part.verify,
                 stall_seconds=self.settings.stall_seconds,

@@ -5,6 +5,7 @@ Groups are nested by a double underscore: `GLIMPSE_DRAW__SLOTS=128`.
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -30,22 +31,34 @@ class Batching(_Group):
     """Most sequences that wait. A longer queue refuses later and answers later."""
     max_queue_delay_seconds: float = Field(0.0, ge=0, le=1)
     """How long an idle worker waits for company. 0 never wastes time; more can raise throughput on a GPU."""
-    shortest_segment: int = Field(4, ge=1, le=64)
-    """Steps that a segment has at least while somebody waits. More is more throughput, and a longer wait for a slot."""
-    longest_segment: int = Field(8, ge=1, le=256)
-    """Steps that a segment has at most. More is more throughput, and a longer wait for whoever comes in between."""
-    stream_segment: int = Field(4, ge=1, le=256)
-    """The same, while somebody watches the steps as they are computed."""
 
-    def policy(self, *, is_recurrent: bool) -> BatchingPolicy:
-        """The batcher's numbers; a graph without steps has segments of one."""
+    def policy(self) -> BatchingPolicy:
+        """The batcher's numbers."""
         return BatchingPolicy(
             slots=self.slots,
             queue_rows=self.queue_rows,
             max_queue_delay_seconds=self.max_queue_delay_seconds,
-            shortest_segment=min(self.shortest_segment, self.longest_segment) if is_recurrent else 1,
-            longest_segment=self.longest_segment if is_recurrent else 1,
-            stream_segment=self.stream_segment if is_recurrent else 1,
+        )
+
+
+class RecurrentBatching(Batching):
+    """The same of models whose requests are of many steps, computed in segments."""
+
+    shortest_segment: int = Field(4, ge=1, le=64)
+    """Steps that a segment has at least. More is more throughput, and a longer wait for whoever is done before."""
+    longest_segment: int = Field(8, ge=1, le=256)
+    """Steps that a segment has at most, whatever the shortest may be. More is more throughput, and a longer wait for
+    whoever comes in between."""
+    stream_segment: int = Field(4, ge=1, le=256)
+    """The same, while somebody watches the steps as they are computed."""
+
+    def policy(self) -> BatchingPolicy:
+        """The batcher's numbers."""
+        return replace(
+            super().policy(),
+            shortest_segment=self.shortest_segment,
+            longest_segment=self.longest_segment,
+            stream_segment=self.stream_segment,
         )
 
 
@@ -107,8 +120,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     limits: Limits = Limits()
     stn: Batching = Batching()
-    draw: Batching = Batching()
-    ntm: Batching = Batching()
+    draw: RecurrentBatching = RecurrentBatching()
+    ntm: RecurrentBatching = RecurrentBatching()
 
     @property
     def graph_threads(self) -> int:

@@ -2,20 +2,19 @@
 
 Theory of operation. There are `slots` places in the running batch. Sequences wait first in, first out, and enter free
 slots whenever a batch is formed; a batch is one *segment*: a number of steps, computed for all occupied slots at once.
-A sequence leaves at the end of its own last step. Slots stay packed, so that a segment computes a prefix of the state
-arrays: those who enter take the slots of those who left; where nobody waits, the last sequence moves into the gap, and
-the batch says so.
+A sequence leaves with the segment in which its own last step is. Slots stay packed, so that a segment computes a prefix
+of the state arrays: those who enter take the slots of those who left; where nobody waits, the last sequence moves into
+the gap, and the batch says so.
 
 Dynamic batching of models without state is the same thing with sequences of one step: everybody who waits enters, up to
 the number of slots, and leaves after one segment.
 
 The length of a segment:
 
-- While slots are free, nobody waits for one; the segment is as long as `longest_segment` allows, which bounds how long
-  a newcomer waits for its turn.
-- While somebody waits, the segment ends when the first sequence does, so that its slot is free at once, but is no
-  shorter than `shortest_segment`: a call costs the same whatever its length, and the few rows that are done early are
-  cheaper than many short calls.
+- It ends when the first of its sequences does, so that nobody waits for an answer that is there, or for a slot that is
+  free; but it is no shorter than `shortest_segment`: a call costs the same whatever its length, and the few rows that
+  are done early are cheaper than many short calls.
+- It is no longer than `longest_segment`, which bounds how long a newcomer waits for its turn.
 - While somebody watches the steps of a stream, it is no longer than `stream_segment`.
 
 Rows of a segment beyond the end of their sequence are *padding*: computed and dropped.
@@ -228,7 +227,4 @@ class Batcher:
         longest = policy.longest_segment
         if any(sequence.request.on_progress for sequence in self._running):
             longest = min(longest, policy.stream_segment)
-        most = max(left)
-        if self.queued_rows:
-            most = min(most, max(min(left), policy.shortest_segment))
-        return min(most, longest)
+        return min(longest, max(min(left), policy.shortest_segment), max(left))

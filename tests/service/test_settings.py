@@ -7,7 +7,16 @@ import pytest
 from pydantic import ValidationError
 
 from service import settings as settings_module
-from service.settings import SHIPPED_MODELS, Batching, Limits, Settings, granted_cpus, unknown_variables
+from service.engine.batcher import BatchingPolicy
+from service.settings import (
+    SHIPPED_MODELS,
+    Batching,
+    Limits,
+    RecurrentBatching,
+    Settings,
+    granted_cpus,
+    unknown_variables,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +50,7 @@ def test_environment_wins_over_defaults(monkeypatch: pytest.MonkeyPatch, tmp_pat
     settings = Settings()
 
     assert (settings.models, settings.port, settings.device) == (tmp_path, 9000, "cuda")
-    assert settings.draw == Batching(slots=128)
+    assert settings.draw == RecurrentBatching(slots=128)
     assert settings.stn == Batching()
     assert settings.limits == Limits(timeout_seconds=2.5)
 
@@ -90,20 +99,22 @@ def test_upload_that_no_queue_could_hold_is_not_allowed() -> None:
         Settings(limits=Limits(files=1000), stn=Batching(queue_rows=64))
 
 
-def test_policy_of_a_graph_without_steps_has_segments_of_one() -> None:
-    """Numbers of segments are for recurrent graphs; slots and queue for all."""
-    batching = Batching(slots=8, queue_rows=100, shortest_segment=3, longest_segment=9, stream_segment=5)
+def test_policy_of_models_without_steps_has_segments_of_one() -> None:
+    """Slots and queue are for all, segments for recurrent models."""
+    still, recurrent = Batching(slots=8, queue_rows=100), RecurrentBatching(slots=8, queue_rows=100, longest_segment=9)
 
-    recurrent, still = batching.policy(is_recurrent=True), batching.policy(is_recurrent=False)
+    assert still.policy() == BatchingPolicy(slots=8, queue_rows=100)
+    assert recurrent.policy() == BatchingPolicy(
+        slots=8, queue_rows=100, shortest_segment=4, longest_segment=9, stream_segment=4
+    )
 
-    assert (recurrent.shortest_segment, recurrent.longest_segment, recurrent.stream_segment) == (3, 9, 5)
-    assert (still.shortest_segment, still.longest_segment, still.stream_segment) == (1, 1, 1)
-    assert (recurrent.slots, recurrent.queue_rows) == (still.slots, still.queue_rows) == (8, 100)
 
+def test_setting_that_would_do_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture has no steps."""
+    monkeypatch.setenv("GLIMPSE_STN__LONGEST_SEGMENT", "2")
 
-def test_shortest_segment_is_never_longer_than_the_longest() -> None:
-    """Whichever of the two was set."""
-    assert Batching(shortest_segment=8, longest_segment=2).policy(is_recurrent=True).shortest_segment == 2
+    with pytest.raises(ValidationError, match="longest_segment"):
+        Settings()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from service.app import Glimpse
 from service.engine.request import Request
-from service.settings import Batching, Limits
+from service.settings import Batching, Limits, RecurrentBatching
 from service.tasks import draw
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
@@ -41,7 +41,7 @@ def test_full_queue_is_a_429_with_retry_after(serve: Serve, problem: Problem) ->
     """The queue has room for 64 samples, and one is computed at a time: some of four requests for 64 are refused."""
 
     async def scenario() -> list[httpx.Response]:
-        async with serve(draw=Batching(slots=1, queue_rows=64, longest_segment=1)) as (_, client):
+        async with serve(draw=RecurrentBatching(slots=1, queue_rows=64, longest_segment=1)) as (_, client):
             query = "/draw/generate?count=64&steps=16&format=npz"
             return list(await asyncio.gather(*(client.get(query) for _ in range(4))))
 
@@ -66,7 +66,7 @@ def test_nothing_is_prepared_that_is_refused(serve: Serve, problem: Problem, mon
     monkeypatch.setattr(draw, "generation", noted)
 
     async def scenario() -> list[httpx.Response]:
-        async with serve(draw=Batching(slots=1, queue_rows=64, longest_segment=1)) as (_, client):
+        async with serve(draw=RecurrentBatching(slots=1, queue_rows=64, longest_segment=1)) as (_, client):
             queries = [f"/draw/generate?count=64&steps=16&format={kind}" for kind in ("npz", "sse") * 4]
             return list(await asyncio.gather(*map(client.get, queries)))
 

@@ -164,11 +164,9 @@ class BatcherMachine(RuleBasedStateMachine):
     def check_the_segment(self, batch: Batch) -> None:
         """As long as every rule allows, and no longer than somebody needs."""
         left = [sequence.request.steps - self.computed[sequence] for sequence in batch.running]
-        limits = [self.policy.longest_segment, max(left)]
+        limits = [self.policy.longest_segment, max(left), max(min(left), self.policy.shortest_segment)]
         if any(sequence.request.on_progress for sequence in batch.running):
             limits.append(self.policy.stream_segment)
-        if self.waiting:
-            limits.append(max(min(left), self.policy.shortest_segment))
         assert batch.steps == min(limits)
         assert batch.padding_rows == sum(batch.steps - min(batch.steps, steps) for steps in left)
 
@@ -260,27 +258,28 @@ def test_delay_is_counted_from_the_oldest_that_is_still_wanted() -> None:
     assert made.wake_at(0.25) == 0.75
 
 
-def test_segment_is_as_long_as_allowed_while_slots_are_free() -> None:
-    """While nobody waits, the longest segment is taken."""
+def test_segment_is_no_longer_than_the_longest() -> None:
+    """Whoever comes meanwhile waits no longer."""
     assert formed(batcher(ask(20), slots=2, longest=8)).steps == 8
 
 
-def test_segment_ends_with_the_last_sequence() -> None:
-    """Nobody computes steps that no sequence needs."""
-    assert formed(batcher(ask(3), ask(5), slots=2, longest=8)).steps == 5
-
-
-def test_segment_ends_with_the_first_sequence_while_somebody_waits() -> None:
-    """A slot that somebody waits for is free as soon as its sequence is done."""
+def test_segment_ends_with_the_first_of_its_sequences() -> None:
+    """Its answer is not kept back, whether somebody waits for its slot or not."""
+    assert formed(batcher(ask(3), ask(20), slots=2, longest=8)).steps == 3
     assert formed(batcher(ask(3), ask(20), ask(1), slots=2, longest=8)).steps == 3
 
 
-def test_segment_is_no_shorter_than_the_shortest_while_somebody_waits() -> None:
+def test_segment_is_no_shorter_than_the_shortest() -> None:
     """Many calls of a step or two cost more than the rows that are done early."""
-    batch = formed(batcher(ask(1), ask(20), ask(1), slots=2, longest=8, shortest=4))
+    batch = formed(batcher(ask(1), ask(20), slots=2, longest=8, shortest=4))
 
     assert batch.steps == 4
     assert batch.padding_rows == 3
+
+
+def test_segment_computes_no_step_that_nobody_needs() -> None:
+    """However long the shortest may be."""
+    assert formed(batcher(ask(1), ask(2), slots=2, longest=8, shortest=4)).steps == 2
 
 
 def test_watched_sequence_shortens_the_segment() -> None:

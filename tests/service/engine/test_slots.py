@@ -161,7 +161,7 @@ def test_lone_request_that_fails_is_not_computed_twice() -> None:
 
 def test_padding_is_no_earlier_request() -> None:
     """What made one request fail does not come back in the padding of a later one."""
-    made = bench(slots=2, longest=4)
+    made = bench(slots=2, shortest=4, longest=4)
     made.add(recurrent_request(4, seed=1))
     bad = made.add(recurrent_request(4, seed=2, poisoned_step=2))
     made.compute_all()

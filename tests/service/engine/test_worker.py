@@ -28,7 +28,7 @@ from tests.service.fakes import (
 class Bench:
     """A worker with a held runtime, and everything that it says."""
 
-    def __init__(self, *, slots: int, longest: int, queue_rows: int) -> None:
+    def __init__(self, *, slots: int, shortest: int, longest: int, queue_rows: int) -> None:
         self.gate = Gate()
         self.runtime = FakeRuntime(gate=self.gate)
         self.listener = Recorder()
@@ -36,7 +36,11 @@ class Bench:
         self.grown: list[Request] = []
         self._settled: queue.Queue[Request] = queue.Queue()
         policy = BatchingPolicy(
-            slots=slots, queue_rows=queue_rows, longest_segment=longest, stream_segment=longest, shortest_segment=1
+            slots=slots,
+            queue_rows=queue_rows,
+            longest_segment=longest,
+            stream_segment=longest,
+            shortest_segment=shortest,
         )
         self.worker = Worker(
             "fake",
@@ -71,8 +75,8 @@ class Bench:
 
 
 @contextmanager
-def working(*, slots: int = 4, longest: int = 2, queue_rows: int = 16) -> Iterator[Bench]:
-    bench = Bench(slots=slots, longest=longest, queue_rows=queue_rows)
+def working(*, slots: int = 4, shortest: int = 1, longest: int = 2, queue_rows: int = 16) -> Iterator[Bench]:
+    bench = Bench(slots=slots, shortest=shortest, longest=longest, queue_rows=queue_rows)
     bench.worker.start()
     try:
         yield bench
@@ -228,7 +232,7 @@ def test_refused_request_leaves_no_trace() -> None:
 
 def test_batches_are_reported() -> None:
     """A report says what was computed, why then, and how long it took."""
-    with working(slots=2, longest=4) as bench:
+    with working(slots=2, shortest=4, longest=4) as bench:
         bench.add(recurrent_request(1))
         bench.gate.await_arrival()
         bench.add(recurrent_request(1))
@@ -322,7 +326,7 @@ def test_worker_that_meets_a_bug_dies_and_says_so(caplog: pytest.LogCaptureFixtu
 
 def test_worker_that_was_not_started_has_not_died() -> None:
     """It has nothing to be waited for, either."""
-    worker = Bench(slots=1, longest=1, queue_rows=1).worker
+    worker = Bench(slots=1, shortest=1, longest=1, queue_rows=1).worker
 
     assert not worker.has_died
     assert not worker.is_alive
