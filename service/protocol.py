@@ -99,9 +99,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._read_on()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
+        """Take a part of a body. That of a GET means nothing (RFC 9110, 9.3.1): nobody will ask for it."""
         self._idle_bytes = 0
-        super().on_body(body)
+        if self.cycle.scope["method"] not in {"GET", "HEAD"}:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Take note of a request's end, also when it was answered before."""

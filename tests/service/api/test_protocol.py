@@ -294,8 +294,15 @@ LARGE = COPY + b"Content-Length: 100000\r\n\r\n" + bytes(100_000)
 
 @pytest.mark.parametrize(
     ("sent", "is_read_on"),
-    [(LARGE, True), (LARGE[:-1], False), (LARGE * 3, True), (WHOLE * 9, True), (WHOLE * 10, False)],
-    ids=["a large body", "most of it", "several", "as many ahead as may be", "one more"],
+    [
+        (LARGE, True),
+        (LARGE[:-1], False),
+        (LARGE.replace(b"POST", b"GET", 1)[:-1], True),
+        (LARGE * 3, True),
+        (WHOLE * 9, True),
+        (WHOLE * 10, False),
+    ],
+    ids=["a large body", "most of it", "a body that means nothing", "several", "as many ahead as may be", "one more"],
 )
 def test_connection_is_read_on_while_its_request_is_worked_on(sent: bytes, *, is_read_on: bool) -> None:
     """Otherwise its end would not be seen; but what nobody has asked for yet is not read without end."""
