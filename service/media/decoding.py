@@ -12,14 +12,14 @@ nothing but a header, 8-bit grey or RGB pixels and an end. Before that, for eith
 must be whole and their checksums right: Pillow does not look at those of the pixels, nor for an end.
 Everything else is Pillow's.
 
-Transparency: the picture is laid on white paper, or on black when all that is visible is light (white ink).
+Transparency: the picture is laid on white paper or on black, whichever `_paper` finds that it had.
 """
 
 import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -63,6 +63,8 @@ PNG_MOST_CHUNKS = 100_000
 
 TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 
+SOFT_SHARE = 0.01
+"""Of what is visible of a picture with alpha, how much may be of the other kind where all is dark, or all light."""
 BAND_ROWS = 64
 
 QUICK_BYTES = 4096
@@ -281,7 +283,7 @@ def _as_picture(image: Image.Image) -> Picture:
         grey = _in_8_bits(samples, black=0, span=65535)
         if "transparency" in image.info:
             is_clear = samples == image.info["transparency"]
-            grey[is_clear] = _paper(np.bincount(grey[~is_clear], minlength=256))
+            grey[is_clear] = _paper(grey, ~is_clear)
         return Picture(grey)
     if image.mode in ("I", "F"):
         return Picture(_stretched(np.asarray(image)))
@@ -298,15 +300,26 @@ def _colour_picture(rgb: Pixels) -> Picture:
 
 def _opaque(image: Image.Image) -> Image.Image:
     """Lay a picture with alpha on paper."""
-    is_visible = image.getchannel("A").point([0] * 128 + [255] * 128)
-    paper = _paper(image.convert("L").histogram(is_visible))
+    is_visible = np.asarray(image.getchannel("A")) >= 128
+    paper = _paper(np.asarray(image.convert("L")), is_visible)
     return Image.alpha_composite(Image.new("RGBA", image.size, (paper, paper, paper, 255)), image).convert("RGB")
 
 
-def _paper(histogram: Sequence[int] | NDArray[np.integer]) -> int:
-    """White, or black where at least 99 % of what is visible, of which this is the histogram, is light."""
-    dark, visible = sum(histogram[:128]), sum(histogram)
-    return 0 if visible and dark <= 0.01 * visible else 255
+def _paper(grey: Pixels, is_visible: NDArray[np.bool_]) -> int:
+    """White or black: in contrast to what is visible, or, where that is both light and dark, like its border.
+
+    Ink alone is of one kind but for its soft edges, which go over into what was around it; a page that was cut out ends
+    with itself. The picture's own edge is no border.
+    """
+    visible = np.count_nonzero(is_visible)
+    light = np.count_nonzero(is_visible & (grey >= 128))
+    if visible == grey.size or light <= SOFT_SHARE * visible:
+        return 255
+    if light >= (1 - SOFT_SHARE) * visible:
+        return 0
+    inside = cv2.erode(is_visible.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
+    border = grey[is_visible & (inside == 0)]
+    return 0 if border.mean() < grey[is_visible].mean() else 255
 
 
 def _stretched(values: NDArray[np.number]) -> Pixels:

@@ -4,11 +4,13 @@ import struct
 import zlib
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import UnsupportedType
@@ -21,6 +23,17 @@ def digit(paper: int, ink: int) -> Pixels:
     page = np.full((12, 12), paper, np.uint8)
     page[3:9, 5:7] = ink
     return page
+
+
+def deep_png(page: NDArray[np.uint16], *, transparent: int) -> bytes:
+    """A PNG of 16 bits, which Pillow would not write with a transparent value."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in page)
+    return png(
+        png_header(page.shape[1], page.shape[0], depth=16),
+        (b"tRNS", transparent.to_bytes(2, "big")),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
 
 
 # --- formats and modes ---
@@ -170,15 +183,29 @@ def test_ink_on_transparency_lies_on_paper_of_contrast(file_format: str, ink: in
     np.testing.assert_array_equal(picture.grey, digit(paper, ink))
 
 
-def test_light_paper_with_dark_ink_and_transparent_corners_lies_on_white() -> None:
-    """A picture that shows both light and dark is a picture on paper, not light ink."""
-    page = digit(paper=255, ink=0)
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255)])
+def test_page_with_transparent_corners_goes_on_in_them(paper: int, ink: int) -> None:
+    """A picture that shows both light and dark, and ends with light or dark, is a page and not ink alone."""
+    page = digit(paper, ink)
     opacity = np.full_like(page, 255)
-    opacity[0, 0] = 0
+    opacity[0, 0] = opacity[-1, -1] = 0
 
     picture = decode(stored(Image.fromarray(np.dstack([page, page, page, opacity])), "png"), None)
 
     np.testing.assert_array_equal(picture.grey, page)
+
+
+@pytest.mark.parametrize("paper", [255, 0])
+@pytest.mark.parametrize("file_format", ["png", "gif", "16 bit"])
+def test_ink_with_soft_edges_is_laid_on_the_paper_that_they_go_over_into(file_format: str, paper: int) -> None:
+    """A paper's colour, made transparent, is filled in again, whatever is visible of the edges."""
+    soft = cv2.GaussianBlur(digit(paper, 255 - paper), (5, 5), 1.0)
+    if file_format == "16 bit":
+        data = deep_png(soft.astype(np.uint16) * 257, transparent=paper * 257)
+    else:
+        data = stored(Image.fromarray(soft), file_format, transparency=paper)
+
+    np.testing.assert_array_equal(decode(data, None).grey, soft)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P"])
@@ -293,15 +320,8 @@ def test_transparent_value_of_16_bit_grey_is_paper(paper: int) -> None:
     page = np.full((12, 12), paper, np.uint16)
     page[3:9, 5:7] = 20_000
     page[0, 0] = paper ^ 1
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in page)
-    data = png(
-        png_header(12, 12, depth=16),
-        (b"tRNS", paper.to_bytes(2, "big")),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    )
 
-    grey = decode(data, None).grey
+    grey = decode(deep_png(page, transparent=paper), None).grey
 
     assert grey[6, 6] == 78
     assert (grey[6, :5] == 255).all()
