@@ -15,6 +15,7 @@ Everything else is Pillow's.
 Transparency: the picture is laid on white paper or on black, whichever `_paper` finds that it had.
 """
 
+import logging
 import re
 import struct
 import warnings
@@ -40,9 +41,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 from service.errors import GlimpseError, TooLarge, UndecodableInput, UnsupportedType
 from service.media.picture import Picture, Pixels
 
-# Pillow warns of odd metadata, which is the client's affair. A filter for good, because `catch_warnings`
-# changes those of every thread.
+# Pillow warns of odd metadata and logs what is damaged, which is the client's affair. A filter for good, because
+# `catch_warnings` changes those of every thread.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 CONTENT_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
 TOLERATED_TYPES = ("image/jpg", "image/x-ms-bmp", "image/apng", "application/octet-stream", "")

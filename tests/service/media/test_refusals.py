@@ -163,6 +163,17 @@ def test_warnings_of_the_decoder_do_not_reach_the_log() -> None:
     assert outcome.stderr == ""
 
 
+def test_what_a_decoder_says_of_a_damaged_picture_does_not_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """It is the client's mistake, and the client that is told."""
+    samples = b"\x15\x01\x03\0\x01\0\0\0"  # samples per pixel: one short integer
+    data = stored(Image.new("RGB", (8, 8)), "tiff").replace(samples + b"\x03", samples + b"\x63")
+
+    with pytest.raises(UndecodableInput, match="samples per pixel"):
+        decode(data, "image/tiff")
+
+    assert caplog.records == []
+
+
 def test_picture_that_a_decoder_takes_for_a_bomb_is_too_large() -> None:
     """Also where the decoder itself refuses to open it: a GIF's first frame may be larger than its screen."""
     header = b"GIF89a\x01\0\x01\0\x80\0\0" + bytes(6)
