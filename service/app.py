@@ -172,8 +172,8 @@ class Glimpse:
                 verify=part.verify,
                 stall_seconds=self.settings.stall_seconds,
             )
-            self.metrics.provider_info.labels(name, part.runtime.provider).set(1)
-        self.metrics.model_info.labels(manifest.name, str(manifest.version), manifest.family).set(1)
+            self.metrics.observe_engine(name, part.runtime.provider)
+        self.metrics.observe_model(manifest.name, manifest.version, manifest.family)
         self.catalogue.add(ServedModel(manifest, engines))
 
     async def _supervise(self) -> None:
@@ -183,7 +183,7 @@ class Glimpse:
             self._tell_readiness()
             for engine in self.catalogue.engines():
                 if engine.recover():
-                    self.metrics.worker_restarts.labels(engine.name).inc()
+                    self.metrics.observe_restart(engine.name)
                 if engine.is_beyond_repair():
                     logger.critical("%s; ending the process", engine.unhealthy_because())
                     os._exit(exit_codes.BEYOND_REPAIR)
@@ -202,11 +202,11 @@ class Glimpse:
                 has_failed = True
 
     def _tell_readiness(self) -> None:
-        self.metrics.ready.set(system.not_ready_because(self._context) is None)
+        self.metrics.observe_readiness(is_ready=system.not_ready_because(self._context) is None)
 
     async def drain(self) -> None:
         """Let nobody in, and finish what was admitted, as far as there is time."""
-        self.metrics.ready.set(0)
+        self.metrics.observe_readiness(is_ready=False)
         if not await self._admission.drain(self.settings.drain_seconds):
             logger.warning("requests are still in hand after %g s of draining", self.settings.drain_seconds)
 

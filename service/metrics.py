@@ -83,17 +83,17 @@ class Metrics:
         )
         self.failures = self._counter("glimpse_failures", "Sequences that failed alone", model)
         self.rejections = self._counter("glimpse_rejections", "Sequences refused by a full queue", model)
-        self.model_info = self._gauge(
+        self._model_info = self._gauge(
             "glimpse_model_info",
             "1 for every model that is served",
             ("model", "version", "family"),
             "livemax",
         )
-        self.provider_info = self._gauge(
+        self._provider_info = self._gauge(
             "glimpse_provider_info", "1 for what computes a graph", ("model", "provider"), "livemax"
         )
-        self.ready = self._gauge("glimpse_ready", "1 while the process is ready", (), "livemin")
-        self.worker_restarts = self._counter("glimpse_worker_restarts", "Worker threads that were replaced", model)
+        self._ready = self._gauge("glimpse_ready", "1 while the process is ready", (), "livemin")
+        self._worker_restarts = self._counter("glimpse_worker_restarts", "Worker threads that were replaced", model)
         self.cpu_seconds = self._counter("glimpse_process_cpu_seconds", "Processor time used")
         self._cpu_seconds_counted = 0.0
         self._observing = Lock()
@@ -139,6 +139,22 @@ class Metrics:
             if spent:
                 parts[stage].observe(spent)
 
+    def observe_readiness(self, *, is_ready: bool) -> None:
+        """Whether the process takes requests."""
+        self._ready.set(is_ready)
+
+    def observe_model(self, name: str, version: int, family: str) -> None:
+        """A model is served."""
+        self._model_info.labels(name, str(version), family).set(1)
+
+    def observe_engine(self, engine: str, provider: str) -> None:
+        """An engine computes on an execution provider."""
+        self._provider_info.labels(engine, provider).set(1)
+
+    def observe_restart(self, engine: str) -> None:
+        """An engine's worker died, and was replaced."""
+        self._worker_restarts.labels(engine).inc()
+
     def observe_process(self) -> None:
         """Bring the process's own figures up to date; from any thread."""
         with self._observing:
@@ -163,7 +179,7 @@ class Metrics:
 
     def listener(self, model: str) -> "EngineListener":
         """What feeds an engine's reports into these metrics."""
-        self.worker_restarts.labels(model)  # there from the start, at 0: a rise is seen from the first one on
+        self._worker_restarts.labels(model)  # there from the start, at 0: a rise is seen from the first one on
         return EngineListener(self, model)
 
 

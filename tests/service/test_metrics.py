@@ -126,7 +126,7 @@ def test_two_applications_in_a_process_do_not_share_metrics() -> None:
     """Each has a registry of its own."""
     one, other = Metrics(), Metrics()
 
-    one.ready.set(1)
+    one.observe_readiness(is_ready=True)
 
     assert value(one, "glimpse_ready") == 1
     assert value(other, "glimpse_ready") == 0
