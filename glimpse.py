@@ -37,7 +37,7 @@ def main() -> None:
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":  # of several settings at once; their values, keys among them, are not told
-            raise SystemExit(f"glimpse: {first['msg']}") from error
+            raise SystemExit(f"glimpse: {first['ctx']['error']}") from error
         where = "__".join(str(part) for part in first["loc"]).upper()
         raise SystemExit(f"glimpse: GLIMPSE_{where}: {first['msg']}, not {first['input']!r}") from error
 
@@ -238,7 +238,7 @@ def evaluate_ntm(
     seed: Trial = 0,
     out: Sheets = None,
 ) -> None:
-    """Wrong bits in a random episode, or what n-grams cost, inside and far outside the lengths of training; means."""
+    """Wrong bits in a random episode, or what n-grams cost, at lengths of training and, of some tasks, far beyond."""
     from benchmarks import quality
 
     found = quality.served(model, "ntm")

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, split by whose fault it is.
+"""Everything that can go wrong with a request or a start, split by whose fault it is.
 
     GlimpseError
     ├── ClientError               the request cannot be served as it is; sending it again does not help

@@ -73,11 +73,11 @@ def test_error_of_ours_is_one_line(
     [
         (
             {"LIMITS__FILES": "600"},
-            r"^glimpse: Value error, limits.files \(600\) must be at most ",
+            r"^glimpse: limits.files \(600\) must be at most ",
         ),
         (
             {"LIMITS__MEMORY_BYTES": "2000000"},
-            r"^glimpse: Value error, limits.memory_bytes \(2000000\) must be at",
+            r"^glimpse: limits.memory_bytes \(2000000\) must be at",
         ),
         ({"PORT": "70000"}, r"^glimpse: GLIMPSE_PORT: .* 65535, not '70000'$"),
         ({"LIMITS": "{"}, r"^glimpse: .*limits"),

@@ -24,9 +24,9 @@ SEED = 20_141_020
 def evaluate(network: NeuralTuringMachine, task: Task, *, sequences: int) -> Mapping[str, float]:
     """Means per sequence at each of the task's sizes, and their `score` (lower is better).
 
-    Bit errors, of the task's own episodes and of its variants; the score is their sum over the sizes, most of
-    which lie far outside of the training's. For n-grams bits of cost; the score is the excess over the optimal
-    estimator's cost on the same sequences, since sequences differ from each other by more than estimators do.
+    Bit errors, of the task's own episodes and of its variants; the score is their sum over the sizes, so that sizes far
+    outside of the training's decide where there are some. For n-grams bits of cost; the score is the excess over the
+    optimal estimator's cost on the same sequences, since sequences differ from each other by more than estimators do.
     """
     device = network.initial_reads.device
     metrics: dict[str, float] = {}

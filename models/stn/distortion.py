@@ -31,6 +31,8 @@ CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 """Top-left, top-right, bottom-right, bottom-left."""
 CONTROL = ThinPlateSplineGrid().control
 """The points of a digit that are followed, [16 2]."""
+DRAWS = 8
+"""Of corners, until the picture is not folded."""
 OUTSIDE = 2.0
 """A coordinate outside every picture."""
 
@@ -196,13 +198,10 @@ def similar_corners(
 
 
 def pulled_corners(
-    corners: Float[Tensor, "B 4 2"],
-    deviation: float | Float[Tensor, "B 1 1"],
-    generator: torch.Generator,
-    tries: int = 8,
+    corners: Float[Tensor, "B 4 2"], deviation: float | Float[Tensor, "B 1 1"], generator: torch.Generator
 ) -> Float[Tensor, "B 4 2"]:
-    """Corners moved at random, drawn anew (up to `tries` times) while they fold the picture."""
-    drawn = corners + deviation * normal(generator, (tries, *corners.shape))
+    """Corners moved at random, drawn anew (up to `DRAWS` times in all) while they fold the picture."""
+    drawn = corners + deviation * normal(generator, (DRAWS, *corners.shape))
     edges = drawn.roll(-1, -2) - drawn
     following = edges.roll(-1, -2)
     turns = edges[..., 0] * following[..., 1] - edges[..., 1] * following[..., 0]

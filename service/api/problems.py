@@ -43,6 +43,7 @@ RESPONSES: dict[str, Any] = {
                 "status": {"type": "integer"},
                 "detail": {"type": "string"},
                 "code": {"type": "string", "description": "Stable; made for programs"},
+                "parameter": {"type": "string", "description": "Which one is wrong; of a 422 alone"},
             },
         }
     }

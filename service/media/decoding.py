@@ -88,8 +88,7 @@ UPRIGHT = {
 class DecodeLimits:
     """The largest picture that is decoded."""
 
-    max_pixels: int = 1 << 24
-    """16 megapixels, 4096 x 4096."""
+    max_pixels: int = 16_000_000
     max_side: int = (1 << 14) - 1
     """The most that a WebP picture has, which an upload may be sent back as."""
 

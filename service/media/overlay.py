@@ -21,7 +21,7 @@ def draw_windows(
     *,
     N: int,
     scale: int,
-    colour: tuple[int, int, int] = RED,
+    colour: tuple[int, int, int],
 ) -> None:
     """Draw the attention window of every frame upon it, as in the paper's figures.
 
@@ -51,18 +51,17 @@ def draw_windows(
         frame[y[0] : y[3], x[2] : x[3]] = colour
 
 
-def outline(image: Pixels, polygon: Points, colour: tuple[int, int, int] = RED) -> Pixels:
-    """Draw a closed, smooth line on a copy of [H W 3].
+def outline(image: Pixels, polygon: Points) -> Pixels:
+    """Draw a closed, smooth red line on a copy of [H W 3].
 
     Args:
         image: [H W 3]; left as it is.
         polygon: [P 2] in pixels, a pixel's centre at a half; corners far outside are allowed.
-        colour: of the line.
     """
     marked = image.copy()
     far = 4 * max(image.shape)
     corners = np.clip(polygon, -far, far) - 0.5  # OpenCV counts from the first pixel's centre
     fixed_point = np.rint(corners * (1 << SUBPIXEL_BITS)).astype(np.int32)
     thickness = max(1, round(max(image.shape) / 160))
-    cv2.polylines(marked, [fixed_point], True, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.polylines(marked, [fixed_point], True, RED, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
     return marked

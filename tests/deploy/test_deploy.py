@@ -36,3 +36,11 @@ def test_compose_waits_longer_than_a_shutdown_takes() -> None:
     settings = Settings()
     longest = settings.drain_notice_seconds + settings.drain_seconds + 2 * LINGER_SECONDS + FAREWELL_SECONDS
     assert int(grace[1]) > longest
+
+
+def test_compose_passes_no_setting_on_that_it_could_not_honour() -> None:
+    """Its grace period goes with the default of a drain."""
+    passed_on = re.findall(r"^ *- (GLIMPSE_\w+)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+
+    assert passed_on
+    assert "GLIMPSE_DRAIN_SECONDS" not in passed_on

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.media.overlay import GREEN, draw_windows, outline
+from service.media.overlay import GREEN, RED, draw_windows, outline
 from service.media.picture import Pixels
 
 SCALE = 4
@@ -13,7 +13,9 @@ CANVAS = 28
 def windows(g_X: float, g_Y: float, delta: float, sigma: float = 0.1, N: int = 5) -> Pixels:
     """Return where a frame of 28 x 28, enlarged four times, is marked."""
     frames = np.zeros((1, CANVAS * SCALE, CANVAS * SCALE, 3), np.uint8)
-    draw_windows(frames, np.array([g_X]), np.array([g_Y]), np.array([delta]), np.array([sigma]), N=N, scale=SCALE)
+    draw_windows(
+        frames, np.array([g_X]), np.array([g_Y]), np.array([delta]), np.array([sigma]), N=N, scale=SCALE, colour=RED
+    )
     return frames[0, ..., 0]
 
 
