@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from export.manifest import Signature, TensorSpec
 from export.modules import GenerateGraph, MemoryGraph, ReconstructGraph, RectifyGraph, to_grey_levels
 from models.draw.attention import WINDOW_PARAMETERS
-from models.draw.network import CLASSES, CONDITION_SIZE, Draw, condition
-from models.draw.network import Recurrent as LSTMState
+from models.draw.network import CLASSES, CONDITION_SIZE, Draw, LSTMState, condition
 from models.ntm.network import NeuralTuringMachine
 from models.stn.network import StnNetwork
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.draw.attention import Window, write
-from models.draw.network import Draw, Posterior, Reconstruction
-from models.draw.network import Recurrent as LSTMState
+from models.draw.network import Draw, LSTMState, Posterior, Reconstruction
 from models.draw.network import State as DrawState
 from models.draw.objective import bound
 from models.ntm.network import NeuralTuringMachine

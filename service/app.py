@@ -24,7 +24,7 @@ from service.api.admission import Admission
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
 from service.api.endpoint import Endpoint
-from service.api.framework import install_problems
+from service.api.exception_handlers import install_problems
 from service.api.gateway import OPEN_PATHS, SECURITY_SCHEMES, Gateway
 from service.api.memory import Memory
 from service.engine.engine import Engine
@@ -53,8 +53,8 @@ class Glimpse:
         self._codecs = ThreadPoolExecutor(max(2, granted_cpus()), thread_name_prefix="glimpse-codec")
         self._admission = Admission(settings.limits.concurrent_requests)
         self._termination = Termination(self.drain, settings.drain_notice_seconds)
-        self._sentinel = ThreadPoolExecutor(1, thread_name_prefix="glimpse-sentinel")
-        self._context = Context(settings, self.catalogue, self._admission, self._codecs, self._sentinel)
+        self._header_reader = ThreadPoolExecutor(1, thread_name_prefix="glimpse-header-reader")
+        self._context = Context(settings, self.catalogue, self._admission, self._codecs, self._header_reader)
         endpoints = [
             *stn.endpoints(self._context),
             *draw.endpoints(self._context),
@@ -127,7 +127,7 @@ class Glimpse:
         await self.drain()
         for engine in self.catalogue.engines():
             await engine.stop()
-        for threads in (self._codecs, self._sentinel):
+        for threads in (self._codecs, self._header_reader):
             threads.shutdown(wait=False, cancel_futures=True)
         if self._termination.is_asked_for:  # a start that fails has an exit code of its own
             end_whatever_runs()

@@ -46,7 +46,7 @@ class Config:
     write_filters: int = 5
 
 
-class Recurrent(NamedTuple):
+class LSTMState(NamedTuple):
     """State of one LSTM."""
 
     hidden: Float[Tensor, "B H"]
@@ -58,8 +58,8 @@ class State(NamedTuple):
 
     canvas: Float[Tensor, "B A A"]
     """Sum of what was written, c_t; its sigmoid is the picture."""
-    encoder: Recurrent
-    decoder: Recurrent
+    encoder: LSTMState
+    decoder: LSTMState
 
 
 class Posterior(NamedTuple):
@@ -106,11 +106,11 @@ class LSTM(nn.Module):
         with torch.no_grad():
             self.gates.bias[hidden_size : 2 * hidden_size].fill_(1.0)
 
-    def forward(self, x: Float[Tensor, "B X"], state: Recurrent) -> Recurrent:
+    def forward(self, x: Float[Tensor, "B X"], state: LSTMState) -> LSTMState:
         """One step."""
         i, f, g, o = self.gates(torch.cat([x, state.hidden], dim=-1)).float().chunk(4, dim=-1)
         cell = torch.sigmoid(f) * state.cell + torch.sigmoid(i) * torch.tanh(g)
-        return Recurrent(torch.sigmoid(o) * torch.tanh(cell), cell)
+        return LSTMState(torch.sigmoid(o) * torch.tanh(cell), cell)
 
 
 class Draw(nn.Module):
@@ -135,8 +135,8 @@ class Draw(nn.Module):
         )
         return State(
             self.initial_canvas.expand(batch_size, -1, -1),
-            Recurrent(encoder_hidden, encoder_cell),
-            Recurrent(decoder_hidden, decoder_cell),
+            LSTMState(encoder_hidden, encoder_cell),
+            LSTMState(decoder_hidden, decoder_cell),
         )
 
     def act(self, decoder_hidden: Float[Tensor, "B H"]) -> Stroke:
@@ -153,7 +153,7 @@ class Draw(nn.Module):
 
     def look(
         self, x: Float[Tensor, "B A A"], y: Float[Tensor, "B Y"], state: State, read_window: Window
-    ) -> tuple[Recurrent, Posterior]:
+    ) -> tuple[LSTMState, Posterior]:
         """Equations 3 to 5 and 1, 2: read the picture and the error image, encode, and answer Q(Z_t | h_t^enc)."""
         error_image = x - torch.sigmoid(state.canvas)
         r = read(torch.stack([x, error_image], dim=1), read_window, self.config.read_filters)

@@ -24,7 +24,7 @@ class Context:
     admission: Admission
     codecs: ThreadPoolExecutor
     """Runs what takes longer than about 100 microseconds, so that the event loop does not."""
-    sentinel: ThreadPoolExecutor
+    header_reader: ThreadPoolExecutor
     """A thread that reads headers of files, so that whoever is refused need not wait for the codecs to be told."""
 
     async def off_loop(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -33,7 +33,7 @@ class Context:
 
     async def ahead_of_codecs(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Look into what the codecs would get, without waiting for them."""
-        return await _on(self.sentinel, partial(work, *args, **kwargs))
+        return await _on(self.header_reader, partial(work, *args, **kwargs))
 
 
 async def _on(threads: ThreadPoolExecutor, work: Callable[[], R]) -> R:

@@ -11,7 +11,7 @@ from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
-from service.api.uploads import QUICK_SIDE, REQUEST_BODY, are_small, decoded, framed, uploads
+from service.api.uploads import QUICK_SIDE, REQUEST_BODY, decoded, framed, is_one_small, uploads
 from service.errors import InvalidParameter
 from service.media.encoding import PictureFormat
 from service.media.picture import Pixels
@@ -45,7 +45,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             await exchange.compute(request, room)
             with exchange.timed("encode"):
                 readings = stn.readings(pictures, request, model.manifest)
-                is_small = are_small(pictures) and query.size <= QUICK_SIDE
+                is_small = is_one_small(pictures) and query.size <= QUICK_SIDE
                 if answer_format == "png" and is_small and query.view == "rectified":
                     return _picture(readings[0], query, PictureFormat.PNG)
                 if answer_format == "json":

@@ -110,7 +110,7 @@ async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload])
         return await context.off_loop(_each, jobs, call)
 
 
-def are_small(pictures: Sequence[Picture]) -> bool:
+def is_one_small(pictures: Sequence[Picture]) -> bool:
     """Whether this is a single picture so small that the event loop itself may work on it."""
     return len(pictures) == 1 and pictures[0].width <= QUICK_SIDE and pictures[0].height <= QUICK_SIDE
 
@@ -118,7 +118,7 @@ def are_small(pictures: Sequence[Picture]) -> bool:
 async def framed(exchange: Exchange, context: Context, pictures: Sequence[Picture], manifest: Manifest) -> list[Pixels]:
     """Pictures as a spatial transformer sees them, in their order."""
     with exchange.timed("decode"):
-        if are_small(pictures):
+        if is_one_small(pictures):
             return [stn.network_input(pictures[0], manifest)]
         return await context.off_loop(lambda: [stn.network_input(picture, manifest) for picture in pictures])
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.draw.attention import write
-from models.draw.network import LSTM, NO_CLASS, Config, Draw, Recurrent, condition
+from models.draw.network import LSTM, NO_CLASS, Config, Draw, LSTMState, condition
 from models.draw.objective import bound
 
 CONFIG = Config(side=10, hidden_size=12, latent_size=6, read_filters=3, write_filters=4)
@@ -35,7 +35,7 @@ def test_cell_is_an_lstm() -> None:
         reference.weight_hh.copy_(cell.gates.weight[:, 5:])
         reference.bias_ih.copy_(cell.gates.bias)
         reference.bias_hh.zero_()
-    x, state = torch.randn(3, 5), Recurrent(torch.randn(3, 7), torch.randn(3, 7))
+    x, state = torch.randn(3, 5), LSTMState(torch.randn(3, 7), torch.randn(3, 7))
 
     for found, expected in zip(cell(x, state), reference(x, tuple(state)), strict=True):
         torch.testing.assert_close(found, expected)

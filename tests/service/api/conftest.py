@@ -111,7 +111,7 @@ def serve(repository: Path) -> Serve:
         for engine in app.catalogue.engines():
             await engine.stop()
         app._codecs.shutdown()
-        app._sentinel.shutdown()
+        app._header_reader.shutdown()
 
     return serving
 

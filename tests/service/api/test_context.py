@@ -17,7 +17,7 @@ class Body:
 
 def context(threads: ThreadPoolExecutor) -> Context:
     unused = cast("Any", None)
-    return Context(unused, unused, unused, codecs=threads, sentinel=threads)
+    return Context(unused, unused, unused, codecs=threads, header_reader=threads)
 
 
 def test_work_that_is_given_up_while_it_waits_holds_nothing() -> None:
