@@ -7,7 +7,7 @@ import cv2
 import onnxruntime as ort
 from fastapi import FastAPI, Request, Response
 
-from benchmarks.baselines import newest
+from benchmarks.served import newest
 from service.media.decoding import decode
 from service.media.encoding import encode
 from service.runtime.repository import read_manifest

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.baselines import BATCH, opened
+from benchmarks.served import BATCH, opened
 from export.manifest import MANIFEST_FILE, Array
 from export.package import export
 from models.checkpoint import weights_file

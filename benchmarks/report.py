@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.baselines import BATCH, StnLimit
 from benchmarks.chart import Point
 from benchmarks.scenarios import Overload, Run, Stretch
 from benchmarks.sequences import Recurrent
+from benchmarks.served import BATCH
+from benchmarks.stn_limit import StnLimit
 from benchmarks.timeline import OK, UNSENT, Timeline, percentile
 from service.settings import granted_cpus
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import workloads
-from benchmarks.baselines import BATCH, loaded, repeat
 from benchmarks.client import loop_factory
+from benchmarks.served import BATCH, loaded
 from benchmarks.timeline import OK, Record, Timeline
-from benchmarks.turns import in_turns
+from benchmarks.turns import in_turns, repeat
 from export.manifest import Array
 from service.engine.batcher import BatchingPolicy
 from service.engine.engine import Engine

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report, scenarios, server, workloads
-from benchmarks.baselines import BATCH, StnLimit, stn_processes
 from benchmarks.chart import latency_chart
 from benchmarks.sequences import recurrent, subject
+from benchmarks.served import BATCH
+from benchmarks.stn_limit import StnLimit, stn_processes
 from benchmarks.timeline import Timeline
 from benchmarks.turns import in_turns
 from service.settings import Settings, granted_cpus

@@ -1,5 +1,6 @@
 """What is compared takes turns: whatever disturbs one of them disturbs all."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -17,3 +18,13 @@ def in_turns(contenders: Mapping[str, Callable[[float], T]], seconds: float) -> 
             if turn:
                 found[name].append(part)
     return found
+
+
+def repeat(work: Callable[[], object], seconds: float) -> tuple[int, float]:
+    """Do something for so long, at least once; answers how often, and how long it took."""
+    began = time.perf_counter()
+    times = 0
+    while not times or time.perf_counter() - began < seconds:
+        work()
+        times += 1
+    return times, time.perf_counter() - began

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from models import mnist
 from models.checkpoint import Checkpoint, load, load_weights, save
@@ -126,20 +127,20 @@ def train_classifier(data: Path, path: Path, *, seed: int, config: Config | None
         if path.exists():
             load_weights(classifier, load(path), path)
         else:
-            _fit(classifier, mnist.load(data, mnist.Split.TRAIN))
+            _fit(classifier, mnist.load(data, mnist.Split.TRAIN), path.stem)
             error = _error_percent(classifier, mnist.load(data, mnist.Split.VALIDATION))
             description = {"family": FAMILY, "seed": seed, "validation_error_percent": round(error, 3)}
             save(Checkpoint(classifier.state_dict(), description), path)
     return classifier.eval()
 
 
-def _fit(classifier: CleanClassifier, digits: mnist.Digits) -> None:
+def _fit(classifier: CleanClassifier, digits: mnist.Digits, name: str) -> None:
     images = torch.tensor(digits.images).unsqueeze(1)
     labels = torch.tensor(digits.labels).long()
     optimizer = torch.optim.Adam(classifier.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=UPDATES)
     classifier.train()
-    for _ in range(UPDATES):
+    for _ in tqdm(range(UPDATES), desc=name, unit="update", dynamic_ncols=True):
         chosen = torch.randint(len(labels), (BATCH,))
         loss = F.cross_entropy(classifier(images[chosen] / 255), labels[chosen])
         optimizer.zero_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import quality
-from benchmarks.baselines import BATCH
+from benchmarks.served import BATCH
 from export.package import network_of
 from models.checkpoint import load
 from models.classifier import READERS, CleanClassifier

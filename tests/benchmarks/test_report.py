@@ -6,11 +6,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import report
-from benchmarks.baselines import StnLimit
 from benchmarks.chart import Point, latency_chart
 from benchmarks.report import Comparison, Results
 from benchmarks.scenarios import Overload, Run, ServerSide, Stretch
 from benchmarks.sequences import Recurrent
+from benchmarks.stn_limit import StnLimit
 from benchmarks.timeline import Record, Timeline
 
 CASES = ((report.PLAIN, 1), (report.PLAIN, 64), (report.WHOLE, 64))

@@ -1,13 +1,14 @@
 """What the engine is compared with computes the same as the engine."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import sequences
-from benchmarks.baselines import BATCH
 from benchmarks.sequences import FixedBatch, Subject, recurrent
+from benchmarks.served import BATCH
 from benchmarks.workloads import LENGTHS
 from export.manifest import Array, Signature, TensorSpec
 from service.engine.batcher import BatchingPolicy
@@ -93,3 +94,13 @@ def test_three_ways_are_measured_on_the_same_mix(monkeypatch: pytest.MonkeyPatch
     assert found.engine_free.rate > 0
     assert set(found.engine.by_status()) == {"200"}
     assert (found.engine.done <= found.engine.seconds).all()
+
+
+@pytest.mark.parametrize("name", ["draw", "ntm"])
+def test_subject_asks_what_the_workload_asks(repository: Path, name: str) -> None:
+    """Its sequences have the workload's lengths, or one step less."""
+    found = sequences.subject(name, repository)
+
+    for length, requests in found.examples.items():
+        assert {request.steps for request in requests} <= {length, length - 1}
+        assert set(requests[0].inputs) == {spec.name for spec in found.runtime.signature.inputs}

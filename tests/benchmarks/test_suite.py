@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scenarios, server, suite
-from benchmarks.baselines import StnLimit
 from benchmarks.sequences import Recurrent
 from benchmarks.server import BenchmarkError
+from benchmarks.stn_limit import StnLimit
 from benchmarks.timeline import Timeline
 from tests.benchmarks.tiny_server import TinyServer
 

@@ -1,6 +1,6 @@
 """Whatever is compared is measured under the same circumstances."""
 
-from benchmarks.turns import TURNS, in_turns
+from benchmarks.turns import TURNS, in_turns, repeat
 
 
 def test_contenders_take_turns_and_the_first_turn_does_not_count() -> None:
@@ -15,3 +15,10 @@ def test_contenders_take_turns_and_the_first_turn_does_not_count() -> None:
 
     assert order == ["a", "b"] * (TURNS + 1)
     assert found == {"a": [2.0 / TURNS] * TURNS, "b": [2.0 / TURNS] * TURNS}
+
+
+def test_work_is_repeated_for_its_time_and_at_least_once() -> None:
+    """The number of times is that of the calls."""
+    calls: list[None] = []
+
+    assert repeat(lambda: calls.append(None), 0.0)[0] == len(calls) == 1

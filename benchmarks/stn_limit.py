@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import workloads
-from service.errors import ArtifactRejected
+from benchmarks.served import BATCH, loaded
+from benchmarks.turns import repeat
 from service.media.decoding import decode
 from service.media.encoding import encode
-from service.runtime.base import RuntimeOptions, allocate_outputs, shape_of
-from service.runtime.repository import LoadedModel, artifacts, load
-from service.settings import Settings
+from service.runtime.base import allocate_outputs, shape_of
 from service.tasks import stn
 
-BATCH = 64
 START_SECONDS = 120.0
 """Longest time that processes may take until all are ready."""
 
@@ -106,31 +104,3 @@ def _batch(repository: Path) -> tuple[Callable[[], None], NDArray[np.float64]]:
         stages[:] += np.diff(times)
 
     return batch, stages
-
-
-def newest(repository: Path, name: str) -> Path:
-    """The folder of a model's latest version."""
-    versions = [folder for folder in artifacts(repository) if folder.parent.name == name]
-    if not versions:
-        raise ArtifactRejected(f"{repository} holds no {name}")
-    return max(versions, key=lambda folder: int(folder.name))
-
-
-def loaded(repository: Path, name: str) -> LoadedModel:
-    """A model's latest version, as the service runs it on a CPU."""
-    return opened(newest(repository, name))
-
-
-def opened(folder: Path) -> LoadedModel:
-    """The model in a folder `NAME/VERSION`, as the service runs it on a CPU."""
-    return load(folder, "onnxruntime", RuntimeOptions("cpu", Settings().graph_threads))
-
-
-def repeat(work: Callable[[], object], seconds: float) -> tuple[int, float]:
-    """Do something for so long, at least once; answers how often, and how long it took."""
-    began = time.perf_counter()
-    times = 0
-    while not times or time.perf_counter() - began < seconds:
-        work()
-        times += 1
-    return times, time.perf_counter() - began

@@ -1,0 +1,29 @@
+"""Models as the service runs them, without the service."""
+
+from pathlib import Path
+
+from service.errors import ArtifactRejected
+from service.runtime.base import RuntimeOptions
+from service.runtime.repository import LoadedModel, artifacts, load
+from service.settings import Settings
+
+BATCH = 64
+"""The service's largest batch, unless it is told otherwise."""
+
+
+def newest(repository: Path, name: str) -> Path:
+    """The folder of a model's latest version."""
+    versions = [folder for folder in artifacts(repository) if folder.parent.name == name]
+    if not versions:
+        raise ArtifactRejected(f"{repository} holds no {name}")
+    return max(versions, key=lambda folder: int(folder.name))
+
+
+def loaded(repository: Path, name: str) -> LoadedModel:
+    """A model's latest version, as the service runs it on a CPU."""
+    return opened(newest(repository, name))
+
+
+def opened(folder: Path) -> LoadedModel:
+    """The model in a folder `NAME/VERSION`, as the service runs it on a CPU."""
+    return load(folder, "onnxruntime", RuntimeOptions("cpu", Settings().graph_threads))
