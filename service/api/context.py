@@ -1,6 +1,7 @@
 """What the endpoints share: settings, models, and threads for slow codecs."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from service.api.admission import Admission
 from service.api.catalogue import Catalogue
+from service.errors import Cancelled
 from service.settings import Settings
 
 P = ParamSpec("P")
@@ -36,14 +38,28 @@ class Context:
         return await _on(self.header_reader, partial(work, *args, **kwargs))
 
 
+_thread = threading.local()
+
+
+def go_on_if_wanted() -> None:
+    """To be asked within long work on a thread, now and then.
+
+    Raises:
+        Cancelled: whoever waited for it was cancelled.
+    """
+    if not getattr(_thread, "wanted", True):
+        raise Cancelled("nobody waits for this any more")
+
+
 async def _on(threads: ThreadPoolExecutor, work: Callable[[], R]) -> R:
     """Work on one of these threads. Whoever is cancelled before it began leaves nothing of it in their queue."""
-    waiting = [work]
+    wanted = [work]
 
     def begin() -> R:
-        return waiting.pop()()
+        _thread.wanted = wanted
+        return wanted[0]()
 
     try:
         return await asyncio.get_running_loop().run_in_executor(threads, begin)
     finally:
-        waiting.clear()
+        wanted.clear()

@@ -12,7 +12,7 @@ from starlette.types import Send
 from export.manifest import Array
 from service.api.answer import Answer, base64_png, json_answer, npz_answer, picture_answer
 from service.api.catalogue import ServedModel
-from service.api.context import Context
+from service.api.context import Context, go_on_if_wanted
 from service.api.endpoint import Documentation, Endpoint
 from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.events import Event
@@ -187,10 +187,12 @@ class Drawn:
         return draw.drawings(self.request, self.model.manifest)
 
     def _enlarged(self, drawing: draw.Drawing) -> Pixels:
+        go_on_if_wanted()
         return drawing.enlarged(self.query.scale, with_attention=self.query.attention)
 
     def _sheet(self, step: int, *, with_attention: bool) -> Pixels:
         """All samples at a step, in a sheet that is about as wide as it is high."""
+        go_on_if_wanted()
         samples = draw.moment(self.request, step, self.model.manifest)
         columns = max(1, round(math.sqrt(self.request.rows)))
         return grid(samples.enlarged(self.query.scale, with_attention=with_attention), columns)

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from export.manifest import Manifest
-from service.api.context import Context
+from service.api.context import Context, go_on_if_wanted
 from service.api.exchange import Exchange
 from service.api.memory import Share
 from service.errors import InvalidParameter, TooLarge, UndecodableInput, UnsupportedType
@@ -167,6 +167,7 @@ def _each(files: Sequence[S], work: Callable[[S], T]) -> list[T]:
     """Work on every file; an error says on which of several."""
     done = []
     for number, file in enumerate(files, 1):
+        go_on_if_wanted()
         try:
             done.append(work(file))
         except (UndecodableInput, UnsupportedType, TooLarge) as error:
