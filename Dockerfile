@@ -14,11 +14,13 @@ FROM builder AS builder-cpu
 RUN python -m pip --python /opt/glimpse/bin/python install --no-compile --constraint constraints.txt '.[cpu]'
 # The image is read-only, so bytecode is made now or at every start; only for what a start imports, which is a quarter
 # of it. The tests that libraries ship are as large again; ONNX Runtime's tools for making models, NumPy's for building
-# extensions, and stubs for type checkers take another 13 MB.
+# extensions, and stubs for type checkers take another 13 MB, and ONNX Runtime's library for programs in C 29 MB: the
+# module for Python has the runtime in itself.
 RUN cd / && /opt/glimpse/bin/python -c \
       'import glimpse, service.server, service.app, service.runtime.onnxruntime, uvicorn.protocols.http.httptools_impl' \
  && cd /opt/glimpse/lib/python3.11/site-packages \
  && rm -rf onnxruntime/transformers onnxruntime/quantization onnxruntime/tools numpy/f2py numpy/distutils \
+      onnxruntime/capi/libonnxruntime.so.* \
  && find . -type d -name tests -prune -exec rm -r {} + \
  && find . -name '*.pyi' -delete
 
