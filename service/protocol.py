@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.exchange import DEPARTURE_KEY
@@ -30,8 +31,9 @@ LARGEST_HEAD_BYTES = 2**16
 SLOWEST_HEAD_SECONDS = 30.0
 """From its first byte, within which a head must be complete, or whatever follows the answer; and within which the first
 request must begin."""
-MOST_AHEAD = 8
-"""Requests that a client may send ahead of an answer. While there are more nothing is read, not even that it leaves."""
+MOST_AHEAD, MOST_BYTES_AHEAD = 8, HIGH_WATER_LIMIT
+"""Requests, and bytes of their bodies, that a client may send ahead of an answer. While there are more nothing is read,
+not even that it leaves."""
 NO_TIME = ", ".join(f"{stage};dur=0" for stage in STAGES)
 
 
@@ -135,7 +137,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _read_on(self) -> None:
         """Read, though what came is not worked on yet: of a connection that is not read, the end is not seen."""
-        if len(self.pipeline) <= MOST_AHEAD:
+        bytes_ahead = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        if len(self.pipeline) <= MOST_AHEAD and bytes_ahead <= MOST_BYTES_AHEAD:
             self.flow.resume_reading()
 
     def _have_patience(self) -> None:

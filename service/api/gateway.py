@@ -3,8 +3,6 @@
 Every exchange gets its identity and timings here, every answer its `X-Request-ID` and `Server-Timing`, every error its
 problem document, and the metrics hear of all of them. Endpoints that are plain ASGI applications are dispatched here by
 their exact path, without a framework's routing, dependency and response machinery; all other paths are FastAPI's.
-
-A pure ASGI application, because middleware that wraps `receive` would hide that a client has left.
 """
 
 import asyncio

@@ -22,7 +22,9 @@ UNITS = {"MiB": 2**20, "million": 1_000_000}
 def test_commands_work_in_their_order(server: str, tmp_path: Path) -> None:
     """Every request is answered with a 200, and what is kept in a file is what the file's name says."""
     for command in COMMANDS:
-        here = command.replace("curl", "curl --fail --silent --show-error", 1).replace("localhost:8000", server)
+        here = command.replace("curl", "curl --fail --silent --show-error --max-time 30", 1).replace(
+            "localhost:8000", server
+        )
         done = subprocess.run(["bash", "-c", here], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert done.stdout or "-o " in command, command
