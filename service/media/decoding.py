@@ -314,10 +314,12 @@ def _paper(grey: Pixels, is_visible: NDArray[np.bool_]) -> int:
     """
     visible = np.count_nonzero(is_visible)
     light = np.count_nonzero(is_visible & (grey >= 128))
-    if visible == grey.size or light <= SOFT_SHARE * visible:
+    if light <= SOFT_SHARE * visible:
         return 255
     if light >= (1 - SOFT_SHARE) * visible:
         return 0
+    if visible == grey.size:
+        return 255
     inside = cv2.erode(is_visible.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
     border = grey[is_visible & (inside == 0)]
     return 0 if border.mean() < grey[is_visible].mean() else 255

@@ -183,6 +183,17 @@ def test_ink_on_transparency_lies_on_paper_of_contrast(file_format: str, ink: in
     np.testing.assert_array_equal(picture.grey, digit(paper, ink))
 
 
+@pytest.mark.parametrize(("grey", "paper"), [(200, 0), (50, 255)])
+def test_what_is_translucent_all_over_lies_on_paper_of_contrast(grey: int, paper: int) -> None:
+    """There is no border to go by."""
+    page = np.full((8, 8), grey, np.uint8)
+    half = np.full_like(page, 128)
+
+    picture = decode(stored(Image.fromarray(np.dstack([page, page, page, half])), "png"), None)
+
+    np.testing.assert_allclose(picture.grey, (grey + paper) / 2, atol=1)
+
+
 @pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255)])
 def test_page_with_transparent_corners_goes_on_in_them(paper: int, ink: int) -> None:
     """A picture that shows both light and dark, and ends with light or dark, is a page and not ink alone."""
