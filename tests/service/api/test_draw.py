@@ -23,6 +23,7 @@ from models.draw.network import NO_CLASS, Draw, condition
 from service.api.catalogue import ServedModel
 from service.api.draw import Drawn
 from service.engine.request import Request
+from service.errors import Cancelled
 from service.schemas.draw import GenerateQuery
 from service.tasks.draw import drawn_digit, noise
 
@@ -44,6 +45,15 @@ MANIFEST = Manifest(
 MODEL = ServedModel(MANIFEST, engines={})
 WINDOW = {"gx", "gy", "delta", "sigma", "gamma"}
 Decode = Callable[[bytes], NDArray[np.uint8]]
+
+
+def finished(*, samples: int, steps: int, scale: int, answer_format: str) -> Drawn:
+    """Black pictures, all of whose steps are there."""
+    request = Request({}, samples, steps, deadline=9.0)
+    windows = np.tile(np.array([14, 14, 2, 1, 1], np.float32), (steps, samples, 1))
+    request.outputs |= {"pictures": np.zeros((steps, samples, 28, 28), np.uint8), "write_windows": windows}
+    query = GenerateQuery(steps=steps, count=samples, scale=scale)
+    return Drawn(query, MODEL, request, seed=1, answer_format=answer_format)
 
 
 def frames_of(response: httpx.Response) -> NDArray[np.uint8]:
@@ -294,14 +304,27 @@ def test_answer_without_a_format_goes_by_accept(client: httpx.Client) -> None:
     assert named.headers["content-type"] == "image/png"
 
 
+@pytest.mark.parametrize("name", ["gif", "apng", "webp", "png", "json"])
+def test_frames_that_nobody_waits_for_any_more_are_not_drawn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever leaves after two of them, or two samples' in a document, saves the others."""
+    asked: list[None] = []
+
+    def leave_after_two() -> None:
+        asked.append(None)
+        if len(asked) > 2:
+            raise Cancelled("nobody waits for this any more")
+
+    monkeypatch.setattr("service.api.draw.go_on_if_wanted", leave_after_two)
+
+    with pytest.raises(Cancelled):
+        finished(samples=4, steps=4, scale=1, answer_format=name).answer()
+
+
 @pytest.mark.parametrize(("name", "most"), [("gif", 0.5), ("apng", 0.5), ("webp", 0.5), ("png", 2.5)])
 def test_frames_are_not_all_in_memory_at_once(name: str, most: float) -> None:
     """In arrays, an animation takes less than its frames, and a film strip about itself twice: for its encoder too."""
     samples, steps, scale = 16, 16, 8
-    request = Request({}, samples, steps, deadline=9.0)
-    windows = np.tile(np.array([14, 14, 2, 1, 1], np.float32), (steps, samples, 1))
-    request.outputs |= {"pictures": np.zeros((steps, samples, 28, 28), np.uint8), "write_windows": windows}
-    drawn = Drawn(GenerateQuery(steps=steps, count=samples, scale=scale), MODEL, request, seed=1, answer_format=name)
+    drawn = finished(samples=samples, steps=steps, scale=scale, answer_format=name)
 
     tracemalloc.start()
     drawn.answer()
