@@ -77,8 +77,10 @@ def model_card(manifest: Manifest) -> str:
     )
     schedule = training.get("schedule", {})
     command = f"glimpse train {family.command.format(**words)} --updates {schedule.get('updates')}"
-    if schedule.get("updates"):
-        command += f" --learning-rate {schedule['learning_rate']} --cooldown {schedule['cooldown']}"
+    for name in ("learning_rate", "cooldown") if schedule.get("updates") else ():
+        command += f" --{name.replace('_', '-')} {schedule[name]}" if name in schedule else ""
+    if not schedule.get("bfloat16", True) and manifest.family != "ntm":
+        command += " --precision float32"
     command += f" --seed {training.get('seed')}"
     begun_with = starts(training)
     if manifest.config.get("controller", "lstm") != "lstm":

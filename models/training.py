@@ -2,8 +2,9 @@
 
 Rules of this file:
 
-- The batch and the noise of update `n` are a function of `(seed, n)` alone: the generator is seeded anew for every
-  update. A run that was stopped and resumed therefore walks the same path as one that was not.
+- The batch and the noise of update `n` are a function of `(seed, n)` alone, and of whether the run began with weights:
+  the generator is seeded anew for every update. A run that was stopped and resumed therefore walks the same path as
+  one that was not.
 - Everything needed to go on is in one file, `last.safetensors`, replaced atomically every few minutes.
 - What is kept is `best.safetensors`: the running average of the weights, at the evaluation with the lowest score.
 - More updates than last time is all it takes to train further: the learning rate is constant after the warm-up and

@@ -38,6 +38,7 @@ def test_recipe_decides_sizes_schedule_and_batch(name: str) -> None:
 
     assert asdict(config) == {**asdict(Config(inputs=task.inputs, outputs=task.outputs)), **recipe.config}
     assert (schedule.updates, schedule.clip_norm) == (recipe.updates, recipe.clip_norm)
+    assert schedule.easy_updates == recipe.easy_updates
     assert NtmExperiment(task, config, CPU).batch_size == recipe.batch_size
     assert NtmExperiment(task, config, CPU, batch_size=3).batch_size == 3
 
