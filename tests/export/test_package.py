@@ -227,6 +227,17 @@ def test_card_has_the_whole_command(repository: Path) -> None:
     assert "in its own place" not in (repository / "ntm-copy" / "1" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("name", "precision"), [("draw", " --precision float32"), ("ntm-copy", "")])
+def test_card_names_a_precision_that_is_not_the_trainers_own(repository: Path, name: str, precision: str) -> None:
+    """Only some families have a choice."""
+    found = manifest.read(repository / name / "1")
+    training = {**found.training, "seed": 3, "start": [], "schedule": {"updates": 9, "bfloat16": False}, "update": 8}
+
+    card = model_card(found.model_copy(update={"training": training}))
+
+    assert f" --updates 9{precision} --seed 3`" in card
+
+
 @pytest.mark.parametrize("folder", sorted(SHIPPED_MODELS.glob("*/*")), ids=lambda folder: folder.parent.name)
 def test_shipped_card_is_what_a_card_says_today(folder: Path) -> None:
     """Exporting the model's folder writes it again, where this fails."""
