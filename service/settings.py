@@ -45,7 +45,7 @@ class RecurrentBatching(Batching):
     """The same of models whose requests are of many steps, computed in segments."""
 
     shortest_segment: int = Field(4, ge=1, le=64)
-    """Steps that a segment has at least while somebody waits. More is more throughput, and a longer wait for a slot."""
+    """Steps that a segment has at least. More is more throughput, and a longer wait for whoever is done before."""
     longest_segment: int = Field(8, ge=1, le=256)
     """Steps that a segment has at most, whatever the shortest may be. More is more throughput, and a longer wait for
     whoever comes in between."""

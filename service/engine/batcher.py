@@ -11,11 +11,9 @@ the number of slots, and leaves after one segment.
 
 The length of a segment:
 
-- While somebody waits, it ends when the first of its sequences does, so that the slot is free; but not before
-  `shortest_segment`: a call costs the same whatever its length, and the few rows that are done early are cheaper than
-  many short calls.
-- While nobody waits, it ends when the last of those sequences does that end within the longest one: a crowd, of which
-  somebody ends all the time, is computed in few calls, and who is alone with a longer one does not wait for it.
+- It ends when the first of its sequences does, so that nobody waits for an answer that is there, or for a slot that is
+  free; but it is no shorter than `shortest_segment`: a call costs the same whatever its length, and the few rows that
+  are done early are cheaper than many short calls.
 - It is no longer than `longest_segment`, which bounds how long a newcomer waits for its turn.
 - While somebody watches the steps of a stream, it is no longer than `stream_segment`.
 
@@ -229,6 +227,4 @@ class Batcher:
         longest = policy.longest_segment
         if any(sequence.request.on_progress for sequence in self._running):
             longest = min(longest, policy.stream_segment)
-        if self.queued_rows:
-            return min(longest, max(min(left), policy.shortest_segment), max(left))
-        return max((steps for steps in left if steps <= longest), default=longest)
+        return min(longest, max(min(left), policy.shortest_segment), max(left))

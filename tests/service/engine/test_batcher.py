@@ -164,14 +164,10 @@ class BatcherMachine(RuleBasedStateMachine):
     def check_the_segment(self, batch: Batch) -> None:
         """As long as every rule allows, and no longer than somebody needs."""
         left = [sequence.request.steps - self.computed[sequence] for sequence in batch.running]
-        longest = self.policy.longest_segment
+        limits = [self.policy.longest_segment, max(left), max(min(left), self.policy.shortest_segment)]
         if any(sequence.request.on_progress for sequence in batch.running):
-            longest = min(longest, self.policy.stream_segment)
-        if self.waiting:
-            assert batch.steps == min(longest, max(left), max(min(left), self.policy.shortest_segment))
-        else:
-            assert batch.steps == longest or (batch.steps in left and batch.steps < longest)
-            assert not any(batch.steps < steps <= longest for steps in left)
+            limits.append(self.policy.stream_segment)
+        assert batch.steps == min(limits)
         assert batch.padding_rows == sum(batch.steps - min(batch.steps, steps) for steps in left)
 
     @precondition(lambda self: self.in_hand is not None)
@@ -267,29 +263,23 @@ def test_segment_is_no_longer_than_the_longest() -> None:
     assert formed(batcher(ask(20), slots=2, longest=8)).steps == 8
 
 
-def test_segment_ends_with_the_last_that_ends_within_the_longest_while_nobody_waits() -> None:
-    """An answer is not kept back by a longer one; of several that are about to end, one call makes all."""
-    assert formed(batcher(ask(3), ask(20), slots=4, longest=8, shortest=4)).steps == 3
-    assert formed(batcher(ask(3), ask(6), ask(20), slots=4, longest=8, shortest=4)).steps == 6
+def test_segment_ends_with_the_first_of_its_sequences() -> None:
+    """Its answer is not kept back, whether somebody waits for its slot or not."""
+    assert formed(batcher(ask(3), ask(20), slots=2, longest=8)).steps == 3
+    assert formed(batcher(ask(3), ask(20), ask(1), slots=2, longest=8)).steps == 3
 
 
-def test_segment_ends_with_the_first_of_its_sequences_while_somebody_waits() -> None:
-    """A slot that somebody waits for is free as soon as its sequence is done."""
-    assert formed(batcher(ask(3), ask(6), ask(1), slots=2, longest=8)).steps == 3
-
-
-def test_segment_is_no_shorter_than_the_shortest_while_somebody_waits() -> None:
+def test_segment_is_no_shorter_than_the_shortest() -> None:
     """Many calls of a step or two cost more than the rows that are done early."""
-    batch = formed(batcher(ask(1), ask(20), ask(1), slots=2, longest=8, shortest=4))
+    batch = formed(batcher(ask(1), ask(20), slots=2, longest=8, shortest=4))
 
     assert batch.steps == 4
     assert batch.padding_rows == 3
 
 
 def test_segment_computes_no_step_that_nobody_needs() -> None:
-    """However long the shortest may be, and whoever waits."""
-    assert formed(batcher(ask(1), ask(2), ask(9), slots=2, longest=8, shortest=4)).steps == 2
-    assert formed(batcher(ask(3), ask(5), slots=2, longest=8)).steps == 5
+    """However long the shortest may be."""
+    assert formed(batcher(ask(1), ask(2), slots=2, longest=8, shortest=4)).steps == 2
 
 
 def test_watched_sequence_shortens_the_segment() -> None:
