@@ -137,9 +137,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _read_on(self) -> None:
         """Read, though what came is not worked on yet: of a connection that is not read, the end is not seen."""
-        bytes_ahead = sum(len(cycle.body) for cycle, _ in self.pipeline)
-        if len(self.pipeline) <= MOST_AHEAD and bytes_ahead <= MOST_BYTES_AHEAD:
-            self.flow.resume_reading()
+        if self.flow.read_paused and len(self.pipeline) <= MOST_AHEAD:
+            bytes_ahead = sum(len(cycle.body) for cycle, _ in self.pipeline)
+            if bytes_ahead <= MOST_BYTES_AHEAD:
+                self.flow.resume_reading()
 
     def _have_patience(self) -> None:
         if self._patience is not None:
