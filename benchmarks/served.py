@@ -5,9 +5,9 @@ from pathlib import Path
 from service.errors import ArtifactRejected
 from service.runtime.base import RuntimeOptions
 from service.runtime.repository import LoadedModel, artifacts, load
-from service.settings import Settings
+from service.settings import Batching, Settings
 
-BATCH = 64
+BATCH = Batching().slots
 """The service's largest batch, unless it is told otherwise."""
 
 

@@ -75,17 +75,7 @@ def model_card(manifest: Manifest) -> str:
         f"(tolerated {graph.tolerance:.0e}), batches up to {graph.largest_batch}"
         for name, graph in manifest.graphs.items()
     )
-    schedule = training.get("schedule", {})
-    command = f"glimpse train {family.command.format(**words)} --updates {schedule.get('updates')}"
-    for name in ("learning_rate", "cooldown") if schedule.get("updates") else ():
-        command += f" --{name.replace('_', '-')} {schedule[name]}" if name in schedule else ""
-    if not schedule.get("bfloat16", True) and manifest.family != "ntm":
-        command += " --precision float32"
-    command += f" --seed {training.get('seed')}"
     begun_with = starts(training)
-    if manifest.config.get("controller", "lstm") != "lstm":
-        command += f" --controller {manifest.config['controller']}"
-    command += "".join(f" --start {shlex.quote(place)}" for place in begun_with)
     minutes = training.get("seconds", 0) / 60
     kept = f"the running average of the weights after {training.get('update')} updates, {minutes:.0f} minutes"
     if training.get("update") == 0:
@@ -102,7 +92,7 @@ This is {family.what.format(**words)}.
 ## Training
 
 - Data: {family.data.format(**words)}.
-- Command: `{command}`
+- Command: `{_command(manifest, family.command.format(**words))}`
 - Kept: {kept}.
 {"".join(notes)}
 ## Metrics
@@ -125,3 +115,20 @@ On held-out data, as the trainer measured them when it kept these weights:
 
 Apache-2.0, like the code. MNIST is used under the terms of its authors (CC BY-SA 3.0).
 """
+
+
+def _command(manifest: Manifest, what: str) -> str:
+    """What trains such a model again, with whatever of it is not the trainer's own."""
+    training, config = manifest.training, manifest.config
+    schedule = training.get("schedule", {})
+    parts = [f"glimpse train {what}", f"--updates {schedule.get('updates')}"]
+    if schedule.get("updates"):
+        recorded = [name for name in ("learning_rate", "cooldown") if name in schedule]
+        parts += [f"--{name.replace('_', '-')} {schedule[name]}" for name in recorded]
+    if manifest.family != "ntm" and not schedule.get("bfloat16", True):
+        parts.append("--precision float32")
+    parts.append(f"--seed {training.get('seed')}")
+    if (controller := config.get("controller", "lstm")) != "lstm":
+        parts.append(f"--controller {controller}")
+    parts += [f"--start {shlex.quote(place)}" for place in starts(training)]
+    return " ".join(parts)

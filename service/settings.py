@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.engine.batcher import BatchingPolicy
-from service.media.picture import BYTES_A_PIXEL
+from service.media.picture import BYTES_A_PIXEL, MOST_PIXELS
 
 SHIPPED_MODELS = Path(__file__).parent.parent / "models" / "pretrained"
 
@@ -67,7 +67,7 @@ class Limits(_Group):
 
     body_bytes: int = Field(16 * 2**20, ge=1024)
     """Largest request body. A larger one is refused with 413."""
-    pixels: int = Field(16_000_000, ge=784)
+    pixels: int = Field(MOST_PIXELS, ge=784)
     """Most pixels of all pictures of a request together, by their headers. A picture that goes over it is refused with
     413 before it is decoded."""
     memory_bytes: int = Field(512 * 2**20, ge=2**20)

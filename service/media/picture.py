@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
+MOST_PIXELS = 16_000_000
+"""Of an upload, unless it is said otherwise."""
 BYTES_A_PIXEL = 4
 """Of a picture in memory: its grey level, and its colour."""
 Points: TypeAlias = NDArray[np.floating]

@@ -1,0 +1,98 @@
+"""From what Pillow decodes to what a picture is inside the service: opaque, grey or RGB, 8 bits a sample.
+
+Transparency: the picture is laid on white paper or on black, whichever `_paper` finds that it had.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.media.picture import Picture, Pixels
+
+SOFT_SHARE = 0.01
+"""Of what is visible of a picture with alpha, how much may be of the other kind where all is dark, or all light."""
+BAND_ROWS = 64
+
+
+def flattened(image: Image.Image) -> Picture:
+    """A picture of any of Pillow's modes, whose pixels are there, opaque and in 8 bits."""
+    if image.mode.startswith("I;16"):
+        samples = np.asarray(image)
+        grey = _in_8_bits(samples, black=0, span=65535)
+        if "transparency" in image.info:
+            is_clear = samples == image.info["transparency"]
+            grey[is_clear] = _paper(grey, ~is_clear)
+        return Picture(grey)
+    if image.mode in ("I", "F"):
+        return Picture(_stretched(np.asarray(image)))
+    if image.has_transparency_data:
+        return in_colour(np.asarray(_opaque(image.convert("RGBA"))))
+    if image.mode in ("1", "L"):
+        return Picture(np.asarray(image.convert("L")))
+    return in_colour(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))  # which would copy
+
+
+def in_colour(rgb: Pixels) -> Picture:
+    """A picture in colour, [H W 3] in the order red, green, blue."""
+    return Picture(grey=np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), colour=rgb)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Lay a picture with alpha on paper."""
+    is_visible = np.asarray(image.getchannel("A")) >= 128
+    paper = _paper(np.asarray(image.convert("L")), is_visible)
+    return Image.alpha_composite(Image.new("RGBA", image.size, (paper, paper, paper, 255)), image).convert("RGB")
+
+
+def _paper(grey: Pixels, is_visible: NDArray[np.bool_]) -> int:
+    """White or black: in contrast to what is visible, or, where that is both light and dark, like its border.
+
+    Ink alone is of one kind but for its soft edges, which go over into what was around it; a page that was cut out ends
+    with itself. The picture's own edge is no border.
+    """
+    visible = np.count_nonzero(is_visible)
+    light = np.count_nonzero(is_visible & (grey >= 128))
+    if light <= SOFT_SHARE * visible:
+        return 255
+    if light >= (1 - SOFT_SHARE) * visible:
+        return 0
+    if visible == grey.size:
+        return 255
+    inside = cv2.erode(is_visible.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
+    border = grey[is_visible & (inside == 0)]
+    return 0 if border.mean() < grey[is_visible].mean() else 255
+
+
+def _stretched(values: NDArray[np.number]) -> Pixels:
+    """Bring 32-bit samples, whose white no file declares, to 8 bits.
+
+    White is the least of 1 (floats only), 255 and 65535 that no sample exceeds; where there is none, or a
+    sample is negative, the darkest sample becomes black and the lightest white. What is not a finite number
+    is 0.
+    """
+    low = min(_finite(band).min() for band in _bands(values))
+    high = max(_finite(band).max() for band in _bands(values))
+    whites = (1, 255, 65535) if np.issubdtype(values.dtype, np.floating) else (255, 65535)
+    white = next((white for white in whites if low >= 0 and high <= white), None)
+    if white is None:
+        return _in_8_bits(values, black=low, span=high - low or 1)
+    return _in_8_bits(values, black=0, span=white)
+
+
+def _in_8_bits(values: NDArray[np.number], black: float, span: float) -> Pixels:
+    pixels = np.empty(values.shape, np.uint8)
+    for band, target in zip(_bands(values), _bands(pixels), strict=True):
+        target[:] = np.rint((_finite(band) - black) * (255.0 / span))
+    return pixels
+
+
+def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _bands(values: NDArray[np.generic]) -> list[NDArray[Any]]:
+    """Views of some rows each: in double precision at once, a large picture would take eight times its memory."""
+    return [values[row : row + BAND_ROWS] for row in range(0, len(values), BAND_ROWS)]
