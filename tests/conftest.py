@@ -1,5 +1,6 @@
 """What tests of several rooms share: tiny models, untrained, exported once as both kinds of graph."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -99,3 +100,11 @@ def repository(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         for path in sorted(checkpoints.iterdir()):
             export(path, folder, version=1, formats=FORMATS)
     return folder
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is set but what a test sets."""
+    for name in list(os.environ):
+        if name.startswith("GLIMPSE_"):
+            monkeypatch.delenv(name)

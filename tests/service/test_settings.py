@@ -18,12 +18,7 @@ from service.settings import (
     unknown_variables,
 )
 
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("GLIMPSE_"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def test_defaults_serve_the_shipped_models_to_this_machine_alone() -> None:

@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -16,15 +15,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.manifest import Manifest
 from export.package import network_of
 from models.checkpoint import load
 from models.draw.network import NO_CLASS, Draw, condition
-from service.api.catalogue import ServedModel
-from service.api.draw import Drawn
-from service.engine.request import Request
-from service.errors import Cancelled
-from service.schemas.draw import GenerateQuery
 from service.tasks.draw import drawn_digit, noise
 
 PNG = {"content-type": "image/png"}
@@ -38,22 +31,8 @@ FORMATS = {
     "npz": "application/x-npz",
     "sse": "text/event-stream",
 }
-MANIFEST = Manifest(
-    name="draw", version=1, family="draw", config={"write_filters": 5, "read_filters": 3}, graphs={}, metrics={},
-    training={}, producer={}, files={},
-)  # fmt: skip
-MODEL = ServedModel(MANIFEST, engines={})
 WINDOW = {"gx", "gy", "delta", "sigma", "gamma"}
 Decode = Callable[[bytes], NDArray[np.uint8]]
-
-
-def finished(*, samples: int, steps: int, scale: int, answer_format: str) -> Drawn:
-    """Black pictures, all of whose steps are there."""
-    request = Request({}, samples, steps, deadline=9.0)
-    windows = np.tile(np.array([14, 14, 2, 1, 1], np.float32), (steps, samples, 1))
-    request.outputs |= {"pictures": np.zeros((steps, samples, 28, 28), np.uint8), "write_windows": windows}
-    query = GenerateQuery(steps=steps, count=samples, scale=scale)
-    return Drawn(query, MODEL, request, seed=1, answer_format=answer_format)
 
 
 def frames_of(response: httpx.Response) -> NDArray[np.uint8]:
@@ -302,36 +281,6 @@ def test_answer_without_a_format_goes_by_accept(client: httpx.Client) -> None:
         assert response.headers["content-type"] == expected, accept
     named = client.get("/draw/generate?steps=2&format=final", headers={"accept": "application/json"})
     assert named.headers["content-type"] == "image/png"
-
-
-@pytest.mark.parametrize("name", ["gif", "apng", "webp", "png", "json"])
-def test_frames_that_nobody_waits_for_any_more_are_not_drawn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever leaves after two of them, or two samples' in a document, saves the others."""
-    asked: list[None] = []
-
-    def leave_after_two() -> None:
-        asked.append(None)
-        if len(asked) > 2:
-            raise Cancelled("nobody waits for this any more")
-
-    monkeypatch.setattr("service.api.draw.go_on_if_wanted", leave_after_two)
-
-    with pytest.raises(Cancelled):
-        finished(samples=4, steps=4, scale=1, answer_format=name).answer()
-
-
-@pytest.mark.parametrize(("name", "most"), [("gif", 0.5), ("apng", 0.5), ("webp", 0.5), ("png", 2.5)])
-def test_frames_are_not_all_in_memory_at_once(name: str, most: float) -> None:
-    """In arrays, an animation takes less than its frames, and a film strip about itself twice: for its encoder too."""
-    samples, steps, scale = 16, 16, 8
-    drawn = finished(samples=samples, steps=steps, scale=scale, answer_format=name)
-
-    tracemalloc.start()
-    drawn.answer()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    assert peak < most * samples * steps * (28 * scale) ** 2 * 3
 
 
 # --- reconstruction ---

@@ -1,6 +1,5 @@
 """The README: what it tells a stranger to type works, and what it says of the settings is so."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -36,10 +35,9 @@ def test_commands_work_in_their_order(server: str, tmp_path: Path) -> None:
     assert kept == {"seven.gif": "GIF", "seven.png": "PNG", "upright.png": "PNG", "copy.png": "PNG"}
 
 
-def test_table_of_settings_has_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("clean_environment")
+def test_table_of_settings_has_their_defaults() -> None:
     """By the names of the environment's variables; several in a row have a default each, or one between them."""
-    for name in [name for name in os.environ if name.startswith("GLIMPSE_")]:
-        monkeypatch.delenv(name)
     settings = Settings()
     for names, defaults in ROWS:
         variables, told = re.findall(r"`GLIMPSE_(\w+)`", names), [_value(text) for text in defaults.split(", ")]

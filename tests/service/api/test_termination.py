@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import httpx
@@ -20,14 +20,20 @@ Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 Launch = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
 
 
-def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem) -> None:
-    """On SIGTERM `/readyz` turns to 503 while the stream goes on to its end; then the process exits with 0."""
+@contextmanager
+def streaming(launch: Launch, *, samples: int) -> Iterator[tuple[str, subprocess.Popen[str], Iterator[str]]]:
+    """A service that announces its end for two seconds, and an answer of 64 steps that it is at work on."""
     with (
         launch(GLIMPSE_DRAIN_NOTICE_SECONDS="2") as (url, process),
         httpx.Client(base_url=url, timeout=60) as client,
-        client.stream("GET", "/draw/generate?steps=64&count=64&format=sse") as stream,
+        client.stream("GET", f"/draw/generate?steps=64&count={samples}&format=sse") as stream,
     ):
-        received = stream.iter_text()
+        yield url, process, stream.iter_text()
+
+
+def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem) -> None:
+    """On SIGTERM `/readyz` turns to 503 while the stream goes on to its end; then the process exits with 0."""
+    with streaming(launch, samples=64) as (url, process, received):
         text = next(received)
         process.send_signal(signal.SIGTERM)
         for _ in range(1000):
@@ -69,12 +75,7 @@ def test_process_ends_though_a_thread_does_not() -> None:
 @pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP]])
 def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch, signals: list[signal.Signals]) -> None:
     """What was admitted is finished, and the process exits with 0; also when it closes while that goes on."""
-    with (
-        launch(GLIMPSE_DRAIN_NOTICE_SECONDS="2") as (url, process),
-        httpx.Client(base_url=url, timeout=60) as client,
-        client.stream("GET", "/draw/generate?steps=64&count=16&format=sse") as stream,
-    ):
-        received = stream.iter_text()
+    with streaming(launch, samples=16) as (url, process, received):
         text = next(received)
         for number in signals:
             process.send_signal(number)

@@ -32,3 +32,10 @@ def png_header(width: int, height: int, depth: int = 8, colour: int = 0) -> tupl
 
 def ramp(height: int, width: int) -> Pixels:
     return np.linspace(0, 255, height * width).astype(np.uint8).reshape(height, width)
+
+
+def digit(paper: int, ink: int) -> Pixels:
+    """A stroke of ink on paper, [12 12]."""
+    page = np.full((12, 12), paper, np.uint8)
+    page[3:9, 5:7] = ink
+    return page

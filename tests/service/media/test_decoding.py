@@ -1,42 +1,22 @@
-"""Decoding: what a picture shows, in every mode of every format."""
+"""Decoding: what a picture shows, in every format."""
 
 import struct
 import zlib
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import UnsupportedType
 from service.media.decoding import QUICK_BYTES, QUICK_PIXELS, DecodeLimits, decode, decode_at_once
 from service.media.picture import Pixels
-from tests.service.media.files import FORMATS, LOSSLESS, png, png_header, ramp, stored
+from tests.service.media.files import FORMATS, LOSSLESS, digit, png, png_header, ramp, stored
 
-
-def digit(paper: int, ink: int) -> Pixels:
-    page = np.full((12, 12), paper, np.uint8)
-    page[3:9, 5:7] = ink
-    return page
-
-
-def deep_png(page: NDArray[np.uint16], *, transparent: int) -> bytes:
-    """A PNG of 16 bits, which Pillow would not write with a transparent value."""
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in page)
-    return png(
-        png_header(page.shape[1], page.shape[0], depth=16),
-        (b"tRNS", transparent.to_bytes(2, "big")),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    )
-
-
-# --- formats and modes ---
+# --- formats ---
 
 
 @pytest.mark.parametrize("file_format", ["png", "webp", "gif", "bmp", "tiff"])
@@ -92,29 +72,6 @@ def test_fast_lane_equals_pillow(pixels: Pixels, level: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "file_format"), [("1", "png"), ("P", "gif"), ("CMYK", "jpeg"), ("1", "tiff"), ("CMYK", "tiff")]
-)
-def test_black_and_white_survive_in_every_mode(mode: str, file_format: str) -> None:
-    """Black stays black and white white, however a pixel is stored."""
-    page = digit(paper=255, ink=0)
-    options = {"quality": 100} if file_format == "jpeg" else {}
-
-    picture = decode(stored(Image.fromarray(page).convert("RGB").convert(mode), file_format, **options), None)
-
-    np.testing.assert_array_equal(picture.grey, page)
-
-
-@pytest.mark.parametrize("file_format", ["png", "tiff"])
-def test_16_bit_grey_is_scaled_and_not_cut(file_format: str) -> None:
-    """65535 becomes 255, and what lies between in proportion."""
-    values = np.array([[0, 257, 32896, 65535]], np.uint16)
-
-    picture = decode(stored(Image.fromarray(values), file_format), None)
-
-    assert picture.grey.tolist() == [[0, 1, 128, 255]]
-
-
-@pytest.mark.parametrize(
     ("depth", "samples"),
     [
         (8, np.array([255, 155, 0], np.uint8)),
@@ -138,27 +95,6 @@ def test_tiff_that_counts_from_white_is_not_its_negative(
     assert grey.reshape(-1).tolist() == shown
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
-        (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
-        (np.array([[-1.0, 0.0, 1.0]], np.float32), [0, 128, 255]),
-        (np.array([[np.nan, 0.5, np.inf]], np.float32), [0, 128, 0]),
-        (np.array([[7.0, 7.0]], np.float32), [7, 7]),
-        (np.array([[-7.0, -7.0]], np.float32), [0, 0]),
-        (np.array([[0, 100, 255]], np.int32), [0, 100, 255]),
-        (np.array([[0, 65535]], np.int32), [0, 255]),
-        (np.array([[0, 1_000_000]], np.int32), [0, 255]),
-    ],
-)
-def test_32_bit_samples_take_the_white_that_fits(values: np.ndarray[Any, Any], expected: list[int]) -> None:
-    """White is 1, 255 or 65535, the least that holds all; failing that, the samples' own range is used."""
-    picture = decode(stored(Image.fromarray(values), "tiff"), "image/tiff")
-
-    assert picture.grey.tolist() == [expected]
-
-
 def test_first_frame_of_an_animation_is_taken() -> None:
     """An animated GIF is its first frame."""
     first, second = Image.fromarray(digit(0, 255)), Image.fromarray(digit(255, 0))
@@ -166,73 +102,6 @@ def test_first_frame_of_an_animation_is_taken() -> None:
     picture = decode(stored(first, "gif", save_all=True, append_images=[second]), "image/gif")
 
     np.testing.assert_array_equal(picture.grey, digit(0, 255))
-
-
-# --- transparency ---
-
-
-@pytest.mark.parametrize(("ink", "paper"), [(0, 255), (90, 255), (255, 0), (200, 0)])
-@pytest.mark.parametrize("file_format", ["png", "webp", "tiff"])
-def test_ink_on_transparency_lies_on_paper_of_contrast(file_format: str, ink: int, paper: int) -> None:
-    """Dark ink is laid on white, light ink on black."""
-    opacity = digit(paper=0, ink=255)
-    rgba = Image.fromarray(np.dstack([np.full_like(opacity, ink)] * 3 + [opacity]))
-
-    picture = decode(stored(rgba, file_format, **LOSSLESS.get(file_format, {})), None)
-
-    np.testing.assert_array_equal(picture.grey, digit(paper, ink))
-
-
-@pytest.mark.parametrize(("grey", "paper"), [(200, 0), (50, 255)])
-def test_what_is_translucent_all_over_lies_on_paper_of_contrast(grey: int, paper: int) -> None:
-    """There is no border to go by."""
-    page = np.full((8, 8), grey, np.uint8)
-    half = np.full_like(page, 128)
-
-    picture = decode(stored(Image.fromarray(np.dstack([page, page, page, half])), "png"), None)
-
-    np.testing.assert_allclose(picture.grey, (grey + paper) / 2, atol=1)
-
-
-@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255)])
-def test_page_with_transparent_corners_goes_on_in_them(paper: int, ink: int) -> None:
-    """A picture that shows both light and dark, and ends with light or dark, is a page and not ink alone."""
-    page = digit(paper, ink)
-    opacity = np.full_like(page, 255)
-    opacity[0, 0] = opacity[-1, -1] = 0
-
-    picture = decode(stored(Image.fromarray(np.dstack([page, page, page, opacity])), "png"), None)
-
-    np.testing.assert_array_equal(picture.grey, page)
-
-
-@pytest.mark.parametrize("paper", [255, 0])
-@pytest.mark.parametrize("file_format", ["png", "gif", "16 bit"])
-def test_ink_with_soft_edges_is_laid_on_the_paper_that_they_go_over_into(file_format: str, paper: int) -> None:
-    """A paper's colour, made transparent, is filled in again, whatever is visible of the edges."""
-    soft = cv2.GaussianBlur(digit(paper, 255 - paper), (5, 5), 1.0)
-    if file_format == "16 bit":
-        data = deep_png(soft.astype(np.uint16) * 257, transparent=paper * 257)
-    else:
-        data = stored(Image.fromarray(soft), file_format, transparency=paper)
-
-    np.testing.assert_array_equal(decode(data, None).grey, soft)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
-def test_transparent_colour_of_a_png_is_honoured(mode: str) -> None:
-    """A PNG may name one colour as transparent instead of carrying alpha."""
-    image = Image.fromarray(digit(paper=255, ink=0)).convert(mode)
-    transparent = {"L": 0, "RGB": (0, 0, 0), "P": image.getpixel((5, 3))}[mode]  # the ink: white paper remains
-
-    picture = decode(stored(image, "png", transparency=transparent), None)
-
-    np.testing.assert_array_equal(picture.grey, digit(paper=255, ink=0))
-
-
-def test_wholly_transparent_picture_is_white_paper() -> None:
-    """Nothing to see, nothing to fail at."""
-    assert decode(stored(Image.new("RGBA", (4, 4)), "png"), None).grey.tolist() == [[255] * 4] * 4
 
 
 # --- orientation ---
@@ -314,29 +183,6 @@ def test_other_type_is_refused_by_name(content_type: str) -> None:
     """The message names the type and those that are read."""
     with pytest.raises(UnsupportedType, match=f"'{content_type}'.*image/png, image/jpeg".replace("+", r"\+")):
         decode(stored(Image.new("L", (4, 4)), "png"), content_type)
-
-
-@pytest.mark.parametrize("value", [1e20, -1e20, 3e38])
-def test_samples_that_are_all_the_same_are_black(value: float) -> None:
-    """However large they are: nothing is divided by zero."""
-    data = stored(Image.fromarray(np.full((4, 4), value, np.float32)), "tiff")
-
-    with np.errstate(all="raise"):
-        assert (decode(data, None).grey == 0).all()
-
-
-@pytest.mark.parametrize("paper", [0, 30_000, 65_535])
-def test_transparent_value_of_16_bit_grey_is_paper(paper: int) -> None:
-    """It is compared in all of its 16 bits: what is a little lighter or darker shows."""
-    page = np.full((12, 12), paper, np.uint16)
-    page[3:9, 5:7] = 20_000
-    page[0, 0] = paper ^ 1
-
-    grey = decode(deep_png(page, transparent=paper), None).grey
-
-    assert grey[6, 6] == 78
-    assert (grey[6, :5] == 255).all()
-    assert grey[0, 0] == round((paper ^ 1) / 257)
 
 
 # --- what is quick ---
