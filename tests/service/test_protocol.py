@@ -14,47 +14,13 @@ from service import protocol
 from service.api.answer import Answer
 from service.api.exchange import DEPARTURE_KEY
 from tests.service.fakes import PATIENCE_SECONDS
+from tests.service.wire import Wire
 
 WHOLE = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n"
 HEAD = b"POST /elsewhere HTTP/1.1\r\nHost: glimpse\r\n"
 POST = HEAD + b"Content-Length: 9\r\n\r\n"
 LARGE = HEAD + b"Content-Length: 100000\r\n\r\n" + bytes(100_000)
 """More than uvicorn reads before somebody asks for it."""
-
-
-class Wire:
-    """A transport that remembers what was written."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.is_ended = False
-        self.is_closed = False
-        self.is_reading = True
-
-    def write(self, data: bytes) -> None:
-        assert not self.is_ended, "as a real transport says"
-        self.written += data
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def write_eof(self) -> None:
-        self.is_ended = True
-
-    def pause_reading(self) -> None:
-        self.is_reading = False
-
-    def resume_reading(self) -> None:
-        self.is_reading = True
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, _: str) -> None:
-        return None
 
 
 class Patient:

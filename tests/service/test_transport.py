@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from service.transport import ClientTransport
+from tests.service.wire import Wire
 
 
 class Loop:
@@ -25,42 +26,8 @@ class Loop:
             callback()
 
 
-class Transport:
-    """Remembers what was written, and that it was closed."""
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.is_closed = False
-        self.is_ended = False
-        self.is_read = False
-        self.is_aborted = False
-        self.untaken = 0
-
-    def write(self, data: bytes) -> None:
-        assert not self.is_ended, "as a real transport says"
-        self.written.append(data)
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def write_eof(self) -> None:
-        self.is_ended = True
-
-    def resume_reading(self) -> None:
-        self.is_read = True
-
-    def abort(self) -> None:
-        self.is_aborted = True
-
-    def get_write_buffer_size(self) -> int:
-        return self.untaken
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-
-def made(*, is_sending: bool = False) -> tuple[ClientTransport, Transport, Loop]:
-    transport, loop = Transport(), Loop()
+def made(*, is_sending: bool = False) -> tuple[ClientTransport, Wire, Loop]:
+    transport, loop = Wire(), Loop()
     inner: asyncio.Transport = transport  # type: ignore[assignment]
     return ClientTransport(inner, loop, lambda: is_sending), transport, loop  # type: ignore[arg-type]
 
@@ -73,7 +40,7 @@ def test_head_and_body_leave_in_one_write() -> None:
     subject.write(b"body")
     loop.end_of_turn()
 
-    assert transport.written == [b"HTTP/1.1 200 OK\r\n\r\nbody"]
+    assert transport.writes == [b"HTTP/1.1 200 OK\r\n\r\nbody"]
 
 
 def test_head_without_a_body_leaves_at_the_end_of_the_turn() -> None:
@@ -81,10 +48,10 @@ def test_head_without_a_body_leaves_at_the_end_of_the_turn() -> None:
     subject, transport, loop = made()
 
     subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    assert transport.written == []
+    assert transport.writes == []
     loop.end_of_turn()
 
-    assert transport.written == [b"HTTP/1.1 200 OK\r\n\r\n"]
+    assert transport.writes == [b"HTTP/1.1 200 OK\r\n\r\n"]
 
 
 def test_what_follows_is_not_held_back() -> None:
@@ -98,7 +65,7 @@ def test_what_follows_is_not_held_back() -> None:
     subject.write(b"three")
     loop.end_of_turn()
 
-    assert transport.written == [b"HTTP/1.1 200 OK\r\n\r\none", b"two", b"HTTP/1.1 404 Not Found\r\n\r\nthree"]
+    assert transport.writes == [b"HTTP/1.1 200 OK\r\n\r\none", b"two", b"HTTP/1.1 404 Not Found\r\n\r\nthree"]
 
 
 def test_closing_loses_nothing() -> None:
@@ -108,7 +75,7 @@ def test_closing_loses_nothing() -> None:
     subject.write(b"HTTP/1.1 204 No Content\r\n\r\n")
     subject.close()
 
-    assert transport.written == [b"HTTP/1.1 204 No Content\r\n\r\n"]
+    assert transport.writes == [b"HTTP/1.1 204 No Content\r\n\r\n"]
     assert transport.is_closed
     assert subject.is_closing()
 
@@ -162,14 +129,15 @@ def test_connection_whose_client_took_all_is_closed_and_forgotten() -> None:
 def test_client_that_still_sends_is_read_for_a_while() -> None:
     """Its answer is written and ended, and what it sends is taken; then the connection is closed all the same."""
     subject, transport, loop = made(is_sending=True)
+    transport.pause_reading()
 
     subject.write(b"HTTP/1.1 413 Request Entity Too Large\r\n\r\n")
     subject.close()
     subject.write(b"more")
 
-    assert transport.written == [b"HTTP/1.1 413 Request Entity Too Large\r\n\r\n"]
+    assert transport.writes == [b"HTTP/1.1 413 Request Entity Too Large\r\n\r\n"]
     assert transport.is_ended
-    assert transport.is_read
+    assert transport.is_reading
     assert subject.is_closing()
     assert not transport.is_closed
     loop.end_of_turn()
