@@ -14,14 +14,16 @@
 import asyncio
 import json
 import secrets
+from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.api.exchange import DEPARTURE_KEY
+from service.api.exchange import DEPARTURE_KEY, RESPOND_KEY
 from service.api.problems import MEDIA_TYPE, document
 from service.metrics import STAGES
 from service.transport import ClientTransport
@@ -34,6 +36,7 @@ request must begin."""
 MOST_AHEAD, MOST_BYTES_AHEAD = 8, HIGH_WATER_LIMIT
 """Requests, and bytes of their bodies, that a client may send ahead of an answer. While there are more nothing is read,
 not even that it leaves."""
+CLOSE = (b"connection", b"close")
 NO_TIME = ", ".join(f"{stage};dur=0" for stage in STAGES)
 
 
@@ -98,6 +101,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self.scope[DEPARTURE_KEY] = self.loop.create_future()  # type: ignore[literal-required]
         super().on_headers_complete()
+        self.scope[RESPOND_KEY] = partial(self._respond, self.cycle)  # type: ignore[literal-required]
         self._read_on()
 
     def on_body(self, body: bytes) -> None:
@@ -177,6 +181,31 @@ class HttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _respond(
+        self, cycle: RequestResponseCycle, status: int, head: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Send an answer that is all there, in one go; see `service.api.exchange.Respond`.
+
+        It is what two ASGI messages would send, at a quarter of the cost: its head is ours, and not looked at again.
+        """
+        if cycle.disconnected or self.flow.write_paused:  # ASGI knows what to do then
+            return False
+        headers = [*cycle.default_headers, *head]
+        if CLOSE in head:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            headers.append(CLOSE)
+        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers], b"\r\n"]
+        if cycle.scope["method"] != "HEAD":
+            lines.append(body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        self.transport.write_whole(b"".join(lines))  # type: ignore[attr-defined] # it is a ClientTransport
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
         """Answer what never became a request, and close; not before what came ahead of it has its answer."""

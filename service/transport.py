@@ -51,6 +51,12 @@ class ClientTransport:
             return
         self._pass_on(data)
 
+    def write_whole(self, data: bytes) -> None:
+        """Write a response, head and body, at once."""
+        if not self._is_lingering:
+            held, self._held = self._held, b""
+            self._pass_on(held + data)
+
     def close(self) -> None:
         """Write what was held back, then close; a client that takes nothing of it does not keep the connection."""
         self._flush()

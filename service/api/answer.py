@@ -26,10 +26,11 @@ class Answer:
 
     async def send(self, send: Send) -> None:
         """Send it as two ASGI messages."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self._head()})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.head()})
         await send({"type": "http.response.body", "body": self.body})
 
-    def _head(self) -> list[tuple[bytes, bytes]]:
+    def head(self) -> list[tuple[bytes, bytes]]:
+        """Its headers."""
         head = [
             (b"content-type", self.media_type.encode("latin-1")),
             (b"content-length", str(len(self.body)).encode("latin-1")),

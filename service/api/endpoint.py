@@ -1,4 +1,4 @@
-"""A plain ASGI endpoint: a handler, the model of its query, and what the OpenAPI document says of it.
+"""An endpoint: a handler, the model of its query, and what the OpenAPI document says of it.
 
 FastAPI's routing, dependencies and response classes cost more on a request than the models here do; these endpoints do
 without, and are documented and validated by the same Pydantic models all the same.
@@ -13,10 +13,10 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from service.api.answer import Answer
-from service.api.exchange import EXCHANGE_KEY, Exchange
+from service.api.exchange import Exchange
 from service.api.problems import RESPONSES
 from service.errors import InvalidParameter
 
@@ -60,7 +60,7 @@ class Documentation:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[Query]):
-    """An ASGI application for one method and path."""
+    """What answers one method and path."""
 
     method: str
     path: str
@@ -80,23 +80,19 @@ class Endpoint(Generic[Query]):
 
         object.__setattr__(self, "_parse", parse)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Parse the query, call the handler, send its answer."""
-        exchange: Exchange = scope[EXCHANGE_KEY]
+    async def __call__(self, exchange: Exchange, query_string: bytes, send: Send) -> Answer | None:
+        """Parse the query, call the handler; its answer, or None if it has sent that itself."""
         exchange.begin()
         try:
-            answer = await self.handler(exchange, self._parse(scope["query_string"]), send)
+            return await self.handler(exchange, self._parse(query_string), send)
         except asyncio.CancelledError:
             exchange.explain()
             raise
         finally:
             exchange.end()
-        if answer is not None:
-            await answer.send(send)
 
     def _parse_query(self, query_string: bytes) -> Query:
-        values = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
-        return validated(self.query, values)
+        return validated(self.query, _values(query_string.decode("latin-1")))
 
     def openapi(self) -> dict[str, Any]:
         """This endpoint's operation object."""
@@ -133,6 +129,15 @@ class Endpoint(Generic[Query]):
     def _errors(self) -> list[int]:
         """The statuses of every endpoint's problems, and of those with a body."""
         return sorted(ERRORS if self.documentation.request_body is None else ERRORS + BODY_ERRORS)
+
+
+def _values(query: str) -> dict[str, str]:
+    """What a query string says, by name; of a name that comes again, the last."""
+    if "%" in query or "+" in query:
+        return dict(parse_qsl(query, keep_blank_values=True))
+    # The same, where nothing is escaped, at a third of the cost.
+    parts = [part.partition("=") for part in query.split("&") if part]
+    return {name: value for name, _, value in parts}
 
 
 def validated(model: type[Query], values: Mapping[str, Any]) -> Query:

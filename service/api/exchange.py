@@ -5,6 +5,7 @@ import itertools
 import re
 import secrets
 import time
+from collections.abc import Callable, Sequence
 
 from starlette.types import Receive, Scope
 
@@ -21,10 +22,16 @@ REQUEST_ID = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")
 PROCESS_ID = secrets.token_hex(8)
 """What the identities of this process's exchanges begin with; they go on with a counter."""
 _counter = itertools.count()
+TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES)
 
 EXCHANGE_KEY = "glimpse.exchange"
 DEPARTURE_KEY = "glimpse.departure"
 """Of a future in the ASGI scope, which the server has done once the client has left."""
+RESPOND_KEY = "glimpse.respond"
+"""Of a function in the ASGI scope, by which the server takes an answer that is all there."""
+
+Respond = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], bool]
+"""Takes status, headers and body; answers whether it did. Where not, the answer is to be sent as ASGI messages."""
 
 
 class Exchange:
@@ -113,13 +120,16 @@ class Exchange:
     def seconds(self) -> dict[str, float]:
         """Where the time went until now, by stage."""
         now = time.monotonic()
-        self._seconds["queue"] = sum(request.queue_seconds(now) for request in self._requests)
-        self._seconds["compute"] = sum(request.compute_seconds(now) for request in self._requests)
+        queue = compute = 0.0
+        for request in self._requests:
+            queue += request.queue_seconds(now)
+            compute += request.compute_seconds(now)
+        self._seconds["queue"], self._seconds["compute"] = queue, compute
         return self._seconds
 
     def server_timing(self) -> str:
         """The `Server-Timing` header, in milliseconds."""
-        return ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in self.seconds().items())
+        return TIMING % tuple([seconds * 1e3 for seconds in self.seconds().values()])
 
     def follow(self, request: Request) -> None:
         """Count from now on what a request waits and computes."""
