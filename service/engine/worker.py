@@ -53,6 +53,8 @@ class Worker:
         self._busy_since: float | None = None
         self._settled: list[Request] = []
         self._streams: list[Request] = []
+        self._computed: BatchReport | None = None
+        """What the listener has not been told yet."""
         self._thread = threading.Thread(target=self._run, name=f"glimpse-{name}", daemon=True)
 
     def start(self) -> None:
@@ -143,14 +145,15 @@ class Worker:
             while not self._is_stopping:
                 now = self._clock()
                 batch = self._batcher.next_batch(now)
-                self._listener.on_queue(self._batcher.queued_rows)
-                self._listener.on_slots(self._batcher.running_rows)
+                if batch is None:
+                    self._tell()  # first of all: somebody waits for it
+                self._report()
                 if batch is not None:
                     self._busy_since = now
                     return batch
-                self._tell()
                 wake_at = self._batcher.wake_at(now)
                 self._wake.wait(None if wake_at is None else max(wake_at - now, 0.0))
+            self._report()
         return None
 
     def _compute(self, slots: Slots, batch: Batch) -> None:
@@ -170,15 +173,13 @@ class Worker:
             logger.error("a request failed alone: %s", cause, exc_info=cause)
         if len(failures) == len(batch.running):
             self._examine()
-        self._listener.on_batch(
-            BatchReport(
-                rows=len(batch.running),
-                steps=batch.steps,
-                padding_rows=batch.padding_rows,
-                reason=batch.reason,
-                compute_seconds=now - started,
-                failed_rows=len(failures),
-            )
+        self._computed = BatchReport(
+            rows=len(batch.running),
+            steps=batch.steps,
+            padding_rows=batch.padding_rows,
+            reason=batch.reason,
+            compute_seconds=now - started,
+            failed_rows=len(failures),
         )
 
     def _tell(self) -> None:
@@ -187,6 +188,14 @@ class Worker:
             settled, self._settled = self._settled, []
             streams, self._streams = self._streams, []
             self._deliver(settled, streams)
+
+    def _report(self) -> None:
+        """Tell the listener of the last batch, and of what is left to do."""
+        computed, self._computed = self._computed, None
+        if computed is not None:
+            self._listener.on_batch(computed)
+        self._listener.on_queue(self._batcher.queued_rows)
+        self._listener.on_slots(self._batcher.running_rows)
 
     def _fail(self, batch: Batch, failures: dict[int, Exception]) -> dict[Request, Exception]:
         """Give up whoever failed; answers them, with why."""
