@@ -1,4 +1,4 @@
-"""What most people write: FastAPI, with ONNX Runtime in the handler. The same graph and codecs as the service's.
+"""What most people write: FastAPI, with ONNX Runtime in the handler. Graph, codecs and threads are the service's.
 
 `uvicorn --factory benchmarks.plain:create`, with the model repository in GLIMPSE_MODELS.
 """
@@ -20,7 +20,10 @@ def create() -> FastAPI:
     cv2.setNumThreads(1)
     folder = newest(Settings().models, "stn-affine")
     manifest = read_manifest(folder)
-    session = ort.InferenceSession(str(folder / str(manifest.graphs["rectify"].onnx)))
+    options = ort.SessionOptions()
+    # Left at its default, every process would have a thread a core, each of which spins for its turn.
+    options.intra_op_num_threads = Settings().graph_threads
+    session = ort.InferenceSession(str(folder / str(manifest.graphs["rectify"].onnx)), options)
     app = FastAPI()
 
     @app.get("/readyz")

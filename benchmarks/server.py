@@ -79,10 +79,10 @@ def whole_requests(workers: int) -> contextlib.AbstractContextManager[str]:
 
 
 def plain(processes: int) -> contextlib.AbstractContextManager[str]:
-    """The plain application that `benchmarks.plain` is."""
+    """The plain application that `benchmarks.plain` is, whose graphs get as many threads as the service's would."""
     command = [sys.executable, "-m", "uvicorn", "benchmarks.plain:create", "--factory", "--port", "{port}"]
     command += ["--workers", str(processes), "--no-access-log", "--log-level", "warning"]
-    return started(command, "/readyz")
+    return started(command, "/readyz", {"GLIMPSE_WORKERS": str(processes)})
 
 
 def get(url: str, path: str) -> tuple[int, str]:

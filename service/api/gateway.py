@@ -1,8 +1,8 @@
 """The gateway: the outermost ASGI application.
 
 Every exchange gets its identity and timings here, every answer its `X-Request-ID` and `Server-Timing`, every error its
-problem document, and the metrics hear of all of them. Endpoints that compute are dispatched here by their exact path, without a
-framework's routing, dependency and response machinery; all other paths are FastAPI's.
+problem document, and the metrics hear of all of them. Endpoints that compute are dispatched here by their exact path,
+without a framework's routing, dependency and response machinery; all other paths are FastAPI's.
 """
 
 import asyncio
