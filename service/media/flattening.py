@@ -41,10 +41,17 @@ def in_colour(rgb: Pixels) -> Picture:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Lay a picture with alpha on paper."""
-    is_visible = np.asarray(image.getchannel("A")) >= 128
-    paper = _paper(np.asarray(image.convert("L")), is_visible)
-    return Image.alpha_composite(Image.new("RGBA", image.size, (paper, paper, paper, 255)), image).convert("RGB")
+    """Lay a picture with alpha on paper; some rows at a time, because Pillow keeps the interpreter until it is done."""
+    grey, is_visible = np.empty(image.size[::-1], np.uint8), np.empty(image.size[::-1], np.bool_)
+    boxes = [(0, top, image.width, min(top + BAND_ROWS, image.height)) for top in range(0, image.height, BAND_ROWS)]
+    for box, greys, visible in zip(boxes, _bands(grey), _bands(is_visible), strict=True):
+        band = image.crop(box)
+        greys[:], visible[:] = band.convert("L"), np.asarray(band.getchannel("A")) >= 128
+    paper = _paper(grey, is_visible)
+    page = Image.new("RGBA", image.size, (paper, paper, paper, 255))
+    for box in boxes:
+        page.alpha_composite(image, box[:2], box)
+    return page.convert("RGB")
 
 
 def _paper(grey: Pixels, is_visible: NDArray[np.bool_]) -> int:

@@ -24,6 +24,21 @@ def deep_png(page: NDArray[np.uint16], *, transparent: int) -> bytes:
     )
 
 
+# --- on paper ---
+
+
+def test_large_picture_is_laid_on_paper_as_a_small_one_is() -> None:
+    """It is done some rows at a time, and shows no seams."""
+    rows, columns = np.mgrid[:200, :30]
+    samples = np.stack([rows // 2, columns * 4, rows // 4, rows + columns], axis=-1).astype(np.uint8)  # all dark
+    page = Image.fromarray(samples, "RGBA")
+
+    picture = decode(stored(page, "png"), "image/png")
+
+    expected = Image.alpha_composite(Image.new("RGBA", page.size, "white"), page).convert("RGB")
+    np.testing.assert_array_equal(picture.rgb(), np.asarray(expected))
+
+
 # --- 8 bits ---
 
 
