@@ -19,11 +19,11 @@ def newest(repository: Path, name: str) -> Path:
     return max(versions, key=lambda folder: int(folder.name))
 
 
-def loaded(repository: Path, name: str) -> LoadedModel:
-    """A model's latest version, as the service runs it on a CPU."""
-    return opened(newest(repository, name))
+def loaded(repository: Path, name: str, threads: int = 0) -> LoadedModel:
+    """A model's latest version, as the service runs it on a CPU; with its threads, unless others are given."""
+    return opened(newest(repository, name), threads)
 
 
-def opened(folder: Path) -> LoadedModel:
-    """The model in a folder `NAME/VERSION`, as the service runs it on a CPU."""
-    return load(folder, "onnxruntime", RuntimeOptions("cpu", Settings().graph_threads))
+def opened(folder: Path, threads: int = 0) -> LoadedModel:
+    """The model in a folder `NAME/VERSION`; likewise."""
+    return load(folder, "onnxruntime", RuntimeOptions("cpu", threads or Settings().graph_threads))

@@ -83,7 +83,7 @@ def _rectify(repository: Path, seconds: float) -> tuple[float, list[float]]:
 def _batch(repository: Path) -> tuple[Callable[[], None], NDArray[np.float64]]:
     """What a process does over and over, and the seconds that it spends in each stage, to be set to 0 and read."""
     cv2.setNumThreads(1)
-    model = loaded(repository, "stn-affine")
+    model = loaded(repository, "stn-affine", threads=1)  # there is a process for every core
     runtime = model.graphs["rectify"].runtime
     files = [call.body for call in workloads.stn(BATCH)]
     inputs = np.empty(shape_of(runtime.signature.inputs[0], BATCH, 1), np.uint8)
