@@ -192,7 +192,6 @@ class Glimpse:
         """Bring the process's own figures up to date; nobody waits for it, since a sick GPU may not answer."""
         has_failed = False
         while True:
-            await asyncio.sleep(SUPERVISION_SECONDS)
             try:
                 await asyncio.to_thread(self.metrics.observe_process)
                 has_failed = False
@@ -200,6 +199,7 @@ class Glimpse:
                 if not has_failed:  # once is enough, until it works again
                     logger.exception("the process's own figures cannot be read")
                 has_failed = True
+            await asyncio.sleep(SUPERVISION_SECONDS)
 
     def _tell_readiness(self) -> None:
         self.metrics.observe_readiness(is_ready=system.not_ready_because(self._context) is None)

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from threading import Lock
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -96,7 +95,6 @@ class Metrics:
         self._worker_restarts = self._counter("glimpse_worker_restarts", "Worker threads that were replaced", model)
         self.cpu_seconds = self._counter("glimpse_process_cpu_seconds", "Processor time used")
         self._cpu_seconds_counted = 0.0
-        self._observing = Lock()
         self.memory_bytes = self._gauge("glimpse_process_resident_memory_bytes", "Memory in use", ())
         self.start_time = self._gauge(
             "glimpse_process_start_time_seconds", "When the process started, in Unix time", (), "livemin"
@@ -156,12 +154,11 @@ class Metrics:
         self._worker_restarts.labels(engine).inc()
 
     def observe_process(self) -> None:
-        """Bring the process's own figures up to date; from any thread."""
-        with self._observing:
-            usage = resource.getrusage(resource.RUSAGE_SELF)
-            cpu_seconds = usage.ru_utime + usage.ru_stime
-            self.cpu_seconds.inc(cpu_seconds - self._cpu_seconds_counted)
-            self._cpu_seconds_counted = cpu_seconds
+        """Bring the process's own figures up to date; from any thread, but one at a time. A sick GPU may not answer."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        self.cpu_seconds.inc(cpu_seconds - self._cpu_seconds_counted)
+        self._cpu_seconds_counted = cpu_seconds
         self.memory_bytes.set(_resident_bytes())
         for index, utilisation, memory_bytes in self._read_gpus():
             self.gpu_utilisation.labels(index).set(utilisation)
@@ -169,7 +166,6 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads, of all worker processes."""
-        self.observe_process()
         if MULTIPROCESS_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         _forget_dead_processes(Path(os.environ[MULTIPROCESS_VARIABLE]))

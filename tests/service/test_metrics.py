@@ -110,12 +110,14 @@ def test_buckets_of_seconds_begin_at_a_tenth_of_a_millisecond() -> None:
     assert bucket("30.0") == bucket("+Inf") == 1
 
 
-def test_figures_of_the_process_are_brought_up_to_date_for_every_look() -> None:
-    """Processor time and memory are those of now."""
+def test_figures_of_the_process_are_those_of_the_last_look() -> None:
+    """Processor time that is counted once, and memory."""
     metrics = Metrics()
 
+    metrics.observe_process()
     first = value(metrics, "glimpse_process_cpu_seconds_total")
     assert sum(range(3_000_000)) > 0
+    metrics.observe_process()
     second = value(metrics, "glimpse_process_cpu_seconds_total")
 
     assert 0 < first < second
