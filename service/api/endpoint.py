@@ -7,7 +7,7 @@ without, and are documented and validated by the same Pydantic models all the sa
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from reprlib import Repr
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
@@ -25,6 +25,8 @@ Query = TypeVar("Query", bound=BaseModel)
 CACHED_QUERIES = 1024
 LONGEST_CACHED_QUERY = 256
 """In bytes. What an endpoint remembers of its clients is bounded by this times the above."""
+LONGEST_QUERY = 8192
+"""In bytes; a longer one takes long to unescape, and says nothing that a shorter one could not."""
 LONGEST_SHOWN_VALUE = 80
 """In characters."""
 ERRORS = (401, 404, 422, 429, 503, 504)
@@ -92,6 +94,8 @@ class Endpoint(Generic[Query]):
             exchange.end()
 
     def _parse_query(self, query_string: bytes) -> Query:
+        if len(query_string) > LONGEST_QUERY:
+            raise InvalidParameter("query", f"must be at most {LONGEST_QUERY} bytes, not {len(query_string)}")
         return validated(self.query, _values(query_string.decode("latin-1")))
 
     def openapi(self) -> dict[str, Any]:
@@ -169,9 +173,15 @@ def _shown(value: object) -> str:
     return shown if len(shown) < LONGEST_SHOWN_VALUE else f"{shown[: LONGEST_SHOWN_VALUE - 3]}..."
 
 
+@cache
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    return properties
+
+
 def _allowed(model: type[BaseModel], name: str) -> str:
     """What a number, a choice or a truth value may be, read off the model's schema; empty for anything else."""
-    schema = model.model_json_schema()["properties"].get(name, {})
+    schema = _properties(model).get(name, {})
     options = schema.get("anyOf", [schema])
     if not (option := next((o for o in options if o.get("type") != "null"), None)):
         return ""

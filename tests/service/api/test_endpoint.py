@@ -1,11 +1,15 @@
 """Endpoints: what they remember of queries, what they repeat of values, and what they document."""
 
+from urllib.parse import parse_qsl
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 from starlette.types import Send
 
 from service.api.answer import Answer
-from service.api.endpoint import LONGEST_CACHED_QUERY, Documentation, Endpoint, validated
+from service.api.endpoint import LONGEST_CACHED_QUERY, LONGEST_QUERY, Documentation, Endpoint, _values, validated
 from service.api.exchange import Exchange
 from service.errors import InvalidParameter
 
@@ -44,6 +48,21 @@ def test_query_is_remembered_unless_it_is_long(size: int, *, is_remembered: bool
 
     assert first == again == Query(name="x" * (size - 5))
     assert (first is again) is is_remembered
+
+
+def test_query_that_is_too_long_is_refused() -> None:
+    """Before it is looked at."""
+    asked = endpoint()
+    assert asked._parse(b"name=".ljust(LONGEST_QUERY, b"x")).name
+
+    with pytest.raises(InvalidParameter, match="query must be at most 8192 bytes, not 8193"):
+        asked._parse(b"name=".ljust(LONGEST_QUERY + 1, b"x"))
+
+
+@given(st.text(st.sampled_from("ab=&;+%41 é"), max_size=20))
+def test_query_says_what_urllib_reads(query: str) -> None:
+    """Whether it is escaped or not: blank values count, of a name that comes again the last one does."""
+    assert _values(query) == dict(parse_qsl(query, keep_blank_values=True))
 
 
 def test_of_a_large_wrong_value_only_the_beginning_is_looked_at() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api.negotiation import chosen
+from service.api.negotiation import LONGEST_ACCEPT, chosen
 
 FORMATS = {"image/png": "png", "application/json": "json", "text/event-stream": "sse"}
 
@@ -29,10 +29,12 @@ FORMATS = {"image/png": "png", "application/json": "json", "text/event-stream": 
         ("application/json;q=0.5, */*", "png"),
         ("text/html, */*;q=0.8", "png"),
         ("image/*, image/png;q=0, application/json;q=0.1", "json"),
+        ("application/json".rjust(LONGEST_ACCEPT, ","), "json"),
+        ("application/json".rjust(LONGEST_ACCEPT + 1, ","), "gif"),
     ],
 )
 def test_accept_decides_where_nothing_was_named(accept: str, expected: str) -> None:
-    """By weight, then by order; what is not known or not wanted does not count."""
+    """By weight, then by order; what is not known or not wanted does not count, nor what is too long to be weighed."""
     assert chosen(None, accept, FORMATS, "gif") == expected
 
 
