@@ -79,8 +79,9 @@ def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch, signa
         text = next(received)
         for number in signals:
             process.send_signal(number)
-            while httpx.get(f"{url}/readyz").status_code == 200:
-                pass  # it has not heard of the signal yet
+            for _ in range(1000):
+                if httpx.get(f"{url}/readyz").status_code != 200:
+                    break  # until here it had not heard of the signal
         text += "".join(received)
 
         assert text.count("event: step\n") == 64 * 16
