@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol, and what a service on an open port needs beyond it.
 
-- A response's head and body leave in one write (`ClientTransport`).
+- An answer that is all there leaves in one write.
 - Who asks for another protocol is answered in this one, body and all. The parser takes all that follows such a request
   for the other protocol: left at that, its body would be lost, or be read as a request of its own.
 - What follows a body is no header, and blanks behind a header are not of it.
@@ -13,7 +13,6 @@
 
 import asyncio
 import json
-import secrets
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
@@ -23,7 +22,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.api.exchange import DEPARTURE_KEY, RESPOND_KEY
+from service.api.exchange import CLOSE, DEPARTURE_KEY, RESPOND_KEY, TIMING, identity
 from service.api.problems import MEDIA_TYPE, document
 from service.metrics import STAGES
 from service.transport import ClientTransport
@@ -36,8 +35,7 @@ request must begin."""
 MOST_AHEAD, MOST_BYTES_AHEAD = 8, HIGH_WATER_LIMIT
 """Requests, and bytes of their bodies, that a client may send ahead of an answer. While there are more nothing is read,
 not even that it leaves."""
-CLOSE = (b"connection", b"close")
-NO_TIME = ", ".join(f"{stage};dur=0" for stage in STAGES)
+NO_TIME = TIMING % ((0,) * len(STAGES))
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -78,10 +76,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._idle_bytes > LARGEST_HEAD_BYTES:
             detail = f"the request's head has more than {LARGEST_HEAD_BYTES} bytes, which is the most that is allowed"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too-large", detail)
-        elif not self._is_waiting:
-            self._have_patience()
-        elif self._patience is None:
-            self._patience = self.loop.call_later(SLOWEST_HEAD_SECONDS, self._lose_patience)
+        else:
+            self._watch()
 
     def on_message_begin(self) -> None:
         """Take note of a request's first byte."""
@@ -99,6 +95,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Take note of a head's end; from here on the request has its own deadline."""
         self._idle_bytes = 0
         self._is_in_head = False
+        if self.parser.get_http_version() == "1.0":  # it knows no interim answer (RFC 9110, 10.1.1)
+            self.expect_100_continue = False
         self.scope[DEPARTURE_KEY] = self.loop.create_future()  # type: ignore[literal-required]
         super().on_headers_complete()
         self.scope[RESPOND_KEY] = partial(self._respond, self.cycle)  # type: ignore[literal-required]
@@ -117,6 +115,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle.response_complete:
             self.cycle.more_body = False
         self._read_on()
+
+    def on_response_complete(self) -> None:
+        """Go on with what was sent ahead; what follows an early answer has its time from now on."""
+        super().on_response_complete()
+        self._watch()
 
     def shutdown(self) -> None:
         """Finish what is under way; whoever is lingering is let down."""
@@ -145,6 +148,13 @@ class HttpProtocol(HttpToolsProtocol):
             bytes_ahead = sum(len(cycle.body) for cycle, _ in self.pipeline)
             if bytes_ahead <= MOST_BYTES_AHEAD:
                 self.flow.resume_reading()
+
+    def _watch(self) -> None:
+        """Have patience with whoever sends what no request waits for, but not for ever."""
+        if not self._is_waiting:
+            self._have_patience()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(SLOWEST_HEAD_SECONDS, self._lose_patience)
 
     def _have_patience(self) -> None:
         if self._patience is not None:
@@ -182,15 +192,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _respond(
+    async def _respond(
         self, cycle: RequestResponseCycle, status: int, head: Sequence[tuple[bytes, bytes]], body: bytes
-    ) -> bool:
-        """Send an answer that is all there, in one go; see `service.api.exchange.Respond`.
+    ) -> None:
+        """Send an answer that is all there in one write; see `service.api.exchange.Respond`.
 
         It is what two ASGI messages would send, at a quarter of the cost: its head is ours, and not looked at again.
         """
-        if cycle.disconnected or self.flow.write_paused:  # ASGI knows what to do then
-            return False
+        await self.flow.drain()  # what came before it
+        if cycle.disconnected:
+            return
         headers = [*cycle.default_headers, *head]
         if CLOSE in head:
             cycle.keep_alive = False
@@ -201,11 +212,11 @@ class HttpProtocol(HttpToolsProtocol):
             lines.append(body)
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
-        self.transport.write_whole(b"".join(lines))  # type: ignore[attr-defined] # it is a ClientTransport
+        self.transport.write(b"".join(lines))
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
-        return True
+        await self.flow.drain()
 
     def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
         """Answer what never became a request, and close; not before what came ahead of it has its answer."""
@@ -219,10 +230,12 @@ class HttpProtocol(HttpToolsProtocol):
             if running.response_started:
                 self.transport.close()
                 return
+        is_of_a_head = self._is_in_head or (running is not None and running.more_body)
+        sent_id = dict(self.headers).get(b"x-request-id", b"") if is_of_a_head else b""
         body = json.dumps(document(status, code, detail)).encode()
         head = (
             f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: {secrets.token_hex(16)}\r\nserver-timing: {NO_TIME}\r\nconnection: close\r\n\r\n"
+            f"x-request-id: {identity(sent_id)}\r\nserver-timing: {NO_TIME}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("latin-1") + body)
         self.transport.close()

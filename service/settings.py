@@ -75,8 +75,8 @@ class Limits(_Group):
     Whoever finds too little left is refused with 429. A picture that is just being decoded may take four times as
     much besides; there is at most one a CPU of those, or two."""
     concurrent_requests: int = Field(512, ge=1, le=100_000)
-    """Most requests in hand in one process, from their first byte to their last; one more is refused with 429 at once,
-    before anything is spent on it."""
+    """Most requests in hand in one process, from their first byte until the client has taken the answer; one more is
+    refused with 429 at once, before anything is spent on it."""
     files: int = Field(64, ge=1, le=1024)
     """Most files in one multipart upload."""
     timeout_seconds: float = Field(30.0, gt=0, le=3600)

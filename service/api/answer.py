@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import orjson
-from starlette.types import Send
 
 from export.manifest import Array
 from service.api.negotiation import NPZ
@@ -23,11 +22,6 @@ class Answer:
     media_type: str
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-
-    async def send(self, send: Send) -> None:
-        """Send it as two ASGI messages."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self.head()})
-        await send({"type": "http.response.body", "body": self.body})
 
     def head(self) -> list[tuple[bytes, bytes]]:
         """Its headers."""

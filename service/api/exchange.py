@@ -5,7 +5,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import Receive, Scope
 
@@ -28,14 +28,22 @@ EXCHANGE_KEY = "glimpse.exchange"
 DEPARTURE_KEY = "glimpse.departure"
 """Of a future in the ASGI scope, which the server has done once the client has left."""
 RESPOND_KEY = "glimpse.respond"
-"""Of a function in the ASGI scope, by which the server takes an answer that is all there."""
+"""Of a function in the ASGI scope, by which the server sends an answer that is all there."""
+CLOSE = (b"connection", b"close")
+"""In the head of an answer, it ends the connection."""
 
-Respond = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], bool]
-"""Takes status, headers and body; answers whether it did. Where not, the answer is to be sent as ASGI messages."""
+Respond = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], Awaitable[None]]
+"""Takes status, headers and body; done when the client has taken them, but for what its connection's buffers hold."""
+
+
+def identity(sent: bytes) -> str:
+    """What a request is called: what its client calls it, where that can be repeated, or something new."""
+    called = sent.decode("latin-1")
+    return called if REQUEST_ID.fullmatch(called) else f"{PROCESS_ID}{next(_counter):012x}"
 
 
 class Exchange:
-    """One request's identity and timings. Made by the gateway, found by the endpoints in the ASGI scope."""
+    """One request's identity and timings. Made by the gateway, which hands it on."""
 
     __slots__ = (
         "_deadline",
@@ -65,7 +73,7 @@ class Exchange:
             for name, value in scope["headers"]:
                 lines.setdefault(name, []).append(value)
             self.headers = {name: b", ".join(values) for name, values in lines.items()}
-        self.request_id = self._request_id()
+        self.request_id = identity(self.headers.get(b"x-request-id", b""))
         self.route = ""
         self.model = ""
         self.status = 0
@@ -80,12 +88,6 @@ class Exchange:
         self._task = asyncio.current_task(self._loop)
         self._interrupted_by: tuple[type[GlimpseError], str] | None = None
         self._timer: asyncio.TimerHandle | None = None
-
-    def _request_id(self) -> str:
-        sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        if REQUEST_ID.fullmatch(sent):
-            return sent
-        return f"{PROCESS_ID}{next(_counter):012x}"
 
     def header(self, name: bytes) -> str:
         """A request header by its lower-case name; empty when absent."""
@@ -144,7 +146,7 @@ class Exchange:
             Cancelled: the client left before its end.
         """
         claimed = self.header(b"content-length")
-        if claimed.isdigit() and int(claimed) > limit_bytes:
+        if claimed.isascii() and claimed.isdigit() and int(claimed) > limit_bytes:
             raise TooLarge(f"the body has {claimed} bytes; at most {limit_bytes} are allowed")
         chunks: list[bytes] = []
         size = 0

@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,14 +18,13 @@ from service.api import playground, problems
 from service.api.admission import Admission
 from service.api.answer import Answer
 from service.api.endpoint import Endpoint
-from service.api.exchange import EXCHANGE_KEY, RESPOND_KEY, Exchange, Respond
+from service.api.exchange import CLOSE, EXCHANGE_KEY, RESPOND_KEY, Exchange, Respond
 from service.api.memory import Memory, Share
 from service.errors import GlimpseError, NotReady, Unauthorized
 from service.metrics import Metrics
 
 logger = logging.getLogger("glimpse.api")
 
-SendWhole = Callable[[Answer], Awaitable[None]]
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json", *playground.FILES})
 """What probes and Prometheus ask for needs no key, nor do the pages on which a key can be given."""
@@ -65,57 +64,40 @@ class Gateway:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        respond: Respond | None = scope.pop(
-            RESPOND_KEY, None
-        )  # left there, it would keep the request until a collection
+        # Left in the scope, which it leads back to, it would keep the request until a garbage collection.
+        respond: Respond | None = scope.pop(RESPOND_KEY, None)
         if scope["method"] == "HEAD":  # the server leaves the body out
             scope = {**scope, "method": "GET"}
         exchange = Exchange(scope, receive, self._longest_seconds, Share(self._memory))
-
-        async def send_marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = self._begun(exchange, message["status"], message["headers"])
-            await send(message)
-
-        async def send_whole(answer: Answer) -> None:
-            head = self._begun(exchange, answer.status, answer.head())
-            if respond is None or not respond(answer.status, head, answer.body):
-                await send({"type": "http.response.start", "status": answer.status, "headers": head})
-                await send({"type": "http.response.body", "body": answer.body})
-
         try:
-            await self._answer(exchange, scope, receive, send_marked, send_whole)
+            await self._answer(exchange, scope, receive, _Reply(exchange, send, respond, self._admission))
         finally:
             seconds = time.monotonic() - exchange.began_at
             self._metrics.observe_exchange(
                 exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds()
             )
 
-    async def _answer(
-        self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, send_whole: SendWhole
-    ) -> None:
+    async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, reply: "_Reply") -> None:
         """Have it answered, whatever happens."""
         try:
-            await self._dispatch(exchange, scope, receive, send, send_whole)
+            await self._dispatch(exchange, scope, receive, reply)
         except GlimpseError as error:
             if exchange.status:  # The head is gone. The server breaks the answer off, if anybody is there to see.
                 exchange.status = problems.status_of(error)
             else:
-                await send_whole(problems.problem(error))
+                await reply.whole(problems.problem(error))
         except asyncio.CancelledError:  # the server ends
             if exchange.status:
                 raise
-            await send_whole(problems.problem(NotReady("the service ended before the answer was there")))
+            await reply.whole(problems.problem(NotReady("the service ended before the answer was there")))
         except Exception:
             logger.exception("request %s failed", exchange.request_id)
             if exchange.status:  # as above
                 exchange.status = 500
             else:
-                await send_whole(problems.BUG)
+                await reply.whole(problems.BUG)
 
-    async def _dispatch(
-        self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, send_whole: SendWhole
-    ) -> None:
+    async def _dispatch(self, exchange: Exchange, scope: Scope, receive: Receive, reply: "_Reply") -> None:
         endpoint = self._endpoints.get((scope["method"], scope["path"]))
         if endpoint is not None:
             exchange.route = scope["path"]
@@ -123,30 +105,15 @@ class Gateway:
             self._authorise(exchange)
         if endpoint is None:  # How the service fares can always be asked.
             scope[EXCHANGE_KEY] = exchange
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, reply)
             return
         self._admission.enter()
         try:
-            answer = await endpoint(exchange, scope["query_string"], send)
+            answer = await endpoint(exchange, scope["query_string"], reply)
             if answer is not None:
-                await send_whole(answer)
+                await reply.whole(answer)
         finally:
             self._admission.leave()
-
-    def _begun(
-        self, exchange: Exchange, status: int, headers: Iterable[tuple[bytes, bytes]]
-    ) -> list[tuple[bytes, bytes]]:
-        """The head of an answer that begins now, with the headers that every answer carries."""
-        exchange.begin_answer()
-        exchange.status = status
-        head = [
-            *headers,
-            (b"x-request-id", exchange.request_id.encode("latin-1")),
-            (b"server-timing", exchange.server_timing().encode("latin-1")),
-        ]
-        if self._admission.is_draining:  # before the server closes it
-            head.append((b"connection", b"close"))
-        return head
 
     def _authorise(self, exchange: Exchange) -> None:
         scheme, _, token = exchange.header(b"authorization").partition(" ")
@@ -154,3 +121,43 @@ class Gateway:
         # Every key is compared, each in constant time: how long it takes tells nothing.
         if not sum(hmac.compare_digest(given.encode("latin-1"), key) for key in self._api_keys):
             raise Unauthorized("an API key is needed in X-API-Key or as a bearer token")
+
+
+class _Reply:
+    """The way back to the client: an ASGI `send` that marks the head of the answer, and one for whole answers."""
+
+    __slots__ = ("_admission", "_exchange", "_respond", "_send")
+
+    def __init__(self, exchange: Exchange, send: Send, respond: Respond | None, admission: Admission) -> None:
+        self._exchange = exchange
+        self._send = send
+        self._respond = respond
+        self._admission = admission
+
+    async def __call__(self, message: Message) -> None:
+        """Send an ASGI message."""
+        if message["type"] == "http.response.start":
+            message["headers"] = self._begin(message["status"], message["headers"])
+        await self._send(message)
+
+    async def whole(self, answer: Answer) -> None:
+        """Send an answer that is all there; over when the client has taken it, as far as the server can tell."""
+        head = self._begin(answer.status, answer.head())
+        if self._respond is None:
+            await self._send({"type": "http.response.start", "status": answer.status, "headers": head})
+            await self._send({"type": "http.response.body", "body": answer.body})
+        else:
+            await self._respond(answer.status, head, answer.body)
+
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Take note that the answer begins; answers its head, with the headers that every answer carries."""
+        self._exchange.begin_answer()
+        self._exchange.status = status
+        head = [
+            *headers,
+            (b"x-request-id", self._exchange.request_id.encode("latin-1")),
+            (b"server-timing", self._exchange.server_timing().encode("latin-1")),
+        ]
+        if self._admission.is_draining:  # before the server closes it
+            head.append(CLOSE)
+        return head

@@ -25,8 +25,8 @@ class BatchReport:
 class Listener(Protocol):
     """Hears of what happens in an engine, on whatever thread it happens; must be quick and must not raise.
 
-    The counts of the queue and the slots are told under the engine's lock; who has just come is counted by the end of
-    the event loop's turn.
+    Batches, and the counts of the queue and the slots, are told under the engine's lock; who has just come is counted
+    by the end of the event loop's turn.
     """
 
     def on_batch(self, report: BatchReport) -> None:

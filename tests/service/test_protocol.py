@@ -11,8 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service import protocol
-from service.api.answer import Answer
-from service.api.exchange import DEPARTURE_KEY
+from service.api.exchange import CLOSE, DEPARTURE_KEY, RESPOND_KEY
 from tests.service.fakes import PATIENCE_SECONDS
 from tests.service.wire import Wire
 
@@ -21,6 +20,22 @@ HEAD = b"POST /elsewhere HTTP/1.1\r\nHost: glimpse\r\n"
 POST = HEAD + b"Content-Length: 9\r\n\r\n"
 LARGE = HEAD + b"Content-Length: 100000\r\n\r\n" + bytes(100_000)
 """More than uvicorn reads before somebody asks for it."""
+
+
+async def say(send: Send, body: bytes) -> None:
+    """Answer by ASGI messages."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def whole(scope: Scope, _: Receive, __: Send) -> None:
+    """Answer in one go."""
+    await scope.pop(RESPOND_KEY)(200, [(b"content-length", b"5")], b"whole")
+
+
+async def last(scope: Scope, _: Receive, __: Send) -> None:
+    """The same, and that it is the last answer."""
+    await scope.pop(RESPOND_KEY)(200, [(b"content-length", b"5"), CLOSE], b"whole")
 
 
 class Patient:
@@ -63,12 +78,23 @@ async def wired(app: ASGIApp) -> AsyncIterator[tuple[protocol.HttpProtocol, Wire
         ([WHOLE[:20]], True),
         ([WHOLE, WHOLE[:20]], True),
         ([WHOLE + WHOLE[:20]], True),
+        ([POST + b"1"], True),
         ([POST + b"1", b"2"], True),
         ([WHOLE], False),
         ([WHOLE[:20], WHOLE[20:]], False),
         ([WHOLE, WHOLE[:20], WHOLE[20:]], False),
     ],
-    ids=["silence", "half", "second half", "half at once", "after the answer", "whole", "in two", "second in two"],
+    ids=[
+        "silence",
+        "half",
+        "second half",
+        "half at once",
+        "body",
+        "after the answer",
+        "whole",
+        "in two",
+        "second in two",
+    ],
 )
 def test_request_that_does_not_become_complete_is_not_waited_for_without_end(
     sent: list[bytes], monkeypatch: pytest.MonkeyPatch, *, is_closed: bool
@@ -77,7 +103,7 @@ def test_request_that_does_not_become_complete_is_not_waited_for_without_end(
     monkeypatch.setattr(protocol, "SLOWEST_HEAD_SECONDS", 0.0)
 
     async def app(_: Scope, __: Receive, send: Send) -> None:
-        await Answer(b"alive", "text/plain").send(send)
+        await say(send, b"alive")
 
     async def scenario() -> Wire:
         config = uvicorn.Config(app, lifespan="off", log_config=None)
@@ -108,11 +134,11 @@ def test_request_that_turns_out_to_be_no_http_is_given_up_at_once() -> None:
     async def app(_: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        await Answer(b"late", "text/plain").send(send)
+        await say(send, b"late")
 
     async def scenario() -> bytes:
         async with wired(app) as (connection, wire):
-            connection.data_received(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+            connection.data_received(HEAD + b"X-Request-ID: mine\r\nTransfer-Encoding: chunked\r\n\r\n")
             connection.data_received(b"no size\r\n")
             await asyncio.gather(*connection.tasks)
             assert not wire.is_closed, "its client may still be sending"
@@ -121,6 +147,7 @@ def test_request_that_turns_out_to_be_no_http_is_given_up_at_once() -> None:
     written = asyncio.run(scenario())
 
     assert written.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nx-request-id: mine\r\n" in written
     assert b"late" not in written
 
 
@@ -128,7 +155,7 @@ def test_connection_whose_request_came_after_its_answer_is_idle() -> None:
     """A shutdown does not wait for it."""
 
     async def app(_: Scope, __: Receive, send: Send) -> None:
-        await Answer(b"early", "text/plain").send(send)
+        await say(send, b"early")
 
     async def scenario() -> Wire:
         async with wired(app) as (connection, wire):
@@ -181,3 +208,101 @@ def test_connection_is_read_on_while_its_request_is_worked_on(sent: bytes, *, is
         return is_reading
 
     assert asyncio.run(asyncio.wait_for(scenario(), PATIENCE_SECONDS)) == is_read_on
+
+
+@pytest.mark.parametrize(
+    ("app", "request_line", "body", "is_closed"),
+    [
+        (whole, b"GET / HTTP/1.1", b"whole", False),
+        (whole, b"HEAD / HTTP/1.1", b"", False),
+        (whole, b"GET / HTTP/1.0", b"whole", True),
+        (last, b"GET / HTTP/1.1", b"whole", True),
+        (last, b"HEAD / HTTP/1.0", b"", True),
+    ],
+)
+def test_whole_answer_is_one_write(app: ASGIApp, request_line: bytes, body: bytes, *, is_closed: bool) -> None:
+    """Head and body, as far as there is one; and the client is told, once, if the connection ends with it."""
+
+    async def scenario() -> Wire:
+        async with wired(app) as (connection, wire):
+            connection.data_received(request_line + b"\r\nHost: glimpse\r\n\r\n")
+            await asyncio.gather(*connection.tasks)
+            assert wire.is_closed == is_closed
+            return wire
+
+    (written,) = asyncio.run(scenario()).writes
+
+    head, _, rest = written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\ncontent-length: 5" in head
+    assert head.count(b"\r\nconnection: close") == is_closed
+    assert rest == body
+
+
+def test_whole_answer_is_over_when_it_is_taken() -> None:
+    """It waits for what was written before it, and whoever answers waits until the client has taken it."""
+
+    async def scenario() -> Wire:
+        async with wired(whole) as (connection, wire):
+            connection.pause_writing()
+            connection.data_received(WHOLE)
+            await asyncio.sleep(0)
+            assert not wire.writes, "the client has not taken what it has got"
+
+            (task,) = connection.tasks
+            connection.resume_writing()
+            is_written = asyncio.Event()
+
+            def fill_up() -> None:
+                connection.pause_writing()
+                is_written.set()
+
+            wire.on_write = fill_up
+            await is_written.wait()
+            await asyncio.sleep(0)
+            assert not task.done(), "the client is taking its answer"
+
+            connection.resume_writing()
+            await task
+            return wire
+
+    assert asyncio.run(asyncio.wait_for(scenario(), PATIENCE_SECONDS)).written.endswith(b"whole")
+
+
+def test_whole_answer_to_a_client_that_left_is_dropped() -> None:
+    """Nothing is written to a connection that is gone."""
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await goes_on.wait()
+        await whole(scope, receive, send)
+
+    async def scenario() -> Wire:
+        async with wired(app) as (connection, wire):
+            connection.data_received(WHOLE)
+            await begun.wait()
+        goes_on.set()
+        await asyncio.gather(*connection.tasks)
+        return wire
+
+    assert not asyncio.run(asyncio.wait_for(scenario(), PATIENCE_SECONDS)).writes
+
+
+@pytest.mark.parametrize(("version", "interim"), [(b"1.0", 0), (b"1.1", 1)])
+def test_interim_answer_is_for_those_who_know_it(version: bytes, interim: int) -> None:
+    """HTTP/1.0 would take it for the answer."""
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await say(send, b"answer")
+
+    async def scenario() -> bytes:
+        async with wired(app) as (connection, wire):
+            connection.data_received(POST.replace(b"1.1", version).replace(b"Host", b"Expect: 100-continue\r\nHost"))
+            await asyncio.sleep(0)
+            connection.data_received(b"123456789")
+            await asyncio.gather(*connection.tasks)
+            return wire.written
+
+    assert asyncio.run(scenario()).count(b" 100 Continue\r\n") == interim

@@ -1,4 +1,4 @@
-"""One write a response."""
+"""The way to the client, and its end."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,9 +17,6 @@ class Loop:
     def call_later(self, _seconds: float, callback: Callable[..., None], *args: object) -> None:
         self.later.append(partial(callback, *args))
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.later.append(callback)
-
     def end_of_turn(self) -> None:
         later, self.later = self.later, []
         for callback in later:
@@ -30,54 +27,6 @@ def made(*, is_sending: bool = False) -> tuple[ClientTransport, Wire, Loop]:
     transport, loop = Wire(), Loop()
     inner: asyncio.Transport = transport  # type: ignore[assignment]
     return ClientTransport(inner, loop, lambda: is_sending), transport, loop  # type: ignore[arg-type]
-
-
-def test_head_and_body_leave_in_one_write() -> None:
-    """The head waits for the body."""
-    subject, transport, loop = made()
-
-    subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    subject.write(b"body")
-    loop.end_of_turn()
-
-    assert transport.writes == [b"HTTP/1.1 200 OK\r\n\r\nbody"]
-
-
-def test_head_without_a_body_leaves_at_the_end_of_the_turn() -> None:
-    """A stream's head does not wait for its first event."""
-    subject, transport, loop = made()
-
-    subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    assert transport.writes == []
-    loop.end_of_turn()
-
-    assert transport.writes == [b"HTTP/1.1 200 OK\r\n\r\n"]
-
-
-def test_what_follows_is_not_held_back() -> None:
-    """Later parts of a body are written as they come, and in order."""
-    subject, transport, loop = made()
-
-    subject.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    subject.write(b"one")
-    subject.write(b"two")
-    subject.write(b"HTTP/1.1 404 Not Found\r\n\r\n")
-    subject.write(b"three")
-    loop.end_of_turn()
-
-    assert transport.writes == [b"HTTP/1.1 200 OK\r\n\r\none", b"two", b"HTTP/1.1 404 Not Found\r\n\r\nthree"]
-
-
-def test_closing_loses_nothing() -> None:
-    """What was held back is written before the transport is closed."""
-    subject, transport, _ = made()
-
-    subject.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-    subject.close()
-
-    assert transport.writes == [b"HTTP/1.1 204 No Content\r\n\r\n"]
-    assert transport.is_closed
-    assert subject.is_closing()
 
 
 def test_connection_ends_when_its_client_takes_nothing() -> None:

@@ -1,5 +1,7 @@
 """A transport without a socket: it remembers what was done to it."""
 
+from collections.abc import Callable
+
 
 class Wire:
     """The side of a connection that a protocol writes to; as a real one, it takes nothing after its end."""
@@ -11,6 +13,7 @@ class Wire:
         self.is_closed = False
         self.is_aborted = False
         self.is_reading = True
+        self.on_write: Callable[[], None] = lambda: None
 
     @property
     def written(self) -> bytes:
@@ -19,6 +22,7 @@ class Wire:
     def write(self, data: bytes) -> None:
         assert not self.is_ended, "as a real transport says"
         self.writes.append(data)
+        self.on_write()
 
     def write_eof(self) -> None:
         self.is_ended = True
