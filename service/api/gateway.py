@@ -25,7 +25,6 @@ from service.metrics import Metrics
 
 logger = logging.getLogger("glimpse.api")
 
-
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json", *playground.FILES})
 """What probes and Prometheus ask for needs no key, nor do the pages on which a key can be given."""
 

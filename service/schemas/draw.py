@@ -17,7 +17,10 @@ class DrawingQuery(BaseModel):
     version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest when absent")
     steps: int = Field(32, ge=1, le=64, description="Steps of the drawing; trained for 8 to 64")
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
-    format: DrawFormat | None = Field(None, description="When absent, `Accept` decides: events, JSON, else a GIF")
+    format: DrawFormat | None = Field(
+        None,
+        description="When absent, `Accept` decides: events, JSON, else a GIF. In a WebP, equal frames are one",
+    )
     scale: int = Field(
         4,
         ge=1,
