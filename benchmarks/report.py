@@ -108,8 +108,8 @@ def markdown(results: Results) -> str:
     if results.comparisons:
         sections += [
             "## Beside others over HTTP",
-            f"Measured in turns. *{PLAIN}* runs the same graph in its handler, in as many processes; *{WHOLE}* is this "
-            "service with segments that end when their longest sequence does.",
+            f"Measured in turns. *{PLAIN}* runs the same graph in its handler, in as many processes and threads; "
+            f"*{WHOLE}* is this service with segments that end when their longest sequence does.",
             requests_table([run for comparison in results.comparisons for run in comparison.runs()]),
         ]
     if results.stn_limit is not None:
