@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol, and what a service on an open port needs beyond it.
 
-- An answer that is all there leaves in one write.
+- An answer that is all there leaves in one write, unless it is large.
 - Who asks for another protocol is answered in this one, body and all. The parser takes all that follows such a request
   for the other protocol: left at that, its body would be lost, or be read as a request of its own.
 - What follows a body is no header, and blanks behind a header are not of it.
@@ -195,7 +195,7 @@ class HttpProtocol(HttpToolsProtocol):
     async def _respond(
         self, cycle: RequestResponseCycle, status: int, head: Sequence[tuple[bytes, bytes]], body: bytes
     ) -> None:
-        """Send an answer that is all there in one write; see `service.api.exchange.Respond`.
+        """Send an answer that is all there, in one write unless it is large; see `service.api.exchange.Respond`.
 
         It is what two ASGI messages would send, at a quarter of the cost: its head is ours, and not looked at again.
         """
@@ -207,12 +207,16 @@ class HttpProtocol(HttpToolsProtocol):
             cycle.keep_alive = False
         elif not cycle.keep_alive:
             headers.append(CLOSE)
-        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers], b"\r\n"]
-        if cycle.scope["method"] != "HEAD":
-            lines.append(body)
+        begin = b"".join([STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers], b"\r\n"])
+        if cycle.scope["method"] == "HEAD":
+            body = b""
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
-        self.transport.write(b"".join(lines))
+        if len(body) <= HIGH_WATER_LIMIT:
+            self.transport.write(begin + body)
+        else:  # joined, there would be two of it for as long as the client takes
+            self.transport.write(begin)
+            self.transport.write(body)
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()

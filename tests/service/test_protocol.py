@@ -239,6 +239,25 @@ def test_whole_answer_is_one_write(app: ASGIApp, request_line: bytes, body: byte
     assert rest == body
 
 
+def test_large_answer_is_not_copied() -> None:
+    """What waits to be taken by a slow client is the answer itself."""
+    body = bytes(100_000)
+
+    async def large(scope: Scope, _: Receive, __: Send) -> None:
+        await scope.pop(RESPOND_KEY)(200, [(b"content-length", b"100000")], body)
+
+    async def scenario() -> Wire:
+        async with wired(large) as (connection, wire):
+            connection.data_received(WHOLE)
+            await asyncio.gather(*connection.tasks)
+            return wire
+
+    head, written = asyncio.run(scenario()).writes
+
+    assert head.endswith(b"\r\n\r\n")
+    assert written is body
+
+
 def test_whole_answer_is_over_when_it_is_taken() -> None:
     """It waits for what was written before it, and whoever answers waits until the client has taken it."""
 
