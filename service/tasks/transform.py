@@ -18,6 +18,8 @@ NEAREST_HORIZON = 0.1
 """The projective denominator is kept above this, as in training."""
 CONTROL_REACH = 0.75
 """Outermost coordinate of the thin-plate spline's 4 x 4 control points, as in training."""
+BAND_POINTS = 2**15
+"""Points that go through a spline at a time: each needs about 900 bytes on its way."""
 
 
 class Kind(Enum):
@@ -37,9 +39,8 @@ def source_points(kind: Kind, theta: Floats, target: Points) -> Points:
         projected = _homogeneous(flat) @ np.append(theta, 1.0).reshape(3, 3).T
         source = projected[:, :2] / np.maximum(projected[:, 2:], NEAREST_HORIZON)
     else:
-        control, solution = _spline()
-        basis = np.concatenate([_radial(flat, control), _homogeneous(flat)], axis=1)
-        source = basis @ solution @ theta.reshape(16, 2)
+        bands = [flat[begin : begin + BAND_POINTS] for begin in range(0, len(flat), BAND_POINTS)]
+        source = np.concatenate([_splined(band, theta) for band in bands])
     return np.asarray(source.reshape(target.shape))
 
 
@@ -49,6 +50,13 @@ def rescaled(kind: Kind, theta: Floats, scale_x: float, scale_y: float) -> Float
         return np.asarray(theta * np.tile([scale_x, scale_y], 16))
     rows = np.repeat([scale_x, scale_y], 3)
     return np.asarray(theta * (rows if kind is Kind.AFFINE else np.append(rows, [1.0, 1.0])))
+
+
+def _splined(target: Points, theta: Floats) -> Points:
+    """Target points [N 2] through a thin-plate spline."""
+    control, solution = _spline()
+    basis = np.concatenate([_radial(target, control), _homogeneous(target)], axis=1)
+    return np.asarray(basis @ (solution @ theta.reshape(16, 2)))
 
 
 @cache

@@ -1,11 +1,13 @@
 """Grids in NumPy are the grids of training, and can be moved from the square to the picture."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from models.stn.transformer import grid_generator
-from service.tasks.transform import Kind, rescaled, source_points
+from service.tasks.transform import BAND_POINTS, Kind, rescaled, source_points
 
 KINDS = list(Kind)
 
@@ -50,3 +52,18 @@ def test_rescaled_theta_scales_the_source_points(kind: Kind) -> None:
     found = source_points(kind, rescaled(kind, theta, 1.0, 2.5), target)
 
     np.testing.assert_allclose(found, source_points(kind, theta, target) * (1.0, 2.5), atol=1e-9)
+
+
+def test_spline_of_many_points_is_that_of_each_in_bounded_memory() -> None:
+    """A large picture takes not much more than its own grids: four float64 a point here, and one band."""
+    theta = theta_of(Kind.TPS, 3)
+    target = np.random.default_rng(4).uniform(-1, 1, (8 * BAND_POINTS + 1, 2))
+
+    tracemalloc.start()
+    found = source_points(Kind.TPS, theta, target)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most_bytes < 900 * BAND_POINTS + 8 * found.nbytes
+    some = [0, BAND_POINTS - 1, BAND_POINTS, len(target) - 1]
+    np.testing.assert_allclose(found[some], source_points(Kind.TPS, theta, target[some]), atol=1e-12)
