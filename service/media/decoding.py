@@ -33,7 +33,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from service.errors import GlimpseError, TooLarge, UndecodableInput, UnsupportedType
+from service.errors import GlimpseError, Overloaded, TooLarge, UndecodableInput, UnsupportedType
 from service.media import png
 from service.media.flattening import flattened, in_colour
 from service.media.picture import MOST_PIXELS, Picture
@@ -127,6 +127,7 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
         UnsupportedType: another type was declared.
         UndecodableInput: the body is empty, damaged, or none of the six.
         TooLarge: the picture is over a limit.
+        Overloaded: there is no memory for it.
         GlimpseError: whatever else the check raises.
     """
     reader = _reader(data, content_type)
@@ -180,6 +181,8 @@ def _translated(reader: type[ImageFile]) -> Iterator[None]:
         yield
     except GlimpseError:
         raise
+    except MemoryError as error:
+        raise Overloaded(f"there is no memory left to decode the {reader.format} picture") from error
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the {reader.format} picture is too large: {error}") from error
     except Exception as error:  # a decoder fed with foreign bytes may raise anything at all

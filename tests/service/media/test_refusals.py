@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.errors import TooLarge, UndecodableInput
+from service.errors import Overloaded, TooLarge, UndecodableInput
 from service.media.decoding import DecodeLimits, decode, size
 from tests.service.media.files import FORMATS, png, png_header, ramp, stored
 
@@ -182,6 +182,18 @@ def test_picture_that_a_decoder_takes_for_a_bomb_is_too_large() -> None:
     for work in (size, decode):
         with pytest.raises(TooLarge, match="GIF picture is too large"):
             work(data, "image/gif")
+
+
+def test_want_of_memory_is_not_the_client_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same file may well be decoded later."""
+
+    def out_of_memory(_: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("service.media.decoding.flattened", out_of_memory)
+
+    with pytest.raises(Overloaded, match="no memory left to decode the JPEG picture"):
+        decode(stored(Image.new("L", (8, 8)), "jpeg"), "image/jpeg")
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
