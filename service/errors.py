@@ -11,11 +11,11 @@
     │   └── Unauthorized          no API key, or a wrong one
     ├── CapacityError             nobody's fault: the same request may well succeed later
     │   ├── Overloaded            there is no room in the queue, in memory, or for one more request
-    │   ├── NotReady              starting or draining
+    │   ├── NotReady              starting, draining, or recovering
     │   ├── DeadlineExceeded      the deadline passed before the answer was there
     │   └── StreamTooSlow         a streaming client took nothing for too long
     ├── ServerError               ours
-    │   ├── InferenceFailed       the runtime failed on this request
+    │   ├── InferenceFailed       the runtime failed on this input
     │   ├── ArtifactRejected      a model file is missing, damaged or not what its manifest says
     │   └── DeviceUnavailable     the device that was asked for is not there
     └── Cancelled                 the client has gone; nobody reads the answer
@@ -108,7 +108,7 @@ class Overloaded(CapacityError):
 
 
 class NotReady(CapacityError):
-    """Starting or draining."""
+    """Starting, draining, or recovering."""
 
     code = "not-ready"
 
@@ -132,7 +132,7 @@ class ServerError(GlimpseError):
 
 
 class InferenceFailed(ServerError):
-    """The runtime failed on this request, also when it was run alone."""
+    """The runtime failed on an input that was given to it alone, or gave another answer than it should."""
 
     code = "inference-failed"
 

@@ -15,7 +15,7 @@ from service.engine.report import Listener
 from service.engine.request import Layout, Request
 from service.engine.slots import Slots
 from service.engine.worker import Verify, Worker
-from service.errors import DeadlineExceeded, InferenceFailed, NotReady, Overloaded
+from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.runtime.base import Runtime
 
 logger = logging.getLogger("glimpse.engine")
@@ -108,7 +108,7 @@ class Engine:
         self._is_stopped = True
         self._worker.stop()
         await asyncio.to_thread(self._worker.join, timeout_seconds)
-        self._give_up(NotReady(f"{self.name} has been stopped"))
+        self._give_up("has been stopped")
 
     def reserve(self, rows: int, deadline: float = math.inf) -> Reservation:
         """Keep room in the queue for a request with this deadline, before anything is spent on it; `submit` fills it.
@@ -140,7 +140,7 @@ class Engine:
         Cancelling the caller gives the request up; its slots are free before the next segment.
 
         Raises:
-            NotReady: the engine has been stopped.
+            NotReady: the engine has been stopped, or its worker has died.
             Overloaded: the queue is full.
             DeadlineExceeded: the deadline passed before the end.
             InferenceFailed: the runtime failed on this request.
@@ -219,10 +219,10 @@ class Engine:
         return self._worker.broken_because is not None or self._worker.busy_seconds() > 2 * self._stall_seconds
 
     def recover(self) -> bool:
-        """Replace a worker that has died, and answer its requests with an error; answers whether that was needed."""
+        """Replace a worker that has died; answers whether that was needed. Its clients are told to try again."""
         if not self._worker.has_died:
             return False
-        self._give_up(InferenceFailed(f"{self.name}: the worker died while this request was waiting"))
+        self._give_up("lost its worker while this request was in it")
         logger.error("%s: starting a new worker", self.name)
         self._worker = self._new_worker()
         self._worker.start()
@@ -252,9 +252,10 @@ class Engine:
         self._listener.on_deadline_missed(request.rows)
         request.future.set_exception(DeadlineExceeded("the deadline passed before the answer was computed"))
 
-    def _give_up(self, error: NotReady | InferenceFailed) -> None:
+    def _give_up(self, why: str) -> None:
+        """Let everybody down who waits or runs; nothing is wrong with them."""
         for request in self._worker.clear():
-            request.error = error
+            request.error = NotReady(f"{self.name} {why}")
             self._settle(request)
 
     def _deliver(self, settled: list[Request], streams: list[Request]) -> None:
