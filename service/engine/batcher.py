@@ -161,8 +161,9 @@ class Batcher:
             if request.is_settled:
                 # Given up meanwhile: where it failed, nothing was written, and its reader must not be told of it.
                 continue
-            sequence.steps_done = min(sequence.steps_done + batch.steps, request.steps)
-            if not sequence.steps_left:
+            steps_done = min(sequence.steps_done + batch.steps, request.steps)
+            request.steps_done[sequence.row] = steps_done
+            if steps_done == request.steps:
                 request.rows_left -= 1
                 if not request.rows_left:
                     request.is_settled = True
@@ -195,7 +196,7 @@ class Batcher:
                 continue
             if request.started_at is None:
                 request.started_at = now
-            sequence = request.sequences[request.rows_entered]
+            sequence = Sequence(request, request.rows_entered)
             request.rows_entered += 1
             self.queued_rows -= 1
             if request.rows_entered == request.rows:

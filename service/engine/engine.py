@@ -165,6 +165,8 @@ class Engine:
             raise
         finally:
             timer.cancel()
+            # An error's traceback leads here: with a way back to it, all of this would stay until a garbage collection.
+            request.future = request.error = None
 
     def report_given_up(self, rows: int, deadline: float) -> None:
         """Tell the listener of rows that nobody waits for any more: let down at their deadline, or gone away."""
@@ -191,7 +193,7 @@ class Engine:
                 await grown.wait()
                 grown.clear()
                 is_over = submission.done()
-                ready = [sequence.steps_done for sequence in request.sequences]
+                ready = request.steps_done.copy()
                 news = [Progress(row, answered[row], end) for row, end in enumerate(ready) if answered[row] < end]
                 answered = ready
                 if news:

@@ -36,15 +36,19 @@ class Layout:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One row of work, and how far it has come."""
+    """One row of a request, in a slot. The request does not know of it: a circle would outlive them both."""
 
     request: "Request"
     row: int
-    steps_done: int = 0
     shown: tuple[Array, ...] = ()
     """Its own inputs a step, [T 1 ...] each, in the signature's order; cut out when it enters a slot."""
     kept: tuple[Array | None, ...] = ()
     """Where its outputs a step go, [T ...] each; None for those that nobody wants."""
+
+    @property
+    def steps_done(self) -> int:
+        """Steps that were computed."""
+        return self.request.steps_done[self.row]
 
     @property
     def steps_left(self) -> int:
@@ -74,12 +78,13 @@ class Request:
     wanted: frozenset[str] | None = None
     """Names of the outputs to keep; all of them when None."""
     on_progress: Callable[[], None] | None = None
-    """Called on the event loop whenever a sequence's `steps_done` may have grown; marks the request as a stream."""
+    """Called on the event loop whenever `steps_done` may have grown; marks the request as a stream."""
 
     # What follows is the engine's; nobody gives it.
     outputs: dict[str, Array] = field(init=False, default_factory=dict)
     future: asyncio.Future[None] | None = field(init=False, default=None)
-    sequences: list[Sequence] = field(init=False)
+    steps_done: list[int] = field(init=False)
+    """Of every row; its outputs are there up to these."""
     rows_entered: int = field(init=False, default=0)
     """Rows that have had a slot."""
     rows_left: int = field(init=False)
@@ -93,7 +98,7 @@ class Request:
     finished_at: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.sequences = [Sequence(self, row) for row in range(self.rows)]
+        self.steps_done = [0] * self.rows
         self.rows_left = self.rows
 
     def allocate(self, layout: "Layout") -> None:

@@ -134,6 +134,7 @@ class Worker:
             slots = self._make_slots()
             while (batch := self._next_batch()) is not None:
                 self._compute(slots, batch)
+                del batch  # an idle worker would keep its requests, with all that they were given and answered
         except Exception:
             # The engine notices that the thread is gone, fails what was left and starts another.
             logger.exception("%s died", self._thread.name)

@@ -46,6 +46,14 @@ def formed(made: Batcher, now: float = 0.0) -> Batch:
     return batch
 
 
+Row = tuple[Request, int]
+"""What a sequence is of, whether it has entered or not."""
+
+
+def row_of(sequence: Sequence) -> Row:
+    return sequence.request, sequence.row
+
+
 class BatcherMachine(RuleBasedStateMachine):
     """Requests come, are given up, wait, run and finish, in any order; the model says what must be."""
 
@@ -54,24 +62,24 @@ class BatcherMachine(RuleBasedStateMachine):
         self.policy = policy
         self.batcher = Batcher(policy)
         self.now = 0.0
-        self.waiting: list[Sequence] = []
-        """Sequences of unsettled requests that have not entered, in the order of admission."""
+        self.waiting: list[Row] = []
+        """Rows of unsettled requests that have not entered, in the order of admission."""
         self.slots: list[Sequence | None] = [None] * policy.slots
         self.in_hand: Batch | None = None
-        self.computed: Counter[Sequence] = Counter()
-        """Steps that were computed for a sequence while its request was unsettled."""
+        self.computed: Counter[Row] = Counter()
+        """Steps that were computed for a row while its request was unsettled."""
         self.accepted: list[Request] = []
         self.outcomes: dict[Request, str] = {}
         """Of the settled requests."""
 
     def is_live(self, sequence: Sequence) -> bool:
         request = sequence.request
-        return request not in self.outcomes and self.computed[sequence] < request.steps
+        return request not in self.outcomes and self.computed[row_of(sequence)] < request.steps
 
     def settle(self, request: Request, outcome: str) -> None:
         assert request not in self.outcomes, "settled twice"
         self.outcomes[request] = outcome
-        self.waiting = [sequence for sequence in self.waiting if sequence.request is not request]
+        self.waiting = [(owner, row) for owner, row in self.waiting if owner is not request]
 
     @rule(seconds=TIMES)
     def let_time_pass(self, seconds: float) -> None:
@@ -93,7 +101,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.batcher.add(request, self.now)
 
         self.accepted.append(request)
-        self.waiting += request.sequences
+        self.waiting += [(request, row) for row in range(rows)]
 
     @precondition(lambda self: self.accepted)
     @rule(data=st.data())
@@ -128,7 +136,7 @@ class BatcherMachine(RuleBasedStateMachine):
         if not self.waiting:
             assert self.batcher.wake_at(self.now) is None
             return
-        due_at = self.waiting[0].request.queued_at + self.policy.max_queue_delay_seconds
+        due_at = self.waiting[0][0].queued_at + self.policy.max_queue_delay_seconds
         assert self.now < due_at
         assert len(self.waiting) < self.policy.slots
         assert self.batcher.wake_at(self.now) == due_at
@@ -136,15 +144,15 @@ class BatcherMachine(RuleBasedStateMachine):
 
     def check_who_enters(self, batch: Batch | None, running_before: list[Sequence]) -> None:
         """First in, first out, until the slots are full; whoever is late is given up instead."""
-        entered: list[Sequence] = []
+        entered: list[Row] = []
         free = self.policy.slots - len(running_before)
         while self.waiting and len(entered) < free:
-            request = self.waiting[0].request
+            request, _ = self.waiting[0]
             if request.deadline <= self.now:
                 self.settle(request, "expired")
             else:
                 entered.append(self.waiting.pop(0))
-        assert [sequence for _, sequence in batch.entered] == entered if batch else not entered
+        assert [row_of(sequence) for _, sequence in batch.entered] == entered if batch else not entered
         assert all(request.is_settled for request in self.outcomes)
 
     def check_the_slots(self, batch: Batch, running_before: list[Sequence]) -> None:
@@ -163,7 +171,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
     def check_the_segment(self, batch: Batch) -> None:
         """As long as every rule allows, and no longer than somebody needs."""
-        left = [sequence.request.steps - self.computed[sequence] for sequence in batch.running]
+        left = [sequence.request.steps - self.computed[row_of(sequence)] for sequence in batch.running]
         limits = [self.policy.longest_segment, max(left), max(min(left), self.policy.shortest_segment)]
         if any(sequence.request.on_progress for sequence in batch.running):
             limits.append(self.policy.stream_segment)
@@ -177,13 +185,14 @@ class BatcherMachine(RuleBasedStateMachine):
         assert batch is not None
         for sequence in batch.running:
             if self.is_live(sequence):
-                self.computed[sequence] = min(self.computed[sequence] + batch.steps, sequence.request.steps)
+                row = row_of(sequence)
+                self.computed[row] = min(self.computed[row] + batch.steps, sequence.request.steps)
 
         finished = self.batcher.advance(batch, self.now)
 
         for request in finished:
             self.settle(request, "finished")
-            assert all(self.computed[sequence] == request.steps for sequence in request.sequences)
+            assert request.steps_done == [request.steps] * request.rows
             assert request.finished_at == self.now
 
     @invariant()
@@ -193,9 +202,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @invariant()
     def counted_steps_are_those_that_were_computed_for_a_live_request(self) -> None:
         for request in self.accepted:
-            assert [sequence.steps_done for sequence in request.sequences] == [
-                self.computed[sequence] for sequence in request.sequences
-            ]
+            assert request.steps_done == [self.computed[request, row] for row in range(request.rows)]
 
     @invariant()
     def settled_requests_say_so(self) -> None:
@@ -327,7 +334,7 @@ def test_discarded_request_leaves_before_the_next_batch() -> None:
     batch = formed(made)
 
     assert batch.moves == []
-    assert batch.entered == [(0, newcomer.sequences[0])]
+    assert [(slot, row_of(sequence)) for slot, sequence in batch.entered] == [(0, (newcomer, 0))]
     assert [sequence.request for sequence in batch.running] == [newcomer, stayer, last]
 
     made.advance(batch, 0.0)
@@ -343,12 +350,12 @@ def test_nothing_of_a_discarded_request_is_kept() -> None:
     made = batcher(ask(9), slots=1)
     formed(made)
     request = ask(9)
-    before = sys.getrefcount(request), sys.getrefcount(request.sequences[0])
+    before = sys.getrefcount(request)
 
     made.add(request, 0.0)
     made.discard(request)
 
-    assert (sys.getrefcount(request), sys.getrefcount(request.sequences[0])) == before
+    assert sys.getrefcount(request) == before
 
 
 def test_steps_of_a_request_that_was_given_up_meanwhile_are_not_counted() -> None:
@@ -361,7 +368,7 @@ def test_steps_of_a_request_that_was_given_up_meanwhile_are_not_counted() -> Non
     finished = made.advance(batch, 0.0)
 
     assert finished == []
-    assert request.sequences[0].steps_done == 0
+    assert request.steps_done == [0]
 
 
 def test_clear_answers_everybody_once_and_leaves_nothing() -> None:

@@ -1,12 +1,15 @@
 """The engine computes what it is asked for, in company or alone; deadlines pass when a test says so."""
 
 import asyncio
+import weakref
 
 import numpy as np
 import pytest
 
-from service.errors import InferenceFailed
-from tests.service.engine.held import assert_right, in_virtual_time, serving
+from export.manifest import Array
+from service.engine.request import Request
+from service.errors import DeadlineExceeded, InferenceFailed
+from tests.service.engine.held import Bench, assert_right, in_virtual_time, serving
 from tests.service.fakes import (
     POISON,
     recurrent_request,
@@ -153,3 +156,24 @@ async def test_request_of_the_wrong_shape_harms_nobody() -> None:
 
         await bench.engine.submit(recurrent_request(2))
         assert bench.engine.unhealthy_because() is None
+
+
+@in_virtual_time
+async def test_nothing_of_a_request_outlives_it() -> None:
+    """Whether it was answered or late, no circle of references waits for a garbage collection."""
+    kept: list[weakref.ref[Array]] = []
+
+    async def end_of(request: Request, bench: Bench) -> type[BaseException] | None:
+        kept.append(weakref.ref(request.inputs["shown"]))
+        try:
+            await bench.engine.submit(request)
+        except DeadlineExceeded as error:
+            return type(error)
+        return None
+
+    async with serving() as bench:
+        bench.gate.open()
+        assert await end_of(recurrent_request(2, rows=2), bench) is None
+        assert await end_of(recurrent_request(2, deadline=bench.clock() - 1), bench) is DeadlineExceeded
+
+    assert all(reference() is None for reference in kept)

@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -155,7 +156,7 @@ def test_request_that_fails_is_delivered_with_its_cause(caplog: pytest.LogCaptur
     assert isinstance(failing.error, InferenceFailed)
     assert str(failing.error.__cause__) == "poisoned"
     assert "a request failed alone: poisoned" in caplog.text
-    assert failing.sequences[0].steps_done == 0
+    assert failing.steps_done == [0]
 
 
 def test_worker_goes_on_after_a_failure() -> None:
@@ -279,6 +280,17 @@ def test_idle_worker_has_no_slots_occupied() -> None:
 
         assert bench.listener.has_no_slots.wait(PATIENCE_SECONDS)
         assert bench.listener.slots == 0
+
+
+def test_idle_worker_keeps_nothing_of_its_last_requests() -> None:
+    """What they were given and answered may be large, and the next may come in an hour."""
+    with working() as bench:
+        bench.add(recurrent_request(1))
+        bench.gate.open()
+        kept = weakref.ref(bench.settled()[0].outputs["answers"])
+
+        assert bench.listener.has_no_slots.wait(PATIENCE_SECONDS)
+        assert kept() is None
 
 
 def test_segment_in_hand_is_timed() -> None:
