@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from service.api.endpoint import Endpoint
 from service.api.exception_handlers import install_problems
 from service.api.gateway import OPEN_PATHS, SECURITY_SCHEMES, Gateway
 from service.api.memory import Memory
+from service.api.threads import Threads
 from service.engine.engine import Engine
 from service.errors import ArtifactRejected, GlimpseError, InferenceFailed, UnknownTask
 from service.metrics import Metrics
@@ -50,11 +50,15 @@ class Glimpse:
         self.settings = settings
         self.metrics = Metrics()
         self.catalogue = Catalogue()
-        self._codecs = ThreadPoolExecutor(max(2, granted_cpus()), thread_name_prefix="glimpse-codec")
         self._admission = Admission(settings.limits.concurrent_requests)
         self._termination = Termination(self.drain, settings.drain_notice_seconds)
-        self._header_reader = ThreadPoolExecutor(1, thread_name_prefix="glimpse-header-reader")
-        self._context = Context(settings, self.catalogue, self._admission, self._codecs, self._header_reader)
+        self._context = Context(
+            settings,
+            self.catalogue,
+            self._admission,
+            codecs=Threads(max(2, granted_cpus()), "glimpse-codec"),
+            header_reader=Threads(1, "glimpse-header-reader"),
+        )
         endpoints = [
             *stn.endpoints(self._context),
             *draw.endpoints(self._context),
@@ -127,8 +131,8 @@ class Glimpse:
         await self.drain()
         for engine in self.catalogue.engines():
             await engine.stop()
-        for threads in (self._codecs, self._header_reader):
-            threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._context.codecs, self._context.header_reader):
+            threads.close()
         if self._termination.is_asked_for:  # a start that fails has an exit code of its own
             end_whatever_runs()
         await send({"type": "lifespan.shutdown.complete"})

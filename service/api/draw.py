@@ -12,14 +12,16 @@ from starlette.types import Send
 from export.manifest import Array
 from service.api.answer import Answer, base64_png, json_answer, npz_answer, picture_answer
 from service.api.catalogue import ServedModel
-from service.api.context import Context, go_on_if_wanted
+from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.events import Event
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
+from service.api.rectification import rectified
 from service.api.recurrent import answered
-from service.api.uploads import REQUEST_BODY, decoded, framed, uploads
+from service.api.threads import go_on_if_wanted
+from service.api.uploads import REQUEST_BODY, uploads
 from service.engine.engine import Progress
 from service.engine.request import Request
 from service.errors import InvalidParameter
@@ -27,7 +29,7 @@ from service.media.animation import AnimationFormat, animate
 from service.media.montage import grid, sheet
 from service.media.picture import Pixels
 from service.schemas.draw import DrawingQuery, GenerateQuery, ReconstructQuery
-from service.tasks import draw, stn
+from service.tasks import draw
 from service.tasks.seed import seed_or_random
 
 MODEL = "draw"
@@ -64,7 +66,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         with model.engine("generate").reserve(query.count, exchange.deadline) as room:
             with exchange.timed("decode"):
                 is_quick = query.count * query.steps <= QUICK_STEPS
-                request = generation() if is_quick else await context.off_loop(generation)
+                request = generation() if is_quick else await context.codecs.run(generation)
             return await answered(context, exchange, send, room, Drawn(query, model, request, seed, answer_format))
 
     async def reconstruct(exchange: Exchange, query: ReconstructQuery, send: Send) -> Answer | None:
@@ -81,13 +83,11 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             raise InvalidParameter("image", f"must be one file, not {len(files)}")
         with engine.reserve(1, deadline) as room:
             with rectify.reserve(1, deadline) as rectifier_room:
-                pictures = await decoded(exchange, context, files)
-                rectification = stn.request(await framed(exchange, context, pictures, rectifier.manifest), deadline)
-                await exchange.compute(rectification, rectifier_room)
+                (reading,) = await rectified(exchange, context, files, rectifier, rectifier_room)
             seed = seed_or_random(query.seed)
             request = draw.reconstruction(
                 model.manifest,
-                picture=rectification.outputs["rectified"][0],
+                picture=reading.rectified,
                 seed=seed,
                 steps=query.steps,
                 deadline=deadline,

@@ -57,7 +57,7 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
         with engine.reserve(1, exchange.deadline) as room:
             with exchange.timed("decode"):
                 is_quick = len(data) <= QUICK_BYTES
-                episode = parsed(body_model, data) if is_quick else await context.off_loop(parsed, body_model, data)
+                episode = parsed(body_model, data) if is_quick else await context.codecs.run(parsed, body_model, data)
             return await answered(context, exchange, send, room, Run.of(exchange, query, model, episode))
 
     return Endpoint(

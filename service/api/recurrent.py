@@ -62,7 +62,7 @@ async def answered(context: Context, exchange: Exchange, send: Send, room: Reser
         return None
     await exchange.compute(work.request, room)
     with exchange.timed("encode"):
-        return work.answer() if work.is_quick else await context.off_loop(work.answer)
+        return work.answer() if work.is_quick else await context.codecs.run(work.answer)
 
 
 async def _events(
@@ -71,5 +71,5 @@ async def _events(
     exchange.follow(work.request)
     async with aclosing(room.engine.stream(work.request, room)) as steps:
         async for news in steps:
-            yield await context.off_loop(work.events, news)
-    yield [("done", await context.off_loop(work.summary))]
+            yield await context.codecs.run(work.events, news)
+    yield [("done", await context.codecs.run(work.summary))]

@@ -11,7 +11,9 @@ from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
-from service.api.uploads import QUICK_SIDE, REQUEST_BODY, decoded, framed, is_one_small, uploads
+from service.api.rectification import QUICK_SIDE, is_small, rectified
+from service.api.threads import go_on_if_wanted
+from service.api.uploads import REQUEST_BODY, uploads
 from service.errors import InvalidParameter
 from service.media.encoding import PictureFormat
 from service.media.picture import Pixels
@@ -30,7 +32,6 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "png")
         if answer_format == "npz" and query.view != "rectified":
             raise InvalidParameter("view", f"must be rectified for npz, which holds arrays, not {query.view!r}")
-        deadline = exchange.deadline
         engine = model.engine("rectify")
         engine.check_room(1)
         files = await uploads(exchange, context)
@@ -38,21 +39,17 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             if query.format is not None:
                 raise InvalidParameter("format", f"must be json or npz for {len(files)} files, not {query.format!r}")
             answer_format = "json"
-        with engine.reserve(len(files), deadline) as room:
-            pictures = await decoded(exchange, context, files)
-            squares = await framed(exchange, context, pictures, model.manifest)
-            request = stn.request(squares, deadline)
-            await exchange.compute(request, room)
+        with engine.reserve(len(files), exchange.deadline) as room:
+            readings = await rectified(exchange, context, files, model, room)
             with exchange.timed("encode"):
-                readings = stn.readings(pictures, request, model.manifest)
-                is_small = is_one_small(pictures) and query.size <= QUICK_SIDE
-                if answer_format == "png" and is_small and query.view == "rectified":
+                is_quick = query.size <= QUICK_SIDE and is_small(readings[0].picture)
+                if answer_format == "png" and query.view == "rectified" and is_quick:
                     return _picture(readings[0], query, PictureFormat.PNG)
                 if answer_format == "json":
-                    return await context.off_loop(_json, readings, query, model.manifest)
+                    return await context.codecs.run(_json, readings, query, model.manifest)
                 if answer_format == "npz":
-                    return await context.off_loop(_npz, readings, query)
-                return await context.off_loop(_picture, readings[0], query, PictureFormat(answer_format))
+                    return await context.codecs.run(_npz, readings, query)
+                return await context.codecs.run(_picture, readings[0], query, PictureFormat(answer_format))
 
     return [
         Endpoint(
@@ -89,6 +86,7 @@ def _picture(reading: stn.Reading, query: RectifyQuery, picture_format: PictureF
 def _json(readings: list[stn.Reading], query: RectifyQuery, manifest: Manifest) -> Answer:
     results = []
     for reading in readings:
+        go_on_if_wanted()
         image = _view(reading, query)
         results.append(
             {
@@ -109,9 +107,13 @@ def _json(readings: list[stn.Reading], query: RectifyQuery, manifest: Manifest) 
 
 
 def _npz(readings: list[stn.Reading], query: RectifyQuery) -> Answer:
+    images = []
+    for reading in readings:
+        go_on_if_wanted()
+        images.append(reading.sampled(query.size))
     return npz_answer(
         {
-            "images": np.stack([reading.sampled(query.size) for reading in readings]),
+            "images": np.stack(images),
             "labels": np.array([reading.label for reading in readings]),
             "probabilities": np.stack([reading.probabilities for reading in readings]),
             "theta": np.stack([reading.theta_in_picture() for reading in readings]),

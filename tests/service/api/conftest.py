@@ -110,8 +110,8 @@ def serve(repository: Path) -> Serve:
         await app.drain()
         for engine in app.catalogue.engines():
             await engine.stop()
-        app._codecs.shutdown()
-        app._header_reader.shutdown()
+        app._context.codecs.close()
+        app._context.header_reader.close()
 
     return serving
 

@@ -12,10 +12,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.api import uploads
 from service.api.ntm import LARGEST_EPISODE_BYTES
 from service.app import Glimpse
-from service.errors import Cancelled
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
@@ -177,22 +175,6 @@ def test_large_form_does_not_stop_the_event_loop(serve: Serve) -> None:
             return turns - usual
 
     assert asyncio.run(scenario()) > 100
-
-
-def test_files_that_nobody_waits_for_any_more_are_not_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever leaves during the first of them saves the others."""
-    worked_on: list[int] = []
-
-    def leave_after_one() -> None:
-        if worked_on:
-            raise Cancelled("nobody waits for this any more")
-
-    monkeypatch.setattr(uploads, "go_on_if_wanted", leave_after_one)
-
-    with pytest.raises(Cancelled):
-        uploads._each([1, 2, 3], worked_on.append)
-
-    assert worked_on == [1]
 
 
 def test_error_says_which_of_several_files_it_is_about(

@@ -1,4 +1,4 @@
-"""An answer of drawings in the making: what it takes, and when it ends."""
+"""An answer of drawings in the making: what it takes."""
 
 import tracemalloc
 
@@ -9,7 +9,6 @@ from export.manifest import Manifest
 from service.api.catalogue import ServedModel
 from service.api.draw import Drawn
 from service.engine.request import Request
-from service.errors import Cancelled
 from service.schemas.draw import GenerateQuery
 
 MANIFEST = Manifest(
@@ -26,22 +25,6 @@ def finished(*, samples: int, steps: int, scale: int, answer_format: str) -> Dra
     request.outputs |= {"pictures": np.zeros((steps, samples, 28, 28), np.uint8), "write_windows": windows}
     query = GenerateQuery(steps=steps, count=samples, scale=scale)
     return Drawn(query, MODEL, request, seed=1, answer_format=answer_format)
-
-
-@pytest.mark.parametrize("name", ["gif", "apng", "webp", "png", "json"])
-def test_frames_that_nobody_waits_for_any_more_are_not_drawn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever leaves after two of them, or two samples' in a document, saves the others."""
-    asked: list[None] = []
-
-    def leave_after_two() -> None:
-        asked.append(None)
-        if len(asked) > 2:
-            raise Cancelled("nobody waits for this any more")
-
-    monkeypatch.setattr("service.api.draw.go_on_if_wanted", leave_after_two)
-
-    with pytest.raises(Cancelled):
-        finished(samples=4, steps=4, scale=1, answer_format=name).answer()
 
 
 @pytest.mark.parametrize(("name", "most"), [("gif", 0.5), ("apng", 0.5), ("webp", 0.5), ("png", 2.5)])

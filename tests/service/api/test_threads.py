@@ -1,14 +1,14 @@
-"""The context: slow work goes to threads, and what is given up goes nowhere."""
+"""Slow work goes to threads, and what is given up goes nowhere."""
 
 import asyncio
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Event
-from typing import Any, cast
 
 import pytest
 
-from service.api.context import Context, go_on_if_wanted
+from service.api.threads import Threads, go_on_if_wanted
 from service.errors import Cancelled
 from tests.service.fakes import PATIENCE_SECONDS
 
@@ -17,19 +17,23 @@ class Body:
     """Stands for many bytes."""
 
 
-def context(threads: ThreadPoolExecutor) -> Context:
-    unused = cast("Any", None)
-    return Context(unused, unused, unused, codecs=threads, header_reader=threads)
+@contextmanager
+def one_thread() -> Iterator[Threads]:
+    threads = Threads(1, "test")
+    try:
+        yield threads
+    finally:
+        threads.close()
 
 
 def test_work_that_is_given_up_while_it_waits_holds_nothing() -> None:
     """Its body is freed at once, however long the threads are busy with others."""
 
-    async def scenario(threads: ThreadPoolExecutor, free: Event) -> None:
-        busy = asyncio.create_task(context(threads).off_loop(free.wait))
+    async def scenario(threads: Threads, free: Event) -> None:
+        busy = asyncio.create_task(threads.run(free.wait))
         body = Body()
         kept = weakref.ref(body)
-        waiting = asyncio.create_task(context(threads).off_loop(id, body))
+        waiting = asyncio.create_task(threads.run(id, body))
         del body
         await asyncio.sleep(0)
 
@@ -43,7 +47,7 @@ def test_work_that_is_given_up_while_it_waits_holds_nothing() -> None:
         assert await busy
 
     free = Event()
-    with ThreadPoolExecutor(1) as threads:
+    with one_thread() as threads:
         try:
             asyncio.run(scenario(threads, free))
         finally:
@@ -54,7 +58,7 @@ def test_work_that_is_given_up_under_way_can_know() -> None:
     """What asks now and then ends soon; the next work on its thread is wanted again."""
     is_over = Event()
 
-    async def scenario(threads: ThreadPoolExecutor) -> None:
+    async def scenario(threads: Threads) -> None:
         loop, began, ended = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
         def long() -> None:
@@ -66,14 +70,14 @@ def test_work_that_is_given_up_under_way_can_know() -> None:
                 loop.call_soon_threadsafe(ended.set)
                 raise
 
-        working = asyncio.create_task(context(threads).off_loop(long))
+        working = asyncio.create_task(threads.run(long))
         await began.wait()
         working.cancel()
         await ended.wait()
 
-        await context(threads).off_loop(go_on_if_wanted)
+        await threads.run(go_on_if_wanted)
 
-    with ThreadPoolExecutor(1) as threads:
+    with one_thread() as threads:
         try:
             asyncio.run(asyncio.wait_for(scenario(threads), PATIENCE_SECONDS))
         finally:
@@ -84,7 +88,7 @@ def test_error_of_the_work_is_the_callers() -> None:
     """Whatever it raises."""
 
     async def scenario() -> None:
-        with ThreadPoolExecutor(1) as threads, pytest.raises(ZeroDivisionError):
-            await context(threads).off_loop(divmod, 1, 0)
+        with one_thread() as threads, pytest.raises(ZeroDivisionError):
+            await threads.run(divmod, 1, 0)
 
     asyncio.run(scenario())

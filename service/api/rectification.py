@@ -1,0 +1,49 @@
+"""Digits in uploaded pictures, found and rectified: what `/stn` answers, and what `/draw/reconstruct` begins with."""
+
+from collections.abc import Sequence
+
+from export.manifest import Manifest
+from service.api.catalogue import ServedModel
+from service.api.context import Context
+from service.api.exchange import Exchange
+from service.api.forms import Upload
+from service.api.threads import go_on_if_wanted
+from service.api.uploads import decoded
+from service.engine.engine import Reservation
+from service.media.picture import Picture, Pixels
+from service.tasks import stn
+
+QUICK_SIDE = 64
+"""A picture of at most this side is framed, and sampled to such a side, within about 100 microseconds."""
+
+
+async def rectified(
+    exchange: Exchange, context: Context, files: Sequence[Upload], model: ServedModel, room: Reservation
+) -> list[stn.Reading]:
+    """What a model finds in the pictures of a request, in their order, computed in the room that was kept for them.
+
+    Raises:
+        GlimpseError: as `decoded` and `Exchange.compute` do.
+    """
+    pictures = await decoded(exchange, context, files)
+    with exchange.timed("decode"):
+        if len(pictures) == 1 and is_small(pictures[0]):
+            squares = _framed(pictures, model.manifest)
+        else:
+            squares = await context.codecs.run(_framed, pictures, model.manifest)
+    request = stn.request(squares, exchange.deadline)
+    await exchange.compute(request, room)
+    return stn.readings(pictures, request, model.manifest)
+
+
+def is_small(picture: Picture) -> bool:
+    """Whether the event loop itself may work on it."""
+    return picture.width <= QUICK_SIDE and picture.height <= QUICK_SIDE
+
+
+def _framed(pictures: Sequence[Picture], manifest: Manifest) -> list[Pixels]:
+    squares = []
+    for picture in pictures:
+        go_on_if_wanted()
+        squares.append(stn.network_input(picture, manifest))
+    return squares

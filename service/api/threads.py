@@ -1,0 +1,49 @@
+"""Threads for work that would stop the event loop: whatever takes longer than about 100 microseconds."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from service.errors import Cancelled
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_thread = threading.local()
+
+
+class Threads:
+    """So many threads of a name."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do work on one of them. Whoever is cancelled before it began leaves nothing of it in their queue."""
+        wanted = [partial(work, *args, **kwargs)]
+
+        def begin() -> R:
+            _thread.wanted = wanted
+            return wanted[0]()
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, begin)
+        finally:
+            wanted.clear()
+
+    def close(self) -> None:
+        """Begin nothing any more; does not wait for what is under way."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def go_on_if_wanted() -> None:
+    """To be asked within long work, now and then.
+
+    Raises:
+        Cancelled: whoever waited for it was cancelled.
+    """
+    if not getattr(_thread, "wanted", True):
+        raise Cancelled("nobody waits for this any more")
