@@ -81,7 +81,7 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
         seed = seed_or_random(query.seed)
         with model.engine(GRAPH).reserve(1, exchange.deadline) as room:
             with exchange.timed("decode"):
-                episode = query.episode(seed)
+                episode = query.episode(seed) if query.is_quick else await context.codecs.run(query.episode, seed)
             return await answered(context, exchange, send, room, Run.of(exchange, query, model, episode, seed))
 
     return Endpoint(

@@ -71,5 +71,9 @@ async def _events(
     exchange.follow(work.request)
     async with aclosing(room.engine.stream(work.request, room)) as steps:
         async for news in steps:
-            yield await context.codecs.run(work.events, news)
-    yield [("done", await context.codecs.run(work.summary))]
+            with exchange.timed("encode"):
+                events = await context.codecs.run(work.events, news)
+            yield events
+    with exchange.timed("encode"):
+        summary = await context.codecs.run(work.summary)
+    yield [("done", summary)]

@@ -116,6 +116,11 @@ class RandomQuery(NtmQuery):
 
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether an episode is drawn within about 100 microseconds."""
+        return True
+
     def episode(self, seed: int) -> ntm.Episode:
         """The episode that a seed draws."""
         return self.drawn(np.random.Generator(np.random.Philox(key=seed)))
@@ -161,6 +166,11 @@ class RandomDynamicNgramsQuery(RandomQuery):
     """Of `GET /ntm/dynamic-ngrams`."""
 
     length: int = Field(200, ge=6, le=1024, description="Bits in the sequence")
+
+    @property
+    def is_quick(self) -> bool:
+        """Bit by bit, as each depends on those before it."""
+        return self.length <= 200
 
     def drawn(self, generator: np.random.Generator) -> ntm.Episode:
         """Bits of a random source."""

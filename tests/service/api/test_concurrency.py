@@ -19,7 +19,7 @@ from PIL import Image
 
 from service.api import uploads
 from service.app import Glimpse
-from service.tasks import stn
+from service.tasks import ntm, stn
 
 Arrays = dict[str, NDArray[Any]]
 Decode = Callable[[bytes], NDArray[np.uint8]]
@@ -155,22 +155,23 @@ def test_clients_that_leave_free_their_slots(server: str, decoded: Decode, answe
     same_answer(after, alone, decoded)
 
 
+def watch(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[str]:
+    """The names of the threads, from now on, on which a function is called."""
+    threads: list[str] = []
+    work = getattr(module, name)
+
+    def watched(*args: object) -> object:
+        threads.append(threading.current_thread().name)
+        return work(*args)
+
+    monkeypatch.setattr(module, name, watched)
+    return threads
+
+
 @pytest.mark.parametrize("path", ["/stn/rectify", "/draw/reconstruct?format=npz&steps=2"])
 def test_large_upload_is_worked_on_off_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """A picture of a megapixel is decoded and framed on codec threads, so that nobody else waits for it."""
-    worked: dict[str, list[str]] = {}
-
-    def watch(module: ModuleType, name: str) -> None:
-        work = getattr(module, name)
-
-        def watched(*args: object) -> object:
-            worked.setdefault(name, []).append(threading.current_thread().name)
-            return work(*args)
-
-        monkeypatch.setattr(module, name, watched)
-
-    watch(uploads, "decode")
-    watch(stn, "network_input")
+    worked = [watch(monkeypatch, uploads, "decode"), watch(monkeypatch, stn, "network_input")]
     file = BytesIO()
     Image.effect_noise((1200, 1000), 60).save(file, "JPEG")
 
@@ -179,6 +180,17 @@ def test_large_upload_is_worked_on_off_the_event_loop(serve: Serve, monkeypatch:
             return await client.post(path, content=file.getvalue(), headers={"content-type": "image/jpeg"})
 
     assert asyncio.run(scenario()).status_code == 200
-    assert worked.keys() == {"decode", "network_input"}
-    for threads in worked.values():
+    for threads in worked:
         assert [name.startswith("glimpse-codec") for name in threads] == [True]
+
+
+def test_long_episode_is_drawn_off_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of n-grams, which depend on one another; a short one is not worth the way."""
+    threads = watch(monkeypatch, ntm, "random_ngrams")
+
+    async def scenario() -> list[int]:
+        async with serve() as (_, client):
+            return [(await client.get(f"/ntm/dynamic-ngrams?length={n}")).status_code for n in (6, 1024)]
+
+    assert asyncio.run(scenario()) == [200, 200]
+    assert [name.startswith("glimpse-codec") for name in threads] == [False, True]

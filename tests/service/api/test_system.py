@@ -152,11 +152,11 @@ def grown(
 
 
 def test_counters_move_by_what_was_sent(client: httpx.Client) -> None:
-    """Three copies of five vectors are three requests, three sequences and 33 steps of that model."""
+    """Three copies of five vectors, one of them as a stream, are three requests and 33 steps of that model."""
     before = samples(client)
 
-    for _ in range(3):
-        client.get("/ntm/copy?length=5")
+    for query in ("length=5", "length=5", "length=5&format=sse"):
+        client.get(f"/ntm/copy?{query}")
     client.get("/ntm/copy?length=0")
 
     route, model = ("route", "/ntm/copy"), ("model", "ntm-copy")
