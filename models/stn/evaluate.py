@@ -40,8 +40,14 @@ DISTORTIONS: Mapping[str, Distortion] = {
     "scan": SCAN,
     "clean": Rotation(degrees=0.0),
 }
-UPLOADS: Mapping[str, Distortion] = {**DISTORTIONS, "photograph": Photograph(shorter_side=(64, 480))}
-"""The same as clients would send them: photographs are of any size up to 640 x 480."""
+UPLOADS: Mapping[str, Distortion] = {
+    **DISTORTIONS,
+    "photograph": Photograph(shorter_side=(64, 480)),
+    "P unfolded": Perspective(least_turn=0.0),
+    "P as drawn": Perspective(least_turn=-math.inf),
+}
+"""The same as clients would send them: photographs are of any size up to 640 x 480. Of P, what becomes of corners that
+make the picture flat is not said in the paper; beside ours are two other readings."""
 PAPER_ERRORS: Mapping[str, Mapping[str, float]] = {
     "CNN": {"R": 1.2, "RTS": 0.8, "P": 1.5, "E": 1.4, "clutter": 3.5},
     "ST-CNN affine": {"R": 0.7, "RTS": 0.5, "P": 0.8, "E": 1.2},

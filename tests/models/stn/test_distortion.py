@@ -1,5 +1,7 @@
 """Distortions: the points are where they say, the pictures are what the service would make of an upload."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from models.stn.distortion import (
     CORNERS,
+    DRAWS,
     Clutter,
     Distortion,
     Elastic,
@@ -15,6 +18,7 @@ from models.stn.distortion import (
     RotationScaleTranslation,
     framed,
     homography,
+    normal,
     pulled_corners,
     similar_corners,
 )
@@ -139,6 +143,21 @@ def test_pulled_corners_never_fold_the_picture() -> None:
         before, here, after = corners[:, i - 1], corners[:, i], corners[:, (i + 1) % 4]
         (a, b), (c, d) = (here - before).T, (after - here).T
         assert (a * d - b * c > 0).all()
+
+
+def test_what_is_drawn_anew_can_be_chosen() -> None:
+    """From nothing, to what is folded, to what nearly is; whatever is not drawn anew is the same."""
+    square = similar_corners(torch.zeros(2000), torch.full((2000,), 0.8), torch.zeros(2000, 2))
+
+    as_drawn, unfolded, usual = (
+        pulled_corners(square, 5 * 2 / 28, generator(), **least)
+        for least in ({"least_turn": -math.inf}, {"least_turn": 0.0}, {})
+    )
+
+    torch.testing.assert_close(as_drawn, square + 5 * 2 / 28 * normal(generator(), (DRAWS, 2000, 4, 2))[0])
+    folded, flat = ((other != as_drawn).any(-1).any(-1) for other in (unfolded, usual))
+    assert 0 < folded.sum() < flat.sum() < 200
+    assert (folded <= flat).all()
 
 
 def test_pulled_corners_keep_the_deviation_that_was_asked_for() -> None:
