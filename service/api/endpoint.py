@@ -159,12 +159,15 @@ def validated(model: type[Query], values: Mapping[str, Any]) -> Query:
 def invalid(model: type[BaseModel], error: ValidationError) -> InvalidParameter:
     """A validation error as the error of its first parameter."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])[:LONGEST_SHOWN_VALUE] or "body"
-    if first["type"] == "missing":
+    kind, location, given = first["type"], first["loc"], first["input"]
+    where = ".".join(map(str, location))[:LONGEST_SHOWN_VALUE] or "body"
+    if kind == "missing":
         return InvalidParameter(where, "is missing")
-    allowed = _allowed(model, str(first["loc"][0])) if len(first["loc"]) == 1 else ""
-    message = allowed or f"is wrong: {first['msg'][0].lower()}{first['msg'][1:]}"
-    return InvalidParameter(where, f"{message}, not {_shown(first['input'])}")
+    if kind == "extra_forbidden":
+        return InvalidParameter(where, f"is not known; there are {', '.join(model.model_fields)}")
+    allowed = _allowed(_described(model, location)) or f"is wrong: {first['msg'][0].lower()}{first['msg'][1:]}"
+    shown = f"of {len(given)}" if kind in {"too_short", "too_long"} else _shown(given)
+    return InvalidParameter(where, f"{allowed}, not {shown}")
 
 
 def _shown(value: object) -> str:
@@ -179,10 +182,17 @@ def _properties(model: type[BaseModel]) -> dict[str, Any]:
     return properties
 
 
-def _allowed(model: type[BaseModel], name: str) -> str:
-    """What a number, a choice or a truth value may be, read off the model's schema; empty for anything else."""
-    schema = _properties(model).get(name, {})
-    options = schema.get("anyOf", [schema])
+def _described(model: type[BaseModel], location: tuple[int | str, ...]) -> dict[str, Any]:
+    """What a model's schema says of a place in it, a parameter or an item of its lists; empty where it says nothing."""
+    described: dict[str, Any] = _properties(model).get(str(location[0]), {}) if location else {}
+    for _ in location[1:]:
+        described = described.get("items", {})
+    return described
+
+
+def _allowed(described: Mapping[str, Any]) -> str:
+    """What a number, a choice, a truth value or a list may be, read off its schema; empty for anything else."""
+    options = described.get("anyOf", [described])
     if not (option := next((o for o in options if o.get("type") != "null"), None)):
         return ""
     if "enum" in option:
@@ -190,4 +200,7 @@ def _allowed(model: type[BaseModel], name: str) -> str:
     kind = {"integer": "a whole number", "number": "a number"}.get(option.get("type", ""))
     if kind and "minimum" in option and "maximum" in option:
         return f"must be {kind} in {option['minimum']}..{option['maximum']}"
+    if "minItems" in option and "maxItems" in option:
+        few, most = option["minItems"], option["maxItems"]
+        return f"must be a list of {few if few == most else f'{few}..{most}'} items"
     return "must be true or false" if option.get("type") == "boolean" else ""
