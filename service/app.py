@@ -4,7 +4,8 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -115,27 +116,35 @@ class Glimpse:
             await self._gateway(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """From start to shutdown. The port opens at once; `/readyz` says when the models are there."""
+        """From start to shutdown, as the server tells of them."""
         await receive()
-        cv2.setNumThreads(1)
         self._termination.take_over()
-        background = [
-            asyncio.create_task(_or_end(self._load(), "cannot start", exit_codes.START_FAILURE)),
-            asyncio.create_task(_or_end(self._supervise(), "nobody supervises", exit_codes.BEYOND_REPAIR)),
-            asyncio.create_task(self._keep_figures()),
-        ]
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        for task in background:
-            task.cancel()
-        await self.drain()
-        for engine in self.catalogue.engines():
-            await engine.stop()
-        for threads in (self._context.codecs, self._context.header_reader):
-            threads.close()
+        async with self.running() as loading:
+            if self.settings.workers > 1:  # whoever is not ready takes no connections from those that are
+                await loading
+            await send({"type": "lifespan.startup.complete"})  # now the port opens; `/readyz` says the rest
+            await receive()
         if self._termination.is_asked_for:  # a start that fails has an exit code of its own
             end_whatever_runs()
         await send({"type": "lifespan.shutdown.complete"})
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """The application at work; the task is done when its models are loaded. At the end it drains and stops."""
+        cv2.setNumThreads(1)
+        loading = asyncio.create_task(_or_end(self._load(), "cannot start", exit_codes.START_FAILURE))
+        supervising = asyncio.create_task(_or_end(self._supervise(), "nobody supervises", exit_codes.BEYOND_REPAIR))
+        keeping_figures = asyncio.create_task(self._keep_figures())
+        try:
+            yield loading
+        finally:
+            for task in (loading, supervising, keeping_figures):
+                task.cancel()
+            await self.drain()
+            for engine in self.catalogue.engines():
+                await engine.stop()
+            for threads in (self._context.codecs, self._context.header_reader):
+                threads.close()
 
     async def _load(self) -> None:
         settings = self.settings

@@ -22,6 +22,8 @@ KEEP_ALIVE_SECONDS = 75
 
 FAREWELL_SECONDS = 5
 """Within which clients take the last answers."""
+START_SECONDS = 30
+"""Within which one of several processes has its models, to take another's place."""
 
 
 def serve(given: Mapping[str, object]) -> int:
@@ -54,6 +56,7 @@ def serve(given: Mapping[str, object]) -> int:
         "proxy_headers": False,  # nobody here asks for the client's address
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": FAREWELL_SECONDS,  # what was admitted has had its time to be computed
+        "timeout_worker_healthcheck": START_SECONDS,
     }
     if settings.workers == 1:
         uvicorn.run(APPLICATION, **options)

@@ -70,9 +70,10 @@ def end_whatever_runs() -> None:
 
 async def _close_port(server: uvicorn.Server) -> None:
     """Close it before the server does: a request on its way over an open connection still gets its 503."""
-    for listener in server.servers:
+    listeners = getattr(server, "servers", [])  # none before the start is complete
+    for listener in listeners:
         let_nobody_queue_up(listener.sockets)
     await asyncio.sleep(LINGER_SECONDS)
-    for listener in server.servers:
+    for listener in listeners:
         listener.close()
     await asyncio.sleep(LINGER_SECONDS)

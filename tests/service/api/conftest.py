@@ -32,12 +32,13 @@ STOP_SECONDS = 60.0
 LIMITS = {"BODY_BYTES": "1048576", "PIXELS": "1000000", "FILES": "8"}
 """Of the shared server: small, so that going over them is cheap."""
 
-Server = tuple[str, subprocess.Popen[str]]
+Server = tuple[str, subprocess.Popen[str], Callable[[str], None]]
+"""URL, process, and what waits until the log has a line, after those waited for before, with a text in it."""
 
 
 @contextmanager
 def launched(repository: Path, **settings: str) -> Iterator[Server]:
-    """`glimpse serve` as a process of its own: its URL once it says that it is ready; told to stop at the end."""
+    """`glimpse serve` as a process of its own, once it says that it is ready; told to stop at the end."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GLIMPSE_")}
     environment = {**inherited, "GLIMPSE_MODELS": str(repository), **settings}
     command = [sys.executable, "-m", "glimpse", "serve", "--port", "0"]
@@ -48,13 +49,20 @@ def launched(repository: Path, **settings: str) -> Iterator[Server]:
     reader.start()
     try:
         log = ""
-        while log.count("ready: ") < int(settings.get("GLIMPSE_WORKERS", "1")):
-            line = lines.get(timeout=START_SECONDS)
-            assert line, f"the server ended with {process.wait()}:\n{log}"
-            log += line
+
+        def await_line(text: str) -> None:
+            nonlocal log
+            line = ""
+            while text not in line:
+                line = lines.get(timeout=START_SECONDS)
+                assert line, f"the server ended with {process.wait()}:\n{log}"
+                log += line
+
+        for _ in range(int(settings.get("GLIMPSE_WORKERS", "1"))):
+            await_line("ready: ")
         found = re.search(r"running on (http://\S+)", log)
         assert found is not None, log
-        yield found[1], process
+        yield found[1], process, await_line
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         assert process.wait(STOP_SECONDS) == 0
@@ -75,14 +83,14 @@ def _forward(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
 
 @pytest.fixture(scope="session")
 def launch(repository: Path) -> Callable[..., AbstractContextManager[Server]]:
-    """Start a server of one's own, with settings as environment variables: (URL, process)."""
+    """Start a server of one's own, with settings as environment variables."""
     return lambda **settings: launched(repository, **settings)
 
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[str]:
     """The shared server's URL."""
-    with launched(repository, **{f"GLIMPSE_LIMITS__{name}": value for name, value in LIMITS.items()}) as (url, _):
+    with launched(repository, **{f"GLIMPSE_LIMITS__{name}": value for name, value in LIMITS.items()}) as (url, *_):
         yield url
 
 
@@ -103,15 +111,11 @@ def serve(repository: Path) -> Serve:
     @asynccontextmanager
     async def serving(**settings: Any) -> AsyncIterator[tuple[Glimpse, httpx.AsyncClient]]:
         app = Glimpse(Settings(**{"models": repository, **settings}))
-        await app._load()
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://glimpse", timeout=60) as client:
-            yield app, client
-        await app.drain()
-        for engine in app.catalogue.engines():
-            await engine.stop()
-        app._context.codecs.close()
-        app._context.header_reader.close()
+        async with app.running() as loading:
+            await loading
+            async with httpx.AsyncClient(transport=transport, base_url="http://glimpse", timeout=60) as client:
+                yield app, client
 
     return serving
 

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ from service.termination import Termination
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
-Launch = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
+Launch = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str], Callable[[str], None]]]]
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
@@ -171,7 +172,7 @@ def test_process_that_supervises_imports_no_framework() -> None:
 
 def test_several_processes_share_a_port_and_their_metrics(launch: Launch) -> None:
     """Whichever process is asked, what all of them have answered is counted; and all of them end."""
-    with launch(GLIMPSE_WORKERS="2") as (url, _):
+    with launch(GLIMPSE_WORKERS="2") as (url, *_):
         for _ in range(40):
             assert httpx.get(f"{url}/ntm/copy?length=1").status_code == 200  # a connection of its own
         text = httpx.get(f"{url}/metrics").text
@@ -182,7 +183,7 @@ def test_several_processes_share_a_port_and_their_metrics(launch: Launch) -> Non
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_port_of_another_service_is_left_to_it(launch: Launch, repository: Path, workers: str) -> None:
     """Processes share the port with one another, not with a second service: that one does not start."""
-    with launch(GLIMPSE_WORKERS=workers) as (url, _):
+    with launch(GLIMPSE_WORKERS=workers) as (url, *_):
         ended = refused(MODELS=str(repository), WORKERS=workers, PORT=url.rsplit(":", 1)[1])
 
     assert ended.returncode != 0
@@ -200,13 +201,17 @@ def test_device_that_is_not_there_stops_the_start_with_one_line(repository: Path
     assert "Traceback" not in ended.stderr
 
 
-def test_file_that_was_tampered_with_stops_the_start_with_one_line(repository: Path, tmp_path: Path) -> None:
-    """A single changed bit is refused, with the file's name."""
-    shutil.copytree(repository / "ntm-copy", tmp_path / "ntm-copy")
-    path = tmp_path / "ntm-copy" / "1" / "model.onnx"
+def tamper_with(path: Path) -> None:
+    """Change a single bit of a file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def test_file_that_was_tampered_with_stops_the_start_with_one_line(repository: Path, tmp_path: Path) -> None:
+    """A single changed bit is refused, with the file's name."""
+    shutil.copytree(repository / "ntm-copy", tmp_path / "ntm-copy")
+    tamper_with(tmp_path / "ntm-copy" / "1" / "model.onnx")
 
     ended = refused(MODELS=str(tmp_path))
 
@@ -214,6 +219,30 @@ def test_file_that_was_tampered_with_stops_the_start_with_one_line(repository: P
     (line,) = [line for line in ended.stderr.splitlines() if "CRITICAL" in line]
     assert "model.onnx has sha256" in line
     assert "Traceback" not in ended.stderr
+
+
+def test_process_that_cannot_replace_another_leaves_it(launch: Launch, repository: Path, tmp_path: Path) -> None:
+    """Whoever is served goes on being served, though a new process would refuse the model."""
+    shutil.copytree(repository / "ntm-copy", tmp_path / "ntm-copy")
+    with launch(GLIMPSE_MODELS=str(tmp_path), GLIMPSE_WORKERS="2") as (url, process, await_line):
+        tamper_with(tmp_path / "ntm-copy" / "1" / "model.onnx")
+        process.send_signal(signal.SIGHUP)
+        await_line("CRITICAL")
+        await_line("aborting the restart")
+
+        answers = [
+            httpx.get(f"{url}/ntm/copy?length=1").status_code for _ in range(8)
+        ]  # each on a connection of its own
+
+    assert answers == [200] * 8
+
+
+def test_processes_are_replaced_one_after_the_other(launch: Launch) -> None:
+    """A new one has its models before an old one has to go, so that nobody is told to wait for a start."""
+    with launch(GLIMPSE_WORKERS="2") as (_, process, await_line):
+        process.send_signal(signal.SIGHUP)
+        for line in ("ready: ", "Terminated child", "Waiting for child") * 2:
+            await_line(line)
 
 
 @pytest.mark.parametrize("damage", ["name", "golden"])
@@ -232,7 +261,7 @@ def test_damaged_version_is_refused_and_an_older_one_serves(
         files = {name: manifest.describe(newer / name) for name in described.files}
         manifest.write(described.model_copy(update={"version": 2, "files": files}), newer)
 
-    with launch(GLIMPSE_MODELS=str(tmp_path)) as (url, _):
+    with launch(GLIMPSE_MODELS=str(tmp_path)) as (url, *_):
         answer = httpx.get(f"{url}/ntm/copy?length=1")
         assert httpx.get(f"{url}/readyz").status_code == 200
         newest = httpx.get(f"{url}/ntm/copy?version=2")

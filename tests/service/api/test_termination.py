@@ -17,14 +17,14 @@ import pytest
 from service.port import let_nobody_queue_up
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
-Launch = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
+Launch = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str], Callable[[str], None]]]]
 
 
 @contextmanager
 def streaming(launch: Launch, *, samples: int) -> Iterator[tuple[str, subprocess.Popen[str], Iterator[str]]]:
     """A service that announces its end for two seconds, and an answer of 64 steps that it is at work on."""
     with (
-        launch(GLIMPSE_DRAIN_NOTICE_SECONDS="2") as (url, process),
+        launch(GLIMPSE_DRAIN_NOTICE_SECONDS="2") as (url, process, _),
         httpx.Client(base_url=url, timeout=60) as client,
         client.stream("GET", f"/draw/generate?steps=64&count={samples}&format=sse") as stream,
     ):
@@ -50,7 +50,7 @@ def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem
 
 def test_sigterm_to_the_whole_group_is_one_signal(launch: Launch) -> None:
     """A process that hears of it from the sender and from its supervisor drains all the same."""
-    with launch(GLIMPSE_WORKERS="2", GLIMPSE_DRAIN_NOTICE_SECONDS="3") as (url, process):
+    with launch(GLIMPSE_WORKERS="2", GLIMPSE_DRAIN_NOTICE_SECONDS="3") as (url, process, _):
         os.killpg(process.pid, signal.SIGTERM)
 
         answers = set()
