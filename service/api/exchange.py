@@ -24,7 +24,6 @@ PROCESS_ID = secrets.token_hex(8)
 _counter = itertools.count()
 TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES)
 
-EXCHANGE_KEY = "glimpse.exchange"
 DEPARTURE_KEY = "glimpse.departure"
 """Of a future in the ASGI scope, which the server has done once the client has left."""
 RESPOND_KEY = "glimpse.respond"
@@ -61,7 +60,6 @@ class Exchange:
         "memory",
         "model",
         "request_id",
-        "route",
         "status",
     )
 
@@ -74,7 +72,6 @@ class Exchange:
                 lines.setdefault(name, []).append(value)
             self.headers = {name: b", ".join(values) for name, values in lines.items()}
         self.request_id = identity(self.headers.get(b"x-request-id", b""))
-        self.route = ""
         self.model = ""
         self.status = 0
         self._seconds = dict.fromkeys(STAGES, 0.0)

@@ -18,7 +18,7 @@ from service.api import playground, problems
 from service.api.admission import Admission
 from service.api.answer import Answer
 from service.api.endpoint import Endpoint
-from service.api.exchange import CLOSE, EXCHANGE_KEY, RESPOND_KEY, Exchange, Respond
+from service.api.exchange import CLOSE, RESPOND_KEY, Exchange, Respond
 from service.api.memory import Memory, Share
 from service.errors import GlimpseError, NotReady, Unauthorized
 from service.metrics import Metrics
@@ -27,7 +27,8 @@ logger = logging.getLogger("glimpse.api")
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json", *playground.FILES})
 """What probes and Prometheus ask for needs no key, nor do the pages on which a key can be given."""
-
+FRAMEWORK_PATHS = OPEN_PATHS | {"/models"}
+"""What is FastAPI's to serve. The metrics know these paths and the endpoints'; all others are one to them."""
 
 SECURITY_SCHEMES = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -52,6 +53,7 @@ class Gateway:
     ) -> None:
         self._app = app
         self._endpoints = endpoints
+        self._routes = FRAMEWORK_PATHS | {path for _, path in endpoints}
         self._metrics = metrics
         self._admission = admission
         self._memory = memory
@@ -60,9 +62,6 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry one exchange from its head to its last byte."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         # Left in the scope, which it leads back to, it would keep the request until a garbage collection.
         respond: Respond | None = scope.pop(RESPOND_KEY, None)
         if scope["method"] == "HEAD":  # the server leaves the body out
@@ -71,10 +70,9 @@ class Gateway:
         try:
             await self._answer(exchange, scope, receive, _Reply(exchange, send, respond, self._admission))
         finally:
+            route = scope["path"] if scope["path"] in self._routes else "other"
             seconds = time.monotonic() - exchange.began_at
-            self._metrics.observe_exchange(
-                exchange.route or "other", exchange.model, exchange.status, seconds, exchange.seconds()
-            )
+            self._metrics.observe_exchange(route, exchange.model, exchange.status, seconds, exchange.seconds())
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, reply: "_Reply") -> None:
         """Have it answered, whatever happens."""
@@ -98,12 +96,9 @@ class Gateway:
 
     async def _dispatch(self, exchange: Exchange, scope: Scope, receive: Receive, reply: "_Reply") -> None:
         endpoint = self._endpoints.get((scope["method"], scope["path"]))
-        if endpoint is not None:
-            exchange.route = scope["path"]
         if self._api_keys and scope["path"] not in OPEN_PATHS:
             self._authorise(exchange)
         if endpoint is None:  # How the service fares can always be asked.
-            scope[EXCHANGE_KEY] = exchange
             await self._app(scope, receive, reply)
             return
         self._admission.enter()

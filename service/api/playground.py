@@ -8,8 +8,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.exchange import EXCHANGE_KEY
-
 FOLDER = Path(__file__).parent.parent / "playground"
 SCRIPTS = ("page.js", "client.js", "activity.js", "sheet.js", "stn.js", "draw.js", "ntm.js")
 FILES = {"/": "index.html", **{f"/playground/{name}": name for name in ("style.css", *SCRIPTS)}}
@@ -30,17 +28,16 @@ def router() -> APIRouter:
     """A route a file."""
     routes = APIRouter(include_in_schema=False)
     for path, name in FILES.items():
-        routes.add_api_route(path, _endpoint(path, FOLDER / name))
+        routes.add_api_route(path, _endpoint(FOLDER / name))
     return routes
 
 
-def _endpoint(path: str, file: Path) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(file: Path) -> Callable[[Request], Awaitable[Response]]:
     body = file.read_bytes()
     etag = f'"{hashlib.sha256(body).hexdigest()}"'
     headers = {**HEADERS, "etag": etag}
 
     async def serve(request: Request) -> Response:
-        request.scope[EXCHANGE_KEY].route = path
         # The header is a list of tags, each perhaps marked as weak; ours is in quotes, and no part of another.
         if etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)

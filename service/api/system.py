@@ -4,11 +4,9 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.context import Context
-from service.api.exchange import EXCHANGE_KEY
 from service.api.problems import RESPONSES
 from service.errors import NotReady
 from service.metrics import Metrics
@@ -18,12 +16,8 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
     """The routes of this subject."""
     routes = APIRouter(tags=["system"])
 
-    def named(request: Request, route: str) -> None:
-        request.scope[EXCHANGE_KEY].route = route
-
     @routes.get("/livez", summary="Is the process alive?")
-    async def livez(request: Request) -> dict[str, str]:
-        named(request, "/livez")
+    async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
     @routes.get(
@@ -31,8 +25,7 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
         summary="Is every model loaded, on its device, warm and right?",
         responses={503: {"description": "No, and why", "content": RESPONSES}},
     )
-    async def readyz(request: Request) -> dict[str, str]:
-        named(request, "/readyz")
+    async def readyz() -> dict[str, str]:
         if (reason := not_ready_because(context)) is not None:
             raise NotReady(reason)
         return {"status": "ready"}
@@ -40,8 +33,7 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
     @routes.get(
         "/models", summary="What is served", responses={401: {"description": "No API key", "content": RESPONSES}}
     )
-    async def models(request: Request) -> dict[str, Any]:
-        named(request, "/models")
+    async def models() -> dict[str, Any]:
         return {
             "models": [
                 {
@@ -53,8 +45,7 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
         }
 
     @routes.get("/metrics", summary="For Prometheus", response_class=Response)
-    async def exposition(request: Request) -> Response:
-        named(request, "/metrics")
+    async def exposition() -> Response:
         # Not on a codec thread: how busy they are is what is asked.
         text = await asyncio.to_thread(metrics.exposition)
         return Response(text, headers={"content-type": metrics.content_type})

@@ -227,6 +227,20 @@ def test_bug_is_a_problem_wherever_it_is(serve: Serve, problem: Problem, monkeyp
     problem(asyncio.run(scenario()), 500, "internal-error")
 
 
+def test_whatever_is_served_is_counted_under_its_path(client: httpx.Client) -> None:
+    """Also where the method is wrong."""
+    document = client.get("/openapi.json").json()
+    before = samples(client)
+
+    for path in document["paths"]:
+        client.request("PATCH", path)
+
+    expected: dict[tuple[str, Labels], float] = {
+        ("glimpse_requests_total", (("code", "405"), ("model", ""), ("route", path))): 1 for path in document["paths"]
+    }
+    assert grown(client, before, expected) == expected
+
+
 def test_unknown_paths_do_not_become_labels(client: httpx.Client) -> None:
     """A scanner that asks for a thousand paths makes one series."""
     for path in ("/admin", "/wp-login.php", "/ntm/juggling"):
