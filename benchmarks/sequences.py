@@ -150,7 +150,8 @@ def recurrent(subject: Subject, seconds: float) -> Recurrent:
     equal = [FixedBatch(subject, examples[length]) for length in workloads.LENGTHS]
     lengths = workloads.mixed_lengths(BATCH)
     mixed = FixedBatch(subject, [examples[length][row] for row, length in enumerate(lengths)])
-    engine = Engine(subject.name, subject.runtime, subject.initial, subject.policy, Metrics().listener(subject.name))
+    listener = Metrics().listener(subject.name, 1, subject.name, subject.runtime.provider)
+    engine = Engine(subject.name, subject.runtime, subject.initial, subject.policy, listener)
 
     def engine_free(seconds: float) -> Timeline:
         return _fixed(

@@ -175,17 +175,15 @@ class Glimpse:
         batching: Batching = getattr(self.settings, manifest.family)
         engines = {}
         for graph, part in loaded.graphs.items():
-            name = manifest.name if len(loaded.graphs) == 1 else f"{manifest.name}-{graph}"
             engines[graph] = Engine(
-                name,
+                f"{manifest.name}/{manifest.version}/{graph}",
                 part.runtime,
                 part.initial,
                 batching.policy(),
-                self.metrics.listener(name),
+                self.metrics.listener(manifest.name, manifest.version, graph, part.runtime.provider),
                 verify=part.verify,
                 stall_seconds=self.settings.stall_seconds,
             )
-            self.metrics.observe_engine(name, part.runtime.provider)
         self.metrics.observe_model(manifest.name, manifest.version, manifest.family)
         self.catalogue.add(ServedModel(manifest, engines))
 
@@ -195,8 +193,7 @@ class Glimpse:
             await asyncio.sleep(SUPERVISION_SECONDS)
             self._tell_readiness()
             for engine in self.catalogue.engines():
-                if engine.recover():
-                    self.metrics.observe_restart(engine.name)
+                engine.recover()
                 if engine.is_beyond_repair():
                     logger.critical("%s; ending the process", engine.unhealthy_because())
                     os._exit(exit_codes.BEYOND_REPAIR)

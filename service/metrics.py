@@ -24,6 +24,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from service.engine.batcher import CloseReason
 from service.engine.report import BatchReport
 
 # A time of creation beside every counter would double what is scraped, and nobody asks for it.
@@ -56,7 +57,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        model = ("model",)
+        graph = ("model", "version", "graph")
         self.requests = self._counter("glimpse_requests", "Requests answered", ("route", "model", "code"))
         self.request_seconds = self._histogram(
             "glimpse_request_seconds", "From the request's head to the answer's end", ("route",)
@@ -65,34 +66,32 @@ class Metrics:
             stage: self._histogram(f"glimpse_{stage}_seconds", help_text, ("route",))
             for stage, help_text in STAGES.items()
         }
-        self.batch_rows = self._histogram("glimpse_batch_size", "Sequences in a computed batch", model, ROWS)
-        self.batch_seconds = self._histogram("glimpse_batch_seconds", "Computing one segment", model)
-        self.batches = self._counter(
-            "glimpse_batches", "Batches computed, by why they were closed", ("model", "reason")
-        )
-        self.steps = self._counter("glimpse_steps", "Steps computed, over all sequences", model)
-        self.padding_rows = self._counter("glimpse_padding_rows", "Row-steps computed beyond a sequence's end", model)
-        self.queue_rows = self._gauge("glimpse_queue_depth", "Sequences that wait", model)
-        self.slots = self._gauge("glimpse_slots_occupied", "Sequences in the running batch", model)
+        self.batch_rows = self._histogram("glimpse_batch_size", "Sequences in a computed batch", graph, ROWS)
+        self.batch_seconds = self._histogram("glimpse_batch_seconds", "Computing one segment", graph)
+        self.batches = self._counter("glimpse_batches", "Batches computed, by why they were closed", (*graph, "reason"))
+        self.steps = self._counter("glimpse_steps", "Steps computed, over all sequences", graph)
+        self.padding_rows = self._counter("glimpse_padding_rows", "Row-steps computed beyond a sequence's end", graph)
+        self.queue_rows = self._gauge("glimpse_queue_depth", "Sequences that wait", graph)
+        self.slots = self._gauge("glimpse_slots_occupied", "Sequences in the running batch", graph)
         self.cancellations = self._counter(
-            "glimpse_cancellations", "Sequences given up because their client left", model
+            "glimpse_cancellations", "Sequences given up because their client left", graph
         )
         self.deadline_misses = self._counter(
-            "glimpse_deadline_misses", "Sequences given up because their deadline passed", model
+            "glimpse_deadline_misses", "Sequences given up because their deadline passed", graph
         )
-        self.failures = self._counter("glimpse_failures", "Sequences that failed alone", model)
-        self.rejections = self._counter("glimpse_rejections", "Sequences refused by a full queue", model)
+        self.failures = self._counter("glimpse_failures", "Sequences that failed alone", graph)
+        self.rejections = self._counter("glimpse_rejections", "Sequences refused by a full queue", graph)
         self._model_info = self._gauge(
             "glimpse_model_info",
             "1 for every model that is served",
             ("model", "version", "family"),
             "livemax",
         )
-        self._provider_info = self._gauge(
-            "glimpse_provider_info", "1 for what computes a graph", ("model", "provider"), "livemax"
+        self.provider_info = self._gauge(
+            "glimpse_provider_info", "1 for what computes a graph", (*graph, "provider"), "livemax"
         )
         self._ready = self._gauge("glimpse_ready", "1 while the process is ready", (), "livemin")
-        self._worker_restarts = self._counter("glimpse_worker_restarts", "Worker threads that were replaced", model)
+        self.worker_restarts = self._counter("glimpse_worker_restarts", "Worker threads that were replaced", graph)
         self.cpu_seconds = self._counter("glimpse_process_cpu_seconds", "Processor time used")
         self._cpu_seconds_counted = 0.0
         self.memory_bytes = self._gauge("glimpse_process_resident_memory_bytes", "Memory in use", ())
@@ -145,14 +144,6 @@ class Metrics:
         """A model is served."""
         self._model_info.labels(name, str(version), family).set(1)
 
-    def observe_engine(self, engine: str, provider: str) -> None:
-        """An engine computes on an execution provider."""
-        self._provider_info.labels(engine, provider).set(1)
-
-    def observe_restart(self, engine: str) -> None:
-        """An engine's worker died, and was replaced."""
-        self._worker_restarts.labels(engine).inc()
-
     def observe_process(self) -> None:
         """Bring the process's own figures up to date; from any thread, but one at a time. A sick GPU may not answer."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -173,34 +164,35 @@ class Metrics:
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
 
-    def listener(self, model: str) -> "EngineListener":
-        """What feeds an engine's reports into these metrics."""
-        self._worker_restarts.labels(model)  # there from the start, at 0: a rise is seen from the first one on
-        return EngineListener(self, model)
+    def listener(self, model: str, version: int, graph: str, provider: str) -> "EngineListener":
+        """What feeds the reports of an engine, which computes a graph on an execution provider, into these metrics."""
+        return EngineListener(self, (model, str(version), graph), provider)
 
 
 class EngineListener:
     """Hears of one engine; see `service.engine.report.Listener`."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        self._batch_rows = metrics.batch_rows.labels(model)
-        self._batch_seconds = metrics.batch_seconds.labels(model)
-        self._batches = metrics.batches
-        self._steps = metrics.steps.labels(model)
-        self._padding_rows = metrics.padding_rows.labels(model)
-        self._queue_rows = metrics.queue_rows.labels(model)
-        self._slots = metrics.slots.labels(model)
-        self._cancellations = metrics.cancellations.labels(model)
-        self._deadline_misses = metrics.deadline_misses.labels(model)
-        self._failures = metrics.failures.labels(model)
-        self._rejections = metrics.rejections.labels(model)
-        self._model = model
+    def __init__(self, metrics: Metrics, labels: tuple[str, str, str], provider: str) -> None:
+        metrics.provider_info.labels(*labels, provider).set(1)
+        self._batch_rows = metrics.batch_rows.labels(*labels)
+        self._batch_seconds = metrics.batch_seconds.labels(*labels)
+        self._batches = {reason: metrics.batches.labels(*labels, reason.value) for reason in CloseReason}
+        self._steps = metrics.steps.labels(*labels)
+        self._padding_rows = metrics.padding_rows.labels(*labels)
+        self._queue_rows = metrics.queue_rows.labels(*labels)
+        self._slots = metrics.slots.labels(*labels)
+        self._cancellations = metrics.cancellations.labels(*labels)
+        self._deadline_misses = metrics.deadline_misses.labels(*labels)
+        self._failures = metrics.failures.labels(*labels)
+        self._rejections = metrics.rejections.labels(*labels)
+        # There from the start, at 0: a rise is seen from the first one on.
+        self._worker_restarts = metrics.worker_restarts.labels(*labels)
 
     def on_batch(self, report: BatchReport) -> None:
         """A segment was computed."""
         self._batch_rows.observe(report.rows)
         self._batch_seconds.observe(report.compute_seconds)
-        self._batches.labels(self._model, report.reason.value).inc()
+        self._batches[report.reason].inc()
         self._steps.inc(report.rows * report.steps - report.padding_rows)
         self._padding_rows.inc(report.padding_rows)
         if report.failed_rows:
@@ -225,6 +217,10 @@ class EngineListener:
     def on_deadline_missed(self, rows: int) -> None:
         """A deadline passed."""
         self._deadline_misses.inc(rows)
+
+    def on_worker_replaced(self) -> None:
+        """The worker had died."""
+        self._worker_restarts.inc()
 
 
 def _forget_dead_processes(directory: Path) -> None:

@@ -228,6 +228,7 @@ class Engine:
         logger.error("%s: starting a new worker", self.name)
         self._worker = self._new_worker()
         self._worker.start()
+        self._listener.on_worker_replaced()
         return True
 
     def _gather(self, rows: int) -> None:

@@ -52,3 +52,7 @@ class Listener(Protocol):
     def on_deadline_missed(self, rows: int) -> None:
         """A deadline passed; its sequences were given up."""
         ...
+
+    def on_worker_replaced(self) -> None:
+        """The worker had died, and another is at work."""
+        ...

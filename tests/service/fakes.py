@@ -145,6 +145,7 @@ class Recorder:
         self.rejected_rows = 0
         self.cancelled_rows = 0
         self.deadline_missed_rows = 0
+        self.replaced_workers = 0
         self.raises_on_slots = False
 
     def on_batch(self, report: BatchReport) -> None:
@@ -176,6 +177,10 @@ class Recorder:
     def on_deadline_missed(self, rows: int) -> None:
         """A deadline passed."""
         self.deadline_missed_rows += rows
+
+    def on_worker_replaced(self) -> None:
+        """A worker had died."""
+        self.replaced_workers += 1
 
 
 class Clock:

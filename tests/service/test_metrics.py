@@ -11,6 +11,9 @@ from service.engine.batcher import CloseReason
 from service.engine.report import BatchReport
 from service.metrics import Metrics
 
+FIRST = {"model": "draw", "version": "1", "graph": "generate"}
+SECOND = {**FIRST, "version": "2"}
+
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {
@@ -46,20 +49,20 @@ def test_batch_counts_live_rows_and_padding_apart() -> None:
     """Three rows of four steps, of which two row-steps were padding, are ten steps."""
     metrics = Metrics()
 
-    metrics.listener("draw").on_batch(report())
+    metrics.listener("draw", 1, "generate", "cpu").on_batch(report())
 
-    assert value(metrics, "glimpse_steps_total", model="draw") == 10
-    assert value(metrics, "glimpse_padding_rows_total", model="draw") == 2
-    assert value(metrics, "glimpse_batches_total", model="draw", reason="full") == 1
-    assert value(metrics, "glimpse_batch_size_sum", model="draw") == 3
-    assert value(metrics, "glimpse_batch_seconds_sum", model="draw") == pytest.approx(0.003)
-    assert value(metrics, "glimpse_failures_total", model="draw") == 0
+    assert value(metrics, "glimpse_steps_total", **FIRST) == 10
+    assert value(metrics, "glimpse_padding_rows_total", **FIRST) == 2
+    assert value(metrics, "glimpse_batches_total", **FIRST, reason="full") == 1
+    assert value(metrics, "glimpse_batch_size_sum", **FIRST) == 3
+    assert value(metrics, "glimpse_batch_seconds_sum", **FIRST) == pytest.approx(0.003)
+    assert value(metrics, "glimpse_failures_total", **FIRST) == 0
 
 
 def test_everything_else_that_is_heard_is_told() -> None:
-    """Failures, gauges of queue and slots, cancellations and missed deadlines, a model each."""
+    """Failures, gauges of queue and slots, cancellations, missed deadlines, and new workers; a version each."""
     metrics = Metrics()
-    draw, other = metrics.listener("draw"), metrics.listener("ntm-copy")
+    draw, other = (metrics.listener("draw", version, "generate", "cpu") for version in (1, 2))
 
     draw.on_batch(report(failed_rows=2))
     draw.on_queue(7)
@@ -68,16 +71,20 @@ def test_everything_else_that_is_heard_is_told() -> None:
     draw.on_cancelled(4)
     draw.on_rejected(8)
     draw.on_deadline_missed(6)
+    draw.on_worker_replaced()
     other.on_queue(1)
 
-    assert value(metrics, "glimpse_failures_total", model="draw") == 2
-    assert value(metrics, "glimpse_queue_depth", model="draw") == 5
-    assert value(metrics, "glimpse_queue_depth", model="ntm-copy") == 1
-    assert value(metrics, "glimpse_slots_occupied", model="draw") == 3
-    assert value(metrics, "glimpse_cancellations_total", model="draw") == 4
-    assert value(metrics, "glimpse_rejections_total", model="draw") == 8
-    assert value(metrics, "glimpse_deadline_misses_total", model="draw") == 6
-    assert value(metrics, "glimpse_deadline_misses_total", model="ntm-copy") == 0
+    assert value(metrics, "glimpse_failures_total", **FIRST) == 2
+    assert value(metrics, "glimpse_queue_depth", **FIRST) == 5
+    assert value(metrics, "glimpse_queue_depth", **SECOND) == 1
+    assert value(metrics, "glimpse_slots_occupied", **FIRST) == 3
+    assert value(metrics, "glimpse_cancellations_total", **FIRST) == 4
+    assert value(metrics, "glimpse_rejections_total", **FIRST) == 8
+    assert value(metrics, "glimpse_deadline_misses_total", **FIRST) == 6
+    assert value(metrics, "glimpse_deadline_misses_total", **SECOND) == 0
+    assert value(metrics, "glimpse_worker_restarts_total", **FIRST) == 1
+    assert value(metrics, "glimpse_worker_restarts_total", **SECOND) == 0
+    assert value(metrics, "glimpse_provider_info", **SECOND, provider="cpu") == 1
 
 
 def test_exchange_is_counted_by_route_model_and_code() -> None:

@@ -130,7 +130,7 @@ def test_clients_that_leave_free_their_slots(server: str, decoded: Decode, answe
 
     async def told(client: httpx.AsyncClient, metric: str) -> float:
         text = (await client.get("/metrics")).text
-        found = re.search(rf'{metric}{{model="draw-generate"}} (\S+)', text)
+        found = re.search(rf'{metric}{{graph="generate",model="draw",version="1"}} (\S+)', text)
         return float(found[1]) if found else 0.0
 
     async def scenario() -> tuple[httpx.Response, httpx.Response]:

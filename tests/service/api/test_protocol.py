@@ -185,7 +185,7 @@ def test_everything_that_a_lost_connection_asked_for_is_given_up(server: str) ->
 
     def told(metric: str) -> float:
         text = httpx.get(f"{server}/metrics").text
-        found = re.search(rf'{metric}{{model="ntm-repeat-copy"}} (\S+)', text)
+        found = re.search(rf'{metric}{{graph="step",model="ntm-repeat-copy",version="1"}} (\S+)', text)
         return float(found[1]) if found else 0.0
 
     def wait_for(slots: float) -> None:

@@ -20,6 +20,8 @@ Labels = tuple[tuple[str, str], ...]
 
 PNG = {"content-type": "image/png"}
 TASKS = ("copy", "repeat-copy", "associative-recall", "dynamic-ngrams", "priority-sort")
+COPY: Labels = (("graph", "step"), ("model", "ntm-copy"), ("version", "1"))
+GENERATE: Labels = (("graph", "generate"), ("model", "draw"), ("version", "1"))
 MODELS = {"stn-affine", "stn-projective", "stn-tps", "draw", *(f"ntm-{task}" for task in TASKS)}
 TIMING = re.compile(r"decode;dur=[\d.]+, queue;dur=[\d.]+, compute;dur=[\d.]+, encode;dur=[\d.]+")
 
@@ -166,7 +168,7 @@ def test_counters_move_by_what_was_sent(client: httpx.Client) -> None:
         ("glimpse_request_seconds_count", (route,)): 4,
         ("glimpse_compute_seconds_count", (route,)): 3,
         ("glimpse_encode_seconds_count", (route,)): 3,
-        ("glimpse_steps_total", (model,)): 33,
+        ("glimpse_steps_total", COPY): 33,
     }
     assert grown(client, before, expected) == expected
 
@@ -177,11 +179,10 @@ def test_samples_of_a_drawing_are_counted_as_rows_of_batches(client: httpx.Clien
 
     client.get("/draw/generate?count=10&steps=16&format=npz")
 
-    model = ("model", "draw-generate")
     expected: dict[tuple[str, Labels], float] = {
-        ("glimpse_steps_total", (model,)): 160,
-        ("glimpse_padding_rows_total", (model,)): 0,
-        ("glimpse_batch_size_bucket", (("le", "8.0"), model)): 0,
+        ("glimpse_steps_total", GENERATE): 160,
+        ("glimpse_padding_rows_total", GENERATE): 0,
+        ("glimpse_batch_size_bucket", (GENERATE[0], ("le", "8.0"), *GENERATE[1:])): 0,
     }
     assert grown(client, before, expected) == expected
 
@@ -193,8 +194,7 @@ def test_missed_deadline_is_counted(client: httpx.Client, count: int) -> None:
 
     client.get(f"/draw/generate?steps=64&count={count}&format=npz", headers={"x-request-timeout-ms": "1"})
 
-    misses = ("glimpse_deadline_misses_total", (("model", "draw-generate"),))
-    expected: dict[tuple[str, Labels], float] = {misses: count}
+    expected: dict[tuple[str, Labels], float] = {("glimpse_deadline_misses_total", GENERATE): count}
     assert grown(client, before, expected) == expected
 
 
@@ -203,7 +203,7 @@ def test_idle_service_shows_nothing_waiting(client: httpx.Client) -> None:
     client.get("/ntm/copy")
 
     idle: dict[tuple[str, Labels], float] = {
-        (name, (("model", "ntm-copy"),)): 0 for name in ("glimpse_queue_depth", "glimpse_slots_occupied")
+        (name, COPY): 0 for name in ("glimpse_queue_depth", "glimpse_slots_occupied")
     }
     assert grown(client, {}, idle) == idle
     now = samples(client)
@@ -213,7 +213,7 @@ def test_idle_service_shows_nothing_waiting(client: httpx.Client) -> None:
     for name in MODELS:
         family = name.split("-")[0]
         assert now["glimpse_model_info", (("family", family), ("model", name), ("version", "1"))] == 1
-    assert now["glimpse_provider_info", (("model", "ntm-copy"), ("provider", "CPUExecutionProvider"))] == 1
+    assert now["glimpse_provider_info", (*COPY[:2], ("provider", "CPUExecutionProvider"), COPY[2])] == 1
 
 
 def test_bug_is_a_problem_wherever_it_is(serve: Serve, problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:

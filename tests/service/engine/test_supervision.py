@@ -77,6 +77,7 @@ async def test_dead_worker_is_replaced() -> None:
         assert bench.engine.unhealthy_because() is None
         assert not bench.engine.is_beyond_repair()
         assert not bench.engine.recover()
+        assert bench.listener.replaced_workers == 1
         request = recurrent_request(2)
         await bench.engine.submit(request)
     assert_right(request)
