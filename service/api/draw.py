@@ -34,7 +34,7 @@ from service.tasks.seed import seed_or_random
 
 MODEL = "draw"
 RECTIFIER = "stn-affine"
-FORMATS = {EVENTS: "sse", "application/json": "json", "image/gif": "gif", NPZ: "npz"}
+FORMATS = {"image/gif": "gif", "application/json": "json", NPZ: "npz", EVENTS: "sse"}
 MEDIA_TYPES = ("image/gif", "image/apng", "image/webp", "image/png", "application/json", NPZ, EVENTS)
 LARGEST_ANSWER_PIXELS = 64_000_000
 WINDOWS = (

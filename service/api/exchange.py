@@ -102,9 +102,9 @@ class Exchange:
         return self._deadline
 
     def _asked_seconds(self) -> float:
-        asked = self.header(b"x-request-timeout-ms")
-        if not asked:
+        if b"x-request-timeout-ms" not in self.headers:
             return self._longest_seconds
+        asked = self.header(b"x-request-timeout-ms")
         milliseconds = asked.lstrip("0")[:12]  # more digits are longer than any limit
         if not asked.isascii() or not asked.isdigit() or not milliseconds:
             raise InvalidParameter(

@@ -1,5 +1,6 @@
 """The model repository: folders `NAME/VERSION`, each an artifact that its manifest vouches for."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +19,8 @@ from export.manifest import (
 )
 from service.errors import ArtifactRejected, DeviceUnavailable, InferenceFailed
 from service.runtime.base import Runtime, RuntimeModule, RuntimeOptions, compute
+
+logger = logging.getLogger("glimpse.runtime")
 
 GOLDEN_SLACK = {"float32": 1e-3, "uint8": 1.0, "int64": 0.0}
 """How far a server's answer may lie from the golden one, by type: arithmetic differs between machines by rounding."""
@@ -60,12 +63,15 @@ class LoadedModel:
 
 
 def artifacts(repository: Path) -> list[Path]:
-    """The folders of a repository that hold a manifest, in the order of names and versions.
+    """The folders of a repository that hold a manifest, in the order of names and versions. Of others the log is told.
 
     Raises:
         ArtifactRejected: there is no such folder, or there is nothing in it.
     """
     folders = [path.parent for path in repository.glob(f"*/*/{MANIFEST_FILE}")]
+    for folder in sorted(repository.glob("*/*/")):
+        if folder.name.isdigit() and folder not in folders:
+            logger.warning("%s has no %s, and is not served", folder, MANIFEST_FILE)
     if not folders:
         raise ArtifactRejected(f"{repository} holds no model (looked for NAME/VERSION/{MANIFEST_FILE})")
     # A version is a number; what is no version is refused later, by its manifest.

@@ -28,7 +28,9 @@ class DrawingQuery(BaseModel):
         description="Pixels a canvas pixel; an animation, strip or document has 64 megapixels at most",
     )
     attention: bool = Field(default=True, description="Draw the attention windows")
-    fps: int = Field(12, ge=1, le=60, description="Frames a second of an animation")
+    fps: int = Field(
+        12, ge=1, le=60, description="Frames a second of an animation; the last one stays for a second more"
+    )
 
 
 class GenerateQuery(DrawingQuery):

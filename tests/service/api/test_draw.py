@@ -273,6 +273,7 @@ def test_answer_without_a_format_goes_by_accept(client: httpx.Client) -> None:
     for accept, expected in [
         ("*/*", "image/gif"),
         ("image/avif,image/webp,*/*;q=0.8", "image/gif"),
+        ("image/gif;q=0, */*", "application/json"),
         ("text/event-stream", "text/event-stream"),
         ("application/json", "application/json"),
         ("application/json;q=0.1, text/event-stream;q=0.9", "text/event-stream"),

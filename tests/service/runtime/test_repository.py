@@ -56,12 +56,14 @@ def test_artifacts_are_found_by_their_manifests(tmp_path: Path) -> None:
     assert artifacts(tmp_path) == [tmp_path / folder for folder in ("draw/1", "draw/2", "draw/10", "reader/1")]
 
 
-def test_folder_without_a_manifest_is_no_artifact(artifact: Path) -> None:
-    """What an export left behind that did not come to its end is not served."""
+def test_folder_without_a_manifest_is_no_artifact(artifact: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What an export left behind that did not come to its end, or a copy, is not served; the log says so."""
     shutil.copytree(artifact, artifact.parent / "2")
     (artifact.parent / "2" / MANIFEST_FILE).unlink()
 
     assert artifacts(artifact.parent.parent) == [artifact]
+    (record,) = caplog.records
+    assert record.getMessage() == f"{artifact.parent / '2'} has no {MANIFEST_FILE}, and is not served"
 
 
 @pytest.mark.parametrize("folder", ["", "absent"])
