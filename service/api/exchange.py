@@ -167,7 +167,7 @@ class Exchange:
             GlimpseError: as `Engine.submit` does.
         """
         self.follow(request)
-        await room.engine.submit(request, room)
+        await room.submit(request)
 
     # What follows is `asyncio.timeout` at a third of its cost, for a deadline and for a client's departure alike.
 

@@ -69,7 +69,7 @@ async def _events(
     context: Context, exchange: Exchange, room: Reservation, work: Work
 ) -> AsyncGenerator[list[Event], None]:
     exchange.follow(work.request)
-    async with aclosing(room.engine.stream(work.request, room)) as steps:
+    async with aclosing(room.stream(work.request)) as steps:
         async for news in steps:
             with exchange.timed("encode"):
                 events = await context.codecs.run(work.events, news)

@@ -5,14 +5,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from export.manifest import Array
 from service.engine.batcher import Batcher, BatchingPolicy
 from service.engine.report import Listener
-from service.engine.request import Layout, Request
+from service.engine.request import Request
 from service.engine.slots import Slots
 from service.engine.worker import Verify, Worker
 from service.errors import DeadlineExceeded, NotReady, Overloaded
@@ -38,24 +38,38 @@ class Reservation:
     """
 
     def __init__(self, engine: "Engine", rows: int, deadline: float) -> None:
-        self.engine = engine
-        self.rows = rows
-        self.deadline = deadline
-        self.computed_rows = 0
+        self._engine = engine
+        self._rows = rows
+        self._deadline = deadline
+        self._computed_rows = 0
         engine.reserved_rows += rows
+
+    async def submit(self, request: Request) -> None:
+        """Have a request computed in this room.
+
+        Raises:
+            GlimpseError: as `Engine.submit` does.
+        """
+        self.release()
+        await self._engine.submit(request)
+        self._computed_rows = request.rows
+
+    def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
+        """Have a request computed in this room, and answer its steps; see `Engine.stream`."""
+        return _stream(request, self.submit)
 
     def release(self) -> None:
         """Give the room back."""
-        self.engine.reserved_rows -= self.rows
-        self.rows = 0
+        self._engine.reserved_rows -= self._rows
+        self._rows = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        rows = self.rows + self.computed_rows
+        rows = self._rows + self._computed_rows
         if rows and kind is not None and issubclass(kind, (asyncio.CancelledError, DeadlineExceeded)):
-            self.engine.report_given_up(rows, self.deadline)
+            self._engine.report_given_up(rows, self._deadline)
         self.release()
 
 
@@ -77,7 +91,6 @@ class Engine:
         self.name = name
         self.runtime = runtime
         self.policy = policy
-        self._layout = Layout(runtime.signature)
         self._initial = initial
         self._listener = listener
         self._verify = verify
@@ -111,7 +124,7 @@ class Engine:
         self._give_up("has been stopped")
 
     def reserve(self, rows: int, deadline: float = math.inf) -> Reservation:
-        """Keep room in the queue for a request with this deadline, before anything is spent on it; `submit` fills it.
+        """Keep room in the queue for a request with this deadline, before anything is spent on it.
 
         Raises:
             NotReady, Overloaded: as `check_room` does.
@@ -134,8 +147,8 @@ class Engine:
             self._listener.on_rejected(rows)
             raise
 
-    async def submit(self, request: Request, reservation: Reservation | None = None) -> None:
-        """Have a request computed, in the room that was kept for it; its outputs are filled when this returns.
+    async def submit(self, request: Request) -> None:
+        """Have a request computed; its outputs are filled when this returns.
 
         Cancelling the caller gives the request up; its slots are free before the next segment.
 
@@ -145,19 +158,15 @@ class Engine:
             DeadlineExceeded: the deadline passed before the end.
             InferenceFailed: the runtime failed on this request.
         """
-        if reservation is not None:
-            reservation.release()
         self.check_room(request.rows)
         assert self._loop is not None, "this is a bug: the engine was not started"
-        request.allocate(self._layout)
+        request.allocate(self.runtime.signature)
         request.future = self._loop.create_future()
         timer = self._loop.call_later(request.deadline - self._clock(), self._expire, request)
         try:
             self._worker.add(request)
             self._gather(request.rows)
             await request.future
-            if reservation is not None:
-                reservation.computed_rows = request.rows
         except asyncio.CancelledError:
             self._worker.discard(request)
             if request.future.cancelled():
@@ -173,9 +182,7 @@ class Engine:
         is_late = self._clock() >= deadline
         (self._listener.on_deadline_missed if is_late else self._listener.on_cancelled)(rows)
 
-    async def stream(
-        self, request: Request, reservation: Reservation | None = None
-    ) -> AsyncGenerator[list[Progress], None]:
+    def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
         """Have a request computed, and answer its steps as they are: what is new, a `Progress` for each row.
 
         Close the iterator (`contextlib.aclosing`) to give the request up.
@@ -183,28 +190,7 @@ class Engine:
         Raises:
             GlimpseError: as `submit` does; `NotReady` and `Overloaded` before the first answer.
         """
-        grown = asyncio.Event()
-        request.on_progress = grown.set
-        submission = asyncio.ensure_future(self.submit(request, reservation))
-        submission.add_done_callback(lambda _: grown.set())
-        answered = [0] * request.rows
-        try:
-            while True:
-                await grown.wait()
-                grown.clear()
-                is_over = submission.done()
-                ready = request.steps_done.copy()
-                news = [Progress(row, answered[row], end) for row, end in enumerate(ready) if answered[row] < end]
-                answered = ready
-                if news:
-                    yield news
-                if is_over:
-                    await submission
-                    return
-        finally:
-            submission.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await submission
+        return _stream(request, self.submit)
 
     def unhealthy_because(self) -> str | None:
         """Why this engine cannot answer, or None."""
@@ -282,3 +268,30 @@ class Engine:
             future.set_result(None)
         else:
             future.set_exception(request.error)
+
+
+async def _stream(
+    request: Request, submit: Callable[[Request], Coroutine[None, None, None]]
+) -> AsyncGenerator[list[Progress], None]:
+    grown = asyncio.Event()
+    request.on_progress = grown.set
+    submission = asyncio.ensure_future(submit(request))
+    submission.add_done_callback(lambda _: grown.set())
+    answered = [0] * request.rows
+    try:
+        while True:
+            await grown.wait()
+            grown.clear()
+            is_over = submission.done()
+            ready = request.steps_done.copy()
+            news = [Progress(row, answered[row], end) for row, end in enumerate(ready) if answered[row] < end]
+            answered = ready
+            if news:
+                yield news
+            if is_over:
+                await submission
+                return
+    finally:
+        submission.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await submission

@@ -10,28 +10,14 @@ where they are, and a slow one holds up nobody.
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from export.manifest import Array, Signature, TensorSpec
+from export.manifest import Array, Signature
 from service.errors import GlimpseError
-
-Part = tuple[bool, tuple[int, ...], np.dtype[Any]]
-"""Of a tensor: whether it has a value a step, a row's shape, the type."""
-
-
-class Layout:
-    """What a signature says of a request's arrays, looked up once."""
-
-    def __init__(self, signature: Signature) -> None:
-        self.inputs = self._parts(signature.inputs)
-        self.outputs = self._parts(signature.outputs)
-
-    def _parts(self, specs: Iterable[TensorSpec]) -> dict[str, Part]:
-        return {spec.name: (spec.is_per_step, spec.row_shape, np.dtype(spec.dtype)) for spec in specs}
+from service.runtime.base import shape_of
 
 
 @dataclass(slots=True, eq=False)
@@ -101,22 +87,19 @@ class Request:
         self.steps_done = [0] * self.rows
         self.rows_left = self.rows
 
-    def allocate(self, layout: "Layout") -> None:
+    def allocate(self, signature: Signature) -> None:
         """Make room for the outputs that are wanted.
 
         Inputs that do not fit are a bug of the caller, found here: later they would take the worker down, and with it
         everybody else's requests.
         """
-        for name, (is_per_step, row_shape, dtype) in layout.inputs.items():
-            given, fitting = self.inputs[name], self._shape(is_per_step, row_shape)
-            assert given.shape == fitting, f"this is a bug: {name} has the shape {given.shape}, not {fitting}"
-            assert given.dtype == dtype, f"this is a bug: {name} is {given.dtype}, not {dtype}"
-        for name, (is_per_step, row_shape, dtype) in layout.outputs.items():
-            if self.wanted is None or name in self.wanted:
-                self.outputs[name] = np.empty(self._shape(is_per_step, row_shape), dtype)
-
-    def _shape(self, is_per_step: bool, row_shape: tuple[int, ...]) -> tuple[int, ...]:  # noqa: FBT001
-        return (self.steps, self.rows, *row_shape) if is_per_step else (self.rows, *row_shape)
+        for spec in signature.inputs:
+            given, fitting = self.inputs[spec.name], shape_of(spec, self.rows, self.steps)
+            assert given.shape == fitting, f"this is a bug: {spec.name} has the shape {given.shape}, not {fitting}"
+            assert given.dtype == spec.dtype, f"this is a bug: {spec.name} is {given.dtype}, not {spec.dtype}"
+        for spec in signature.outputs:
+            if self.wanted is None or spec.name in self.wanted:
+                self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.steps), spec.dtype)
 
     def queue_seconds(self, now: float) -> float:
         """From admission to the first segment, or until now."""

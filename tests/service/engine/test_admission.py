@@ -152,9 +152,9 @@ def test_room_that_was_kept_is_there_and_nobody_elses(is_stream: bool) -> None: 
 
             async def fill(room: Reservation) -> None:
                 if is_stream:
-                    assert [news async for news in engine.stream(request, room)]
+                    assert [news async for news in room.stream(request)]
                 else:
-                    await engine.submit(request, room)
+                    await room.submit(request)
 
             with engine.reserve(3) as room:
                 with pytest.raises(Overloaded, match="3 rows are waiting"):
@@ -184,7 +184,7 @@ def test_request_given_up_after_it_was_computed_is_heard_of(is_late: bool) -> No
             bench.gate.open()
             deadline = bench.clock() + 10
             with contextlib.suppress(asyncio.CancelledError), bench.engine.reserve(2, deadline) as room:
-                await bench.engine.submit(recurrent_request(2, rows=2, deadline=deadline), room)
+                await room.submit(recurrent_request(2, rows=2, deadline=deadline))
                 bench.clock.advance(20 if is_late else 5)
                 raise asyncio.CancelledError
             assert bench.listener.deadline_missed_rows == (2 if is_late else 0)

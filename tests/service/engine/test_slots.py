@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from export.manifest import Array
 from service.engine.batcher import Batch, Batcher, BatchingPolicy
-from service.engine.request import Layout, Request
+from service.engine.request import Request
 from service.engine.slots import Slots
 from service.errors import Overloaded
 from tests.service.fakes import INITIAL, POISON, RECURRENT, STATELESS, FakeRuntime, recurrent_answers, recurrent_request
@@ -26,7 +26,7 @@ class Bench:
         self.finished: set[Request] = set()
 
     def add(self, request: Request) -> Request:
-        request.allocate(Layout(self.runtime.signature))
+        request.allocate(self.runtime.signature)
         self.batcher.add(request, 0.0)
         return request
 
@@ -275,4 +275,4 @@ def test_request_of_the_wrong_shape_is_refused_before_the_queue() -> None:
     request.steps = 4
 
     with pytest.raises(AssertionError, match=r"this is a bug: shown has the shape \(3, 1, 2\), not \(4, 1, 2\)"):
-        request.allocate(Layout(RECURRENT))
+        request.allocate(RECURRENT)

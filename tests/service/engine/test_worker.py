@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.engine.batcher import Batcher, BatchingPolicy, CloseReason
-from service.engine.request import Layout, Request
+from service.engine.request import Request
 from service.engine.slots import Slots
 from service.engine.worker import Worker
 from service.errors import InferenceFailed, Overloaded
@@ -59,7 +59,7 @@ class Bench:
             self._settled.put(request)
 
     def add(self, request: Request) -> Request:
-        request.allocate(Layout(self.runtime.signature))
+        request.allocate(self.runtime.signature)
         self.worker.add(request)
         self.worker.wake()
         return request
