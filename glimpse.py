@@ -259,8 +259,7 @@ def export(
     from export import package
     from models.checkpoint import weights_file
 
-    formats = package.FORMATS if torchscript else package.FORMATS[:1]
-    print(package.export(weights_file(run), repository, version=version, formats=formats))
+    print(package.export(weights_file(run), repository, version=version, torchscript=torchscript))
 
 
 @app.command()

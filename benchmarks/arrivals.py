@@ -83,11 +83,6 @@ class OpenLoop:
         # Given their number, the arrivals of a Poisson process are uniform.
         return cls(np.sort(generator.uniform(0, seconds, generator.poisson(rate * seconds))), seconds, until)
 
-    @classmethod
-    def constant(cls, rate: float, seconds: float) -> Self:
-        """Arrivals at equal distances."""
-        return cls(np.arange(round(rate * seconds)) / rate, seconds)
-
     def take(self, now: float) -> float | None:
         """The oldest that is due."""
         due = self.wake_at()

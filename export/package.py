@@ -1,7 +1,7 @@
 """From a checkpoint to an artifact: export, prove, describe, and only then put it where it is served from."""
 
 import platform
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,6 @@ BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "ntm": lambda **config: NeuralTuringMachine(NtmConfig(**config)),
 }
 """By family, what builds a network from its configuration."""
-FORMATS = ("onnxruntime", "torchscript")
 """The runtimes that there are graphs for; the first one's are made unless more are asked for."""
 
 
@@ -48,12 +47,10 @@ def network_of(checkpoint: Checkpoint, source: Path) -> nn.Module:
     return network.eval()
 
 
-def export(
-    source: Path, repository: Path, *, version: int | None = None, formats: Collection[str] = FORMATS[:1]
-) -> Path:
+def export(source: Path, repository: Path, *, version: int | None = None, torchscript: bool = False) -> Path:
     """Export the checkpoint `source` to `repository/NAME/VERSION`; answers that folder.
 
-    Without a version it is the one after the latest that is there.
+    Without a version it is the one after the latest that is there. TorchScript is for the runtime of that name.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
@@ -65,11 +62,11 @@ def export(
     version = version or 1 + max((int(path.name) for path in versions.glob("*") if path.name.isdigit()), default=0)
     folder = versions / str(version)
     with staged(folder) as unfinished:
-        _build(unfinished, checkpoint, network, version, formats)
+        _build(unfinished, checkpoint, network, version, torchscript=torchscript)
     return folder
 
 
-def _build(folder: Path, checkpoint: Checkpoint, network: nn.Module, version: int, formats: Collection[str]) -> None:
+def _build(folder: Path, checkpoint: Checkpoint, network: nn.Module, version: int, *, torchscript: bool) -> None:
     """Make the files of an artifact in a folder."""
     description = checkpoint.description
     graphs: dict[str, Graph] = {}
@@ -77,7 +74,7 @@ def _build(folder: Path, checkpoint: Checkpoint, network: nn.Module, version: in
     for name, graph in graphs_of(network).items():
         # The first graph is the model's main one.
         stem = "model" if not graphs else name
-        graphs[name] = _export_graph(graph, folder, stem, formats)
+        graphs[name] = _export_graph(graph, folder, stem, torchscript=torchscript)
         tensors |= {f"initial/{name}/{key}": row.numpy() for key, row in graph.initial.items()}
         golden = inputs_for(graph, GOLDEN_STEPS, GOLDEN_ROWS, seed=0)
         tensors |= {f"golden/{name}/{key}": value.numpy() for key, value in golden.items()}
@@ -110,13 +107,10 @@ def _build(folder: Path, checkpoint: Checkpoint, network: nn.Module, version: in
     manifest.write(described.model_copy(update={"files": files}), folder)
 
 
-def _export_graph(graph: ExportGraph, folder: Path, stem: str, formats: Collection[str]) -> Graph:
-    onnx_file = f"{stem}.onnx" if "onnxruntime" in formats else None
-    script_file = f"{stem}.pt" if "torchscript" in formats else None
-    worst = 0.0
-    if onnx_file:
-        to_onnx.export(graph, folder / onnx_file)
-        worst = max(worst, parity.prove(graph, _onnx_runner(folder / onnx_file, graph), onnx_file))
+def _export_graph(graph: ExportGraph, folder: Path, stem: str, *, torchscript: bool) -> Graph:
+    onnx_file, script_file = f"{stem}.onnx", f"{stem}.pt" if torchscript else None
+    to_onnx.export(graph, folder / onnx_file)
+    worst = parity.prove(graph, _onnx_runner(folder / onnx_file, graph), onnx_file)
     if script_file:
         to_torchscript.export(graph, folder / script_file)
         worst = max(worst, parity.prove(graph, _script_runner(folder / script_file, graph), script_file))

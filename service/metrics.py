@@ -70,7 +70,7 @@ class Metrics:
         self.batch_seconds = self._histogram("glimpse_batch_seconds", "Computing one segment", graph)
         self.batches = self._counter("glimpse_batches", "Batches computed, by why they were closed", (*graph, "reason"))
         self.steps = self._counter("glimpse_steps", "Steps computed, over all sequences", graph)
-        self.padding_rows = self._counter("glimpse_padding_rows", "Row-steps computed beyond a sequence's end", graph)
+        self.padding = self._counter("glimpse_padding_rows", "Row-steps computed beyond a sequence's end", graph)
         self.queue_rows = self._gauge("glimpse_queue_depth", "Sequences that wait", graph)
         self.slots = self._gauge("glimpse_slots_occupied", "Sequences in the running batch", graph)
         self.cancellations = self._counter(
@@ -178,7 +178,7 @@ class EngineListener:
         self._batch_seconds = metrics.batch_seconds.labels(*labels)
         self._batches = {reason: metrics.batches.labels(*labels, reason.value) for reason in CloseReason}
         self._steps = metrics.steps.labels(*labels)
-        self._padding_rows = metrics.padding_rows.labels(*labels)
+        self._padding = metrics.padding.labels(*labels)
         self._queue_rows = metrics.queue_rows.labels(*labels)
         self._slots = metrics.slots.labels(*labels)
         self._cancellations = metrics.cancellations.labels(*labels)
@@ -193,8 +193,8 @@ class EngineListener:
         self._batch_rows.observe(report.rows)
         self._batch_seconds.observe(report.compute_seconds)
         self._batches[report.reason].inc()
-        self._steps.inc(report.rows * report.steps - report.padding_rows)
-        self._padding_rows.inc(report.padding_rows)
+        self._steps.inc(report.rows * report.steps - report.padding_row_steps)
+        self._padding.inc(report.padding_row_steps)
         if report.failed_rows:
             self._failures.inc(report.failed_rows)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.package import FORMATS, export
+from export.package import export
 from models.checkpoint import Checkpoint, save
 from models.draw.network import Config as DrawConfig
 from models.draw.network import Draw
@@ -98,7 +98,7 @@ def repository(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit", DeprecationWarning)
         for path in sorted(checkpoints.iterdir()):
-            export(path, folder, version=1, formats=FORMATS)
+            export(path, folder, version=1, torchscript=True)
     return folder
 
 

@@ -45,7 +45,6 @@ class DrawExperiment:
             "family": "draw",
             "name": "draw",
             "config": asdict(self.config),
-            "batch_size": BATCH,
         }
 
     def loss(self, generator: torch.Generator, _update: int = 0) -> Tensor:

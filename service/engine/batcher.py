@@ -66,7 +66,7 @@ class Batch:
     """Every live sequence; its index is its slot."""
     steps: int
     reason: CloseReason
-    padding_rows: int
+    padding_row_steps: int
     """Row-steps that are computed beyond the end of their sequence."""
 
 

@@ -14,7 +14,7 @@ class BatchReport:
     """Live sequences in the batch."""
     steps: int
     """Length of the segment."""
-    padding_rows: int
+    padding_row_steps: int
     """Row-steps computed beyond the end of their sequence."""
     reason: CloseReason
     compute_seconds: float

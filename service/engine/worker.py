@@ -177,7 +177,7 @@ class Worker:
         self._computed = BatchReport(
             rows=len(batch.running),
             steps=batch.steps,
-            padding_rows=batch.padding_rows,
+            padding_row_steps=batch.padding_row_steps,
             reason=batch.reason,
             compute_seconds=now - started,
             failed_rows=len(failures),

@@ -10,7 +10,8 @@ from service.media.framing import resize
 from service.media.lettering import lettering
 from service.media.picture import Pixels, as_rgb
 
-GAP_GREY = 96
+GAP, GAP_GREY = 1, 96
+"""Pixels between pictures, and their grey."""
 STRIP_MARGIN = 12
 STRIP_TEXT_SIZE = 22
 STRIP_WIDEST = 4
@@ -21,7 +22,7 @@ def enlarge(images: Pixels, scale: int) -> Pixels:
     return images if scale == 1 else images.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
-def sheet(images: Iterable[Pixels], rows: int, columns: int, gap: int = 1) -> Pixels:
+def sheet(images: Iterable[Pixels], rows: int, columns: int) -> Pixels:
     """Lay pictures of one size, each [H W] or [H W 3], out left to right, then down, with gaps between.
 
     They are taken one by one, so that not all of them need be there at once; there may be too few.
@@ -29,20 +30,20 @@ def sheet(images: Iterable[Pixels], rows: int, columns: int, gap: int = 1) -> Pi
     remaining = iter(images)
     first = next(remaining)
     height, width, *channels = first.shape
-    page = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, *channels), GAP_GREY, np.uint8)
+    page = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, *channels), GAP_GREY, np.uint8)
     for index, image in enumerate(chain([first], remaining)):
         row, column = divmod(index, columns)
-        top, left = row * (height + gap), column * (width + gap)
+        top, left = row * (height + GAP), column * (width + GAP)
         page[top : top + height, left : left + width] = image
     return page
 
 
-def grid(images: Pixels, columns: int, gap: int = 1) -> Pixels:
+def grid(images: Pixels, columns: int) -> Pixels:
     """Lay [N H W] or [N H W 3] out in rows of `columns`, left to right, then down, with gaps between."""
-    return sheet(images, -(-len(images) // columns), columns, gap)
+    return sheet(images, -(-len(images) // columns), columns)
 
 
-def strip(panels: Sequence[Pixels], caption: str, height: int = 256) -> Pixels:
+def strip(panels: Sequence[Pixels], caption: str, height: int) -> Pixels:
     """Set pictures, grey or colour, side by side on white at one height, with a caption below: [H W 3].
 
     One that would become wider than `STRIP_WIDEST` heights is lower than the others instead.

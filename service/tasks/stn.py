@@ -15,6 +15,8 @@ from service.tasks.transform import Floats, Kind, rescaled, source_points
 
 NATIVE_SIDE = 28
 """Side of the picture that the network itself samples and reads."""
+LOWEST_STRIP = 256
+"""Height in pixels below which there is little to see of a strip."""
 OUTLINE_POINTS_A_SIDE = 16
 """A thin-plate spline's outline is curved."""
 CORNERS = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
@@ -77,9 +79,9 @@ class Reading:
         return outline(self.picture.rgb(), polygon)
 
     def side_by_side(self, side: int) -> Pixels:
-        """Upload, overlay and rectified digit in a row, with the class below, [H W 3]."""
+        """Upload, overlay and rectified digit in a row, `side` or more pixels high, with the class below, [H W 3]."""
         caption = f"{self.label} ({self.confidence:.1%})"
-        return strip([self.picture.rgb(), self.overlay(), self.sampled(side)], caption)
+        return strip([self.picture.rgb(), self.overlay(), self.sampled(side)], caption, height=max(side, LOWEST_STRIP))
 
     def _frame(self) -> Frame:
         return Frame(self.picture.width, self.picture.height)

@@ -47,13 +47,6 @@ def test_open_loop_that_is_over_leaves_what_it_could_not_send() -> None:
     assert arrivals.left() == [1.0, 1.5]
 
 
-def test_constant_arrivals_are_equally_far_apart() -> None:
-    """The first is due at once."""
-    arrivals = OpenLoop.constant(4.0, 1.0)
-
-    assert [arrivals.take(9.0) for _ in range(5)] == [0.0, 0.25, 0.5, 0.75, None]
-
-
 def test_poisson_arrivals_come_as_often_as_asked_and_are_independent() -> None:
     """Number, mean distance and spread of the distances are those of the process; the same seed, the same times."""
     rate, seconds = 1000.0, 20.0

@@ -95,7 +95,7 @@ def test_expected_refusal_is_a_good_answer_and_nothing_else_is(
 
 def test_open_loop_sends_every_request_once_and_not_before_it_is_due(tiny_server: TinyServer) -> None:
     """As many as arrive, at a steady pace."""
-    timeline = sent(tiny_server, OpenLoop.constant(500.0, 0.2), "/answer")
+    timeline = sent(tiny_server, OpenLoop(np.arange(100) / 500, 0.2), "/answer")
 
     assert timeline.intended.tolist() == pytest.approx([n / 500 for n in range(100)])
     assert (timeline.sent >= timeline.intended).all()
@@ -105,7 +105,7 @@ def test_open_loop_sends_every_request_once_and_not_before_it_is_due(tiny_server
 
 def test_request_that_waited_for_a_connection_counts_from_when_it_was_due(tiny_server: TinyServer) -> None:
     """With one connection, of requests that are due together the last has waited for all."""
-    timeline = sent(tiny_server, OpenLoop.constant(1e6, 50e-6), "/answer", connections=1)
+    timeline = sent(tiny_server, OpenLoop(np.arange(50) / 1e6, 50e-6), "/answer", connections=1)
 
     assert len(timeline) == 50
     assert (timeline.sent[1:] >= timeline.done[:-1]).all()
@@ -116,7 +116,7 @@ def test_what_is_never_answered_or_never_sent_is_recorded_when_patience_ends(tin
     """Two connections wait for ever; what was due after that finds none free."""
     began = time.monotonic()
 
-    timeline = sent(tiny_server, OpenLoop.constant(100.0, 0.1), "/never", connections=2, patience_seconds=0.1)
+    timeline = sent(tiny_server, OpenLoop(np.arange(10) / 100, 0.1), "/never", connections=2, patience_seconds=0.1)
 
     assert timeline.by_status() == {"unanswered": 2, "unsent": 8}
     assert time.monotonic() - began < 5

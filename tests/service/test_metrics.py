@@ -28,7 +28,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 def report(**changes: int) -> BatchReport:
-    numbers = {"rows": 3, "steps": 4, "padding_rows": 2, "failed_rows": 0, **changes}
+    numbers = {"rows": 3, "steps": 4, "padding_row_steps": 2, "failed_rows": 0, **changes}
     return BatchReport(reason=CloseReason.FULL, compute_seconds=0.003, **numbers)
 
 

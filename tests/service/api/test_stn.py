@@ -303,11 +303,15 @@ def test_overlay_is_the_upload_with_the_outline_in_red(client: httpx.Client, dec
 def test_strip_shows_upload_overlay_and_answer_side_by_side(
     client: httpx.Client, digit_png: bytes, decoded: Decode
 ) -> None:
-    """Three panels of one height in a row are about three times as wide as high."""
-    seen = decoded(client.post("/stn/rectify?view=strip", content=digit_png, headers=PNG).content)
+    """Three panels of one height in a row, that of the answer, or 256 pixels for all that are smaller."""
+    usual, large = (
+        decoded(client.post(f"/stn/rectify?view=strip&size={size}", content=digit_png, headers=PNG).content)
+        for size in (28, 400)
+    )
 
-    assert seen.ndim == 3
-    assert 2 < seen.shape[1] / seen.shape[0] < 3.2
+    assert usual.ndim == 3
+    assert 3 * 256 < usual.shape[1] < 3.3 * 256 < 3 * 400 < large.shape[1] < 3.3 * 400
+    assert (large.shape[0] - usual.shape[0]) == 400 - 256
 
 
 def test_npz_holds_what_the_json_says(client: httpx.Client, digit: Image.Image) -> None:

@@ -176,7 +176,7 @@ class BatcherMachine(RuleBasedStateMachine):
         if any(sequence.request.on_progress for sequence in batch.running):
             limits.append(self.policy.stream_segment)
         assert batch.steps == min(limits)
-        assert batch.padding_rows == sum(batch.steps - min(batch.steps, steps) for steps in left)
+        assert batch.padding_row_steps == sum(batch.steps - min(batch.steps, steps) for steps in left)
 
     @precondition(lambda self: self.in_hand is not None)
     @rule()
@@ -281,7 +281,7 @@ def test_segment_is_no_shorter_than_the_shortest() -> None:
     batch = formed(batcher(ask(1), ask(20), slots=2, longest=8, shortest=4))
 
     assert batch.steps == 4
-    assert batch.padding_rows == 3
+    assert batch.padding_row_steps == 3
 
 
 def test_segment_computes_no_step_that_nobody_needs() -> None:

@@ -243,8 +243,8 @@ def test_batches_are_reported() -> None:
         bench.settled(3)
 
     first, second = bench.listener.batches
-    assert (first.rows, first.steps, first.padding_rows, first.failed_rows) == (1, 1, 0, 0)
-    assert (second.rows, second.steps, second.padding_rows, second.failed_rows) == (2, 4, 3, 1)
+    assert (first.rows, first.steps, first.padding_row_steps, first.failed_rows) == (1, 1, 0, 0)
+    assert (second.rows, second.steps, second.padding_row_steps, second.failed_rows) == (2, 4, 3, 1)
     assert (first.reason, second.reason) == (CloseReason.IDLE, CloseReason.FULL)
     assert (first.compute_seconds, second.compute_seconds) == (0.5, 0.0)
 
