@@ -49,11 +49,22 @@ class Comparison:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A service that was started, and asked for nothing yet."""
+
+    seconds: float
+    """Until all of its processes were ready."""
+    memory: float
+    """Of all of its processes, in bytes."""
+
+
 @dataclass(slots=True)
 class Results:
     """All that one call of `glimpse bench` has measured; what it has not is empty."""
 
     environment: dict[str, str]
+    start: Start | None = None
     runs: list[Run] = field(default_factory=list)
     sweeps: dict[str, list[Run]] = field(default_factory=dict)
     overloads: dict[str, Overload] = field(default_factory=dict)
@@ -236,7 +247,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _claims(results: Results) -> Iterator[tuple[str, str, str]]:
-    """What the design promises, as ratios of two things that were measured here."""
+    """What the design promises, wherever possible as ratios of two things that were measured here."""
+    if results.start:
+        yield "Start to ready", f"{results.start.seconds:.1f} s", "< 3 s"
+        yield "Memory at rest", f"{results.start.memory / 1e6:.0f} MB", "< 400 MB"
     for found in results.comparisons:
         ours, theirs = found.ours, found.theirs
         where = f"{found.workload.upper()}, {found.connections} connection{'s' if found.connections > 1 else ''}"

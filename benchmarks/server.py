@@ -21,6 +21,8 @@ EMPTY: Mapping[str, str] = MappingProxyType({})
 READY_SECONDS = 60.0
 READY_ANSWERS = 20
 """So many in a row: of several workers behind one port, any may answer."""
+ALL_READY = "\nglimpse_ready 1.0\n"
+"""In the metrics of the service: every one of its processes is."""
 STOP_SECONDS = 40.0
 """Longer than the service's own longest drain."""
 POLL_SECONDS = 0.05
@@ -33,12 +35,15 @@ class BenchmarkError(GlimpseError):
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], ready_path: str, settings: Mapping[str, str] = EMPTY) -> Iterator[str]:
+def started(
+    command: Sequence[str], ready_path: str, ready_text: str = "", settings: Mapping[str, str] = EMPTY
+) -> Iterator[str]:
     """Start a server on a free port and answer its URL; it has ended when this has, whatever happens within.
 
     Args:
         command: what starts it; `{port}` stands for the port.
-        ready_path: answers 200 once it is ready.
+        ready_path: answers 200 once it is ready,
+        ready_text: with this in it.
         settings: environment variables, beside those of this process.
 
     Raises:
@@ -53,7 +58,7 @@ def started(command: Sequence[str], ready_path: str, settings: Mapping[str, str]
         start_new_session=True,
     )
     try:
-        _await_ready(process, url, ready_path)
+        _await_ready(process, url, ready_path, ready_text)
         yield url
     finally:
         process.terminate()
@@ -68,7 +73,7 @@ def started(command: Sequence[str], ready_path: str, settings: Mapping[str, str]
 def glimpse(workers: int, settings: Mapping[str, str] = EMPTY) -> contextlib.AbstractContextManager[str]:
     """The service, with its settings from the environment, and with others."""
     command = [sys.executable, "-m", "glimpse", "serve", "--port", "{port}", "--workers", str(workers)]
-    return started(command, "/readyz", settings)
+    return started(command, "/metrics", ALL_READY, settings)
 
 
 def whole_requests(workers: int) -> contextlib.AbstractContextManager[str]:
@@ -82,7 +87,7 @@ def plain(processes: int) -> contextlib.AbstractContextManager[str]:
     """The plain application that `benchmarks.plain` is, whose graphs get as many threads as the service's would."""
     command = [sys.executable, "-m", "uvicorn", "benchmarks.plain:create", "--factory", "--port", "{port}"]
     command += ["--workers", str(processes), "--no-access-log", "--log-level", "warning"]
-    return started(command, "/readyz", {"GLIMPSE_WORKERS": str(processes)})
+    return started(command, "/readyz", settings={"GLIMPSE_WORKERS": str(processes)})
 
 
 def get(url: str, path: str) -> tuple[int, str]:
@@ -121,14 +126,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await_ready(process: "subprocess.Popen[bytes]", url: str, path: str) -> None:
+def _await_ready(process: "subprocess.Popen[bytes]", url: str, path: str, text: str) -> None:
     deadline = time.monotonic() + READY_SECONDS
     answer, ready = "", 0
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise BenchmarkError(f"the server ended with {process.returncode} before it was ready")
         status, answer = get(url, path)
-        ready = ready + 1 if status == 200 else 0
+        ready = ready + 1 if status == 200 and text in answer else 0
         if ready == READY_ANSWERS:
             return
         if not ready:

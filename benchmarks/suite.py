@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ SCENARIOS = (*workloads.WORKLOADS, OVERLOAD, SOAK, BASELINES, ALL)
 RATED = (*workloads.WORKLOADS, OVERLOAD)
 """Scenarios that can be asked for at a rate."""
 SWEPT = ("stn", "draw", "ntm")
+FIGURES_SECONDS = 2.0
+"""Within which the service has looked at its own memory."""
 PEAK_CONNECTIONS = 16
 """As many keep every process busy, and their largest requests fit into its queue."""
 
@@ -59,7 +62,12 @@ def bench(
     # Ends like any other error, so that what was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = report.Results(report.environment())
+    began = time.monotonic()
     with _service(url, workers) as service_url:
+        if url is None:
+            ready_after = time.monotonic() - began
+            time.sleep(FIGURES_SECONDS)
+            results.start = report.Start(ready_after, server.metrics(service_url)[scenarios.MEMORY])
         _over_http(results, scenario, service_url, seconds, connections, rate)
         if scenario in {BASELINES, ALL}:
             _beside_others(results, service_url, seconds, workers)

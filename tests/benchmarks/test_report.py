@@ -44,6 +44,7 @@ def test_promises_are_ratios_of_what_was_measured() -> None:
     engine = Timeline.joined([timeline(15.0, 100), timeline(80.0, 100, "64")])
     results = Results(
         {},
+        start=report.Start(1.25, 150e6),
         comparisons=[
             Comparison("stn", report.PLAIN, 1, timeline(1.0), timeline(1.5)),
             Comparison("stn", report.PLAIN, 64, timeline(9.0, 90), timeline(9.0, 60)),
@@ -58,6 +59,8 @@ def test_promises_are_ratios_of_what_was_measured() -> None:
     promises = report.markdown(results).partition("## The promises")[2].partition("##")[0]
     measured = [row[1] for row in rows(promises)[2:]]
     assert measured == [
+        "1.2 s",
+        "150 MB",
         *("1.50", "1.50", "2.00", "0.25"),
         "80%",
         *("2.00", "0.25", "80%"),

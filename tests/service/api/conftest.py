@@ -4,6 +4,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -60,9 +61,12 @@ def launched(repository: Path, **settings: str) -> Iterator[Server]:
 
         for _ in range(int(settings.get("GLIMPSE_WORKERS", "1"))):
             await_line("ready: ")
-        found = re.search(r"running on (http://\S+)", log)
+        found = re.search(r"running on http://(\S+):(\d+)", log)
         assert found is not None, log
-        yield found[1], process, await_line
+        while True:  # one of several processes opens the port just after it has said that it is ready
+            with suppress(ConnectionRefusedError), socket.create_connection((found[1], int(found[2]))):
+                break
+        yield f"http://{found[1]}:{found[2]}", process, await_line
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         assert process.wait(STOP_SECONDS) == 0
