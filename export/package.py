@@ -30,7 +30,6 @@ BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "ntm": lambda **config: NeuralTuringMachine(NtmConfig(**config)),
 }
 """By family, what builds a network from its configuration."""
-"""The runtimes that there are graphs for; the first one's are made unless more are asked for."""
 
 
 def network_of(checkpoint: Checkpoint, source: Path) -> nn.Module:

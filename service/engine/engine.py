@@ -273,6 +273,7 @@ class Engine:
 async def _stream(
     request: Request, submit: Callable[[Request], Coroutine[None, None, None]]
 ) -> AsyncGenerator[list[Progress], None]:
+    """What is new of a request's steps, while it is being submitted; see `Engine.stream`."""
     grown = asyncio.Event()
     request.on_progress = grown.set
     submission = asyncio.ensure_future(submit(request))

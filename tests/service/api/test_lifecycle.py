@@ -230,9 +230,8 @@ def test_process_that_cannot_replace_another_leaves_it(launch: Launch, repositor
         await_line("CRITICAL")
         await_line("aborting the restart")
 
-        answers = [
-            httpx.get(f"{url}/ntm/copy?length=1").status_code for _ in range(8)
-        ]  # each on a connection of its own
+        # Each on a connection of its own, to one process or the other.
+        answers = [httpx.get(f"{url}/ntm/copy?length=1").status_code for _ in range(8)]
 
     assert answers == [200] * 8
 
