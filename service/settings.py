@@ -71,9 +71,9 @@ class Limits(_Group):
     """Most pixels of all pictures of a request together, by their headers. A picture that goes over it is refused with
     413 before it is decoded."""
     memory_bytes: int = Field(512 * 2**20, ge=2**20)
-    """Most memory that the bodies and pictures (four bytes a pixel) of all requests in hand take in one process.
-    Whoever finds too little left is refused with 429. A picture that is just being decoded may take four times as
-    much besides; there is at most one a CPU of those, or two."""
+    """Most memory that all requests in progress in one process may hold: their bodies, their pictures (four bytes per
+    pixel), and film strips and WebPs while they are drawn (six). A request that needs more than is left is refused with
+    429. Decoding a picture may need four times as much on top, for at most max(2, CPUs) pictures at once."""
     concurrent_requests: int = Field(512, ge=1, le=100_000)
     """Most requests in hand in one process, from their first byte until the client has taken the answer; one more is
     refused with 429 at once, before anything is spent on it."""

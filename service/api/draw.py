@@ -17,6 +17,7 @@ from service.api.endpoint import Documentation, Endpoint
 from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.events import Event
 from service.api.exchange import Exchange
+from service.api.memory import Share
 from service.api.negotiation import NPZ, chosen
 from service.api.rectification import rectified
 from service.api.recurrent import answered
@@ -37,11 +38,12 @@ RECTIFIER = "stn-affine"
 FORMATS = {"image/gif": "gif", "application/json": "json", NPZ: "npz", EVENTS: "sse"}
 MEDIA_TYPES = ("image/gif", "image/apng", "image/webp", "image/png", "application/json", NPZ, EVENTS)
 LARGEST_ANSWER_PIXELS = 64_000_000
+ENCODED_WHOLE = {"png", "webp"}
+BYTES_A_WHOLE_PIXEL = 6
+"""What these take while they are encoded: their pixels, and as much again for the encoder."""
 WINDOWS = (
     "Attention windows are in pixels of the 28 x 28 canvas, whose first pixel has its centre at 1, as in the paper."
 )
-QUICK_STEPS = 64
-"""The noise of so many steps is drawn within about 100 microseconds."""
 
 
 def endpoints(context: Context) -> list[Endpoint[Any]]:
@@ -51,7 +53,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
-        _check_size(query, answer_format)
+        _check_size(query, query.count, answer_format, exchange.memory)
         seed = seed_or_random(query.seed)
         generation = partial(
             draw.generation,
@@ -65,14 +67,15 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         )
         with model.engine("generate").reserve(query.count, exchange.deadline) as room:
             with exchange.timed("decode"):
-                is_quick = query.count * query.steps <= QUICK_STEPS
-                request = generation() if is_quick else await context.codecs.run(generation)
+                # The noise of one sample is drawn within about 100 microseconds.
+                request = generation() if query.count == 1 else await context.codecs.run(generation)
             return await answered(context, exchange, send, room, Drawn(query, model, request, seed, answer_format))
 
     async def reconstruct(exchange: Exchange, query: ReconstructQuery, send: Send) -> Answer | None:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
+        _check_size(query, 1, answer_format, exchange.memory)
         deadline = exchange.deadline
         # DRAW was trained to see upright, centred digits in white ink: what the rectifier makes of any picture.
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
@@ -126,15 +129,25 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
     ]
 
 
-def _check_size(query: GenerateQuery, answer_format: str) -> None:
-    pixels = query.steps * query.count * (28 * query.scale) ** 2
-    if answer_format not in {"final", "npz", "sse"} and pixels > LARGEST_ANSWER_PIXELS:
-        largest = int((LARGEST_ANSWER_PIXELS / (query.steps * query.count)) ** 0.5 / 28)
+def _check_size(query: DrawingQuery, samples: int, answer_format: str, memory: Share) -> None:
+    """Refuse an answer that is too large, and keep memory for one that is encoded as a whole.
+
+    Raises:
+        InvalidParameter: it has too many pixels.
+        Overloaded: there is no memory left for it.
+    """
+    if answer_format in {"final", "npz"}:
+        return
+    pixels = query.steps * samples * (28 * query.scale) ** 2
+    if pixels > LARGEST_ANSWER_PIXELS:
+        largest = int((LARGEST_ANSWER_PIXELS / (query.steps * samples)) ** 0.5 / 28)
         raise InvalidParameter(
             "scale",
-            f"must be a whole number in 1..{largest} for {query.count} samples of {query.steps} steps "
+            f"must be a whole number in 1..{largest} for {samples} samples of {query.steps} steps "
             f"as {answer_format}, not {query.scale}",
         )
+    if answer_format in ENCODED_WHOLE:
+        memory.take(BYTES_A_WHOLE_PIXEL * pixels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,13 @@ Event = tuple[str, object]
 """Name and data; the data is sent as JSON."""
 
 
-async def send_events(send: Send, events: AsyncIterator[list[Event]], headers: Mapping[str, str]) -> None:
-    """Send events, in the groups that they come in, and close the stream; an error becomes the last event.
+def encoded(group: list[Event]) -> bytes:
+    """Events as they are sent; NumPy arrays become lists."""
+    return b"".join(b"event: %s\ndata: %s\n\n" % (name.encode(), to_json(data)) for name, data in group)
+
+
+async def send_events(send: Send, events: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:
+    """Send encoded events, in the groups that they come in, and close the stream; an error becomes the last event.
 
     The first group is awaited before anything is sent: what fails before it can still be answered with a status.
     A slow client delays its own stream alone: what is computed meanwhile stays in the request's outputs. One that takes
@@ -40,13 +45,12 @@ async def send_events(send: Send, events: AsyncIterator[list[Event]], headers: M
         async for group in events:
             await _send(send, group)
     except GlimpseError as error:
-        await _send(send, [("error", document(status_of(error), error.code, str(error)))], is_last=True)
+        await _send(send, encoded([("error", document(status_of(error), error.code, str(error)))]), is_last=True)
         raise
-    await _send(send, [], is_last=True)
+    await _send(send, b"", is_last=True)
 
 
-async def _send(send: Send, group: list[Event], *, is_last: bool = False) -> None:
-    body = _encode(group)
+async def _send(send: Send, body: bytes, *, is_last: bool = False) -> None:
     for begin in range(0, max(len(body), 1), PIECE_BYTES):
         end = begin + PIECE_BYTES
         more_body = not is_last or end < len(body)
@@ -58,7 +62,3 @@ async def _send(send: Send, group: list[Event], *, is_last: bool = False) -> Non
         except TimeoutError as error:
             detail = f"the client took nothing for {LONGEST_STALL_SECONDS:g} s; its stream is ended"
             raise StreamTooSlow(detail) from error
-
-
-def _encode(group: list[Event]) -> bytes:
-    return b"".join(b"event: %s\ndata: %s\n\n" % (name.encode(), to_json(data)) for name, data in group)

@@ -8,7 +8,7 @@ from starlette.types import Send
 
 from service.api.answer import Answer
 from service.api.context import Context
-from service.api.events import Event, send_events
+from service.api.events import Event, encoded, send_events
 from service.api.exchange import Exchange
 from service.engine.engine import Progress, Reservation
 from service.engine.request import Request
@@ -67,13 +67,13 @@ async def answered(context: Context, exchange: Exchange, send: Send, room: Reser
 
 async def _events(
     context: Context, exchange: Exchange, room: Reservation, work: Work
-) -> AsyncGenerator[list[Event], None]:
+) -> AsyncGenerator[bytes, None]:
     exchange.follow(work.request)
     async with aclosing(room.stream(work.request)) as steps:
         async for news in steps:
             with exchange.timed("encode"):
-                events = await context.codecs.run(work.events, news)
+                events = await context.codecs.run(lambda news: encoded(work.events(news)), news)
             yield events
     with exchange.timed("encode"):
-        summary = await context.codecs.run(work.summary)
-    yield [("done", summary)]
+        end = await context.codecs.run(lambda: encoded([("done", work.summary())]))
+    yield end

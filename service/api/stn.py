@@ -11,7 +11,7 @@ from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
-from service.api.rectification import QUICK_SIDE, is_small, rectified
+from service.api.rectification import rectified
 from service.api.threads import go_on_if_wanted
 from service.api.uploads import REQUEST_BODY, uploads
 from service.errors import InvalidParameter
@@ -42,9 +42,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         with engine.reserve(len(files), exchange.deadline) as room:
             readings = await rectified(exchange, context, files, model, room)
             with exchange.timed("encode"):
-                is_quick = query.size <= QUICK_SIDE and is_small(readings[0].picture)
-                if answer_format == "png" and query.view == "rectified" and is_quick:
-                    return _picture(readings[0], query, PictureFormat.PNG)
+                if answer_format == "png" and query.view == "rectified" and query.size == stn.NATIVE_SIDE:
+                    return _picture(readings[0], query, PictureFormat.PNG)  # the model's own, within 100 microseconds
                 if answer_format == "json":
                     return await context.codecs.run(_json, readings, query, model.manifest)
                 if answer_format == "npz":

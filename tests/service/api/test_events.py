@@ -9,13 +9,13 @@ import pytest
 from starlette.types import Message
 
 from service.api import events
-from service.api.events import PIECE_BYTES, Event, send_events
+from service.api.events import PIECE_BYTES, Event, encoded, send_events
 from service.errors import GlimpseError, InferenceFailed, Overloaded, StreamTooSlow
 
 STEP: Event = ("step", {"image": np.arange(6).reshape(2, 3)[:, :2]})
 
 
-def sent(of: AsyncIterator[list[Event]], *, slow: bool = False) -> list[Message]:
+def sent(of: AsyncIterator[bytes], *, slow: bool = False) -> list[Message]:
     """The ASGI messages of a stream."""
     messages: list[Message] = []
 
@@ -33,9 +33,9 @@ def sent(of: AsyncIterator[list[Event]], *, slow: bool = False) -> list[Message]
     return messages
 
 
-async def stream(*groups: list[Event], error: Exception | None = None) -> AsyncIterator[list[Event]]:
+async def stream(*groups: list[Event], error: Exception | None = None) -> AsyncIterator[bytes]:
     for group in groups:
-        yield group
+        yield encoded(group)
     if error is not None:
         raise error
 

@@ -172,3 +172,24 @@ def test_form_that_is_refused_leaves_nothing_behind(serve: Serve, field: bytes) 
                 gc.enable()
 
     assert asyncio.run(scenario()) < 3 * 2**20
+
+
+@pytest.mark.parametrize(("name", "status"), [("png", 429), ("webp", 429), ("gif", 200), ("final", 200)])
+def test_drawing_that_is_encoded_as_a_whole_needs_memory_for_it(
+    serve: Serve, problem: Problem, name: str, status: int
+) -> None:
+    """Six bytes per pixel, before anything is drawn, and given back; what is encoded frame by frame needs none."""
+    pixels = 4 * 2 * (28 * 8) ** 2
+
+    async def scenario() -> list[httpx.Response]:
+        limits = {"body_bytes": 1024, "pixels": 784, "memory_bytes": 6 * pixels - 1}
+        async with serve(limits=limits) as (_, client):
+            query = f"/draw/generate?steps=4&scale=8&seed=1&format={name}"
+            return [await client.get(f"{query}&count={count}") for count in (2, 1, 1)]
+
+    large, *others = asyncio.run(scenario())
+
+    assert large.status_code == status
+    if status == 429:
+        assert f"this one needs {6 * pixels} more" in problem(large, 429, "overloaded")["detail"]
+    assert [answer.status_code for answer in others] == [200, 200]
