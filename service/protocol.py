@@ -6,7 +6,7 @@
 - What follows a body is no header, and blanks behind a header are not of it.
 - A head, or what may follow a body, that does not end is refused; who says nothing for long does not keep a connection.
 - What is no HTTP is answered with a problem document, as everything else is.
-- A client that takes nothing of its answers does not keep its connection.
+- A client that takes next to nothing of its answers does not keep its connection.
 - When the connection is lost, whatever it had asked for is given up, not the newest request alone; and at once, without
   a task that waits for that.
 """
@@ -164,6 +164,11 @@ class HttpProtocol(HttpToolsProtocol):
     def _lose_patience(self) -> None:
         self._patience = None
         if self.transport.is_closing():
+            return
+        if (
+            self._running is None and not self._idle_bytes
+        ):  # it has asked for nothing, and would take this for an answer
+            self.transport.close()
             return
         detail = f"the request was not complete after {SLOWEST_HEAD_SECONDS:g} s"
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "timeout", detail)

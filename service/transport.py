@@ -1,4 +1,4 @@
-"""The way to the client: an end in two steps, and an end for clients that take nothing.
+"""The way to the client: an end in two steps, and an end for clients that take next to nothing.
 
 uvicorn closes a connection as soon as the last answer is written. To what a client sends after that the kernel answers
 with a reset, which overtakes the answer: whoever sends too much would never hear so. Here the connection then ends in
@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 STALL_SECONDS = 20.0
-"""A client that has taken nothing for so long will not. The kernel's buffers empty in leaps that are seconds apart."""
+"""How often is looked at what a client takes. The kernel's buffers empty in leaps that are seconds apart."""
+LEAST_BYTES = 4096 * int(STALL_SECONDS)
+"""What a client takes in that time, or all that there is for it: one that takes less would keep its place for hours."""
 LINGER_SECONDS = 5.0
 """For which a client that has its answer may go on to send."""
 
@@ -54,16 +56,17 @@ class ClientTransport:
         return self._is_lingering or self._transport.is_closing()
 
     def abort_if_stalled(self) -> None:
-        """From now on, until all that was written has been taken, abort when nothing is taken for `STALL_SECONDS`."""
+        """From now on, until all that was written has been taken, abort when it is taken too slowly."""
         if not self._is_watched:
-            self._look(-1)
+            self._look(0)
 
-    def _look(self, taken_before: int) -> None:
+    def _look(self, due: int) -> None:
+        """See whether as many bytes as were due have been taken, since the connection began."""
         left = self._transport.get_write_buffer_size()
         taken = self._written - left
-        self._is_watched = left > 0 and taken > taken_before
+        self._is_watched = left > 0 and taken >= due
         if self._is_watched:
-            self._loop.call_later(STALL_SECONDS, self._look, taken)
+            self._loop.call_later(STALL_SECONDS, self._look, min(taken + LEAST_BYTES, self._written))
         elif left:
             self._transport.abort()
 

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from service.transport import ClientTransport
+import pytest
+
+from service.transport import LEAST_BYTES, ClientTransport
 from tests.service.wire import Wire
 
 
@@ -29,20 +31,37 @@ def made(*, is_sending: bool = False) -> tuple[ClientTransport, Wire, Loop]:
     return ClientTransport(inner, loop, lambda: is_sending), transport, loop  # type: ignore[arg-type]
 
 
-def test_connection_ends_when_its_client_takes_nothing() -> None:
-    """Looked at again and again: whoever takes something in between has time, however slow, and whatever is added."""
+@pytest.mark.parametrize("too_little", [0, LEAST_BYTES - 1])
+def test_connection_ends_when_its_client_takes_next_to_nothing(too_little: int) -> None:
+    """Looked at again and again: whoever takes enough in between has time for the rest."""
     subject, transport, loop = made()
-    subject.write(b"a" * 100)
-    transport.untaken = 100
+    transport.untaken = 5 * LEAST_BYTES
+    subject.write(b"a" * transport.untaken)
     subject.close()
-    for untaken in (60, 20):
-        transport.untaken = untaken
+    for _ in range(3):
+        transport.untaken -= LEAST_BYTES
         loop.end_of_turn()
         assert not transport.is_aborted
 
+    transport.untaken -= too_little
     loop.end_of_turn()
 
     assert transport.is_aborted
+
+
+@pytest.mark.parametrize("taken", [99, 100])
+def test_small_answer_is_to_be_taken_as_a_whole(taken: int) -> None:
+    """There is not as much of it as would be enough of a large one; what is written meanwhile has its own time."""
+    subject, transport, loop = made()
+    subject.write(b"a" * 100)
+    transport.untaken = 100
+    subject.abort_if_stalled()
+    subject.write(b"b" * 100)
+    transport.untaken = 200 - taken
+
+    loop.end_of_turn()
+
+    assert transport.is_aborted == (taken < 100)
 
 
 def test_client_that_takes_while_more_is_written_is_not_stalled() -> None:
@@ -54,7 +73,7 @@ def test_client_that_takes_while_more_is_written_is_not_stalled() -> None:
     subject.abort_if_stalled()
     assert len(loop.later) == 1, "a second watch is none"
     subject.write(b"b" * 100)
-    transport.untaken = 149
+    transport.untaken = 100
 
     loop.end_of_turn()
 
