@@ -188,15 +188,23 @@ class Glimpse:
         self.catalogue.add(ServedModel(manifest, engines))
 
     async def _supervise(self) -> None:
-        """Replace workers that died; end a process whose runtime hangs, so that another can take its place."""
+        """Replace workers that died; end a process whose runtime hangs, so that another can take its place.
+
+        It takes two looks in a row to end it: in a process that was frozen time has passed, and nothing hangs.
+        """
+        suspects: set[str] = set()
         while True:
             await asyncio.sleep(SUPERVISION_SECONDS)
             self._tell_readiness()
+            beyond_repair = set()
             for engine in self.catalogue.engines():
                 engine.recover()
                 if engine.is_beyond_repair():
-                    logger.critical("%s; ending the process", engine.unhealthy_because())
-                    os._exit(exit_codes.BEYOND_REPAIR)
+                    beyond_repair.add(engine.name)
+                    if engine.name in suspects:
+                        logger.critical("%s; ending the process", engine.unhealthy_because())
+                        os._exit(exit_codes.BEYOND_REPAIR)
+            suspects = beyond_repair
 
     async def _keep_figures(self) -> None:
         """Bring the process's own figures up to date; nobody waits for it, since a sick GPU may not answer."""
@@ -224,9 +232,8 @@ class Glimpse:
 def create() -> Glimpse:
     """The application by the settings of the environment; what uvicorn calls."""
     settings = Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in unknown_variables(os.environ):
-        logger.warning("%s is no setting, and is ignored", name)
+        logger.warning("ignoring %s: there is no such setting", name)
     return Glimpse(settings)
 
 

@@ -17,9 +17,6 @@ from service.protocol import HttpProtocol
 from service.settings import Settings
 
 APPLICATION = "service.app:create"
-KEEP_ALIVE_SECONDS = 75
-"""Longer than a reverse proxy keeps an idle connection, so that it is never us who closes one in its hands."""
-
 FAREWELL_SECONDS = 5
 """Within which clients take the last answers."""
 START_SECONDS = 30
@@ -50,11 +47,11 @@ def serve(given: Mapping[str, object]) -> int:
         "http": HttpProtocol,
         "ws": "none",
         "lifespan": "on",
-        "log_level": settings.log_level,
+        "log_config": _log_config(settings.log_level),
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,  # nobody here asks for the client's address
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_keep_alive": settings.keep_alive_seconds,
         "timeout_graceful_shutdown": FAREWELL_SECONDS,  # what was admitted has had its time to be computed
         "timeout_worker_healthcheck": START_SECONDS,
     }
@@ -66,3 +63,14 @@ def serve(given: Mapping[str, object]) -> int:
     supervisor.run()
     has_failed = any(process.exitcode == exit_codes.START_FAILURE for process in supervisor.processes)
     return exit_codes.START_FAILURE if has_failed else 0
+
+
+def _log_config(level: str) -> dict[str, Any]:
+    """For every process: one format for all that is logged, by us, the server or a library."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"level": level.upper(), "handlers": ["stderr"]},
+    }

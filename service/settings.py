@@ -113,6 +113,9 @@ class Settings(BaseSettings):
     """How long a shutdown waits for requests that were admitted."""
     drain_notice_seconds: float = Field(0.5, ge=0, le=60)
     """How long a draining server still answers (with 503), so that a load balancer sees it before the port closes."""
+    keep_alive_seconds: int = Field(75, ge=1, le=3600)
+    """How long an idle connection is kept. Longer than a reverse proxy in front does, or a request that it sends at the
+    last moment is lost: nginx and Amazon's load balancer keep one for 60 s, Go's client (Traefik) 90, Google's 600."""
     stall_seconds: float = Field(5.0, gt=0, le=600)
     """A batch that runs longer than this makes the service unready; twice as long ends the process."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
@@ -161,6 +162,29 @@ def test_hanging_engine_is_noticed_while_a_sick_gpu_does_not_answer(
             await life
 
     assert asyncio.run(scenario()) == exit_codes.BEYOND_REPAIR
+
+
+def test_process_that_was_frozen_goes_on(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks like an engine that hangs is one whose time passed while nothing ran: at the next look it is well."""
+    monkeypatch.setattr("service.app.SUPERVISION_SECONDS", 0.001)
+    looks = Counter[str]()
+    exits: list[int] = []
+
+    def is_beyond_repair(engine: Engine) -> bool:
+        looks[engine.name] += 1
+        return looks[engine.name] % 2 == 1
+
+    async def scenario() -> None:
+        async with Glimpse(Settings(models=repository)).running() as loading:
+            await loading
+            monkeypatch.setattr(Engine, "is_beyond_repair", is_beyond_repair)
+            monkeypatch.setattr(os, "_exit", exits.append)
+            while not looks or min(looks.values()) < 4:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+    assert not exits
 
 
 def test_process_that_supervises_imports_no_framework() -> None:
