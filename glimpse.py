@@ -251,30 +251,43 @@ def evaluate_ntm(
 @app.command()
 def export(
     run: Run,
-    repository: Annotated[Path, typer.Option(help="Where NAME/VERSION is made.")] = Path("models/pretrained"),
+    repository: Annotated[
+        Path | None, typer.Option(help="Where NAME/VERSION is made; among the shipped models when absent.")
+    ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="The one after the latest when absent.")] = None,
     torchscript: Annotated[bool, typer.Option("--torchscript", help="Export TorchScript too.")] = False,  # noqa: FBT002
 ) -> None:
     """Export a trained model, after proving that it answers what the network does."""
     from export import package
     from models.checkpoint import weights_file
+    from service.settings import SHIPPED_MODELS
 
-    print(package.export(weights_file(run), repository, version=version, torchscript=torchscript))
+    print(package.export(weights_file(run), repository or SHIPPED_MODELS, version=version, torchscript=torchscript))
 
 
 @app.command()
 def models(
     repository: Annotated[Path | None, typer.Option(help="Model repository; the shipped one when absent.")] = None,
 ) -> None:
-    """List the models of a repository, after checking every file."""
+    """List the models of a repository, after checking every file; ends with 1 if one of them is damaged."""
+    import sys
+
+    from service.errors import ArtifactRejected
     from service.runtime.repository import artifacts, read_manifest
     from service.settings import SHIPPED_MODELS
 
+    are_all_well = True
     for folder in artifacts(repository or SHIPPED_MODELS):
-        manifest = read_manifest(folder)
+        try:
+            manifest = read_manifest(folder)
+        except ArtifactRejected as error:
+            print(f"glimpse: {error}", file=sys.stderr)
+            are_all_well = False
+            continue
         size = sum(file.bytes for file in manifest.files.values()) / 1e6
         score = manifest.metrics.get("score", float("nan"))
         print(f"{manifest.name:24} {manifest.version:3}  {size:6.2f} MB  score {score:.4g}")
+    raise typer.Exit(0 if are_all_well else 1)
 
 
 @app.command()

@@ -156,8 +156,15 @@ def read(folder: Path) -> Manifest:
     """Read a folder's manifest and check every file that it names.
 
     Raises:
-        ManifestError: the manifest is missing or malformed, or a file is missing or is not the one named.
+        ManifestError: the manifest is missing or malformed, or a file is missing, unreadable or not the one named.
     """
+    try:
+        return _read(folder)
+    except OSError as error:
+        raise ManifestError(f"{folder} cannot be read: {error}") from error
+
+
+def _read(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())

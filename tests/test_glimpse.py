@@ -1,6 +1,7 @@
 """The command: what it prints, and what a person who is wrong is told."""
 
 import re
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -56,6 +57,19 @@ def test_export_prints_the_folder_of_the_artifact(
 
     assert Path(folder) == tmp_path / "ntm-copy" / "3"
     assert [name for name in sorted(read(Path(folder)).files) if name.startswith("model")] == files
+
+
+def test_models_are_listed_past_one_that_is_damaged(repository: Path, tmp_path: Path) -> None:
+    """Which is told on the error stream and by the exit code, as the service would skip it."""
+    for name in ("draw", "ntm-copy"):
+        shutil.copytree(repository / name, tmp_path / name)
+    (tmp_path / "draw" / "1" / "model.onnx").write_bytes(b"")
+
+    result = CliRunner().invoke(glimpse.app, ["models", "--repository", str(tmp_path)], catch_exceptions=False)
+
+    assert result.exit_code == 1
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [["ntm-copy", "1"]]
+    assert re.match(r"glimpse: .*model\.onnx has sha256", result.stderr)
 
 
 def test_error_of_ours_is_one_line(

@@ -65,9 +65,7 @@ async def answered(context: Context, exchange: Exchange, send: Send, room: Reser
         return work.answer() if work.is_quick else await context.codecs.run(work.answer)
 
 
-async def _events(
-    context: Context, exchange: Exchange, room: Reservation, work: Work
-) -> AsyncGenerator[bytes, None]:
+async def _events(context: Context, exchange: Exchange, room: Reservation, work: Work) -> AsyncGenerator[bytes, None]:
     exchange.follow(work.request)
     async with aclosing(room.stream(work.request)) as steps:
         async for news in steps:

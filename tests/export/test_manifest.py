@@ -1,5 +1,6 @@
 """The manifest: what is written is read again, and nothing else is."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,22 @@ def test_file_that_is_missing_is_refused(artifact: Path) -> None:
     (artifact / "model.onnx").unlink()
 
     with pytest.raises(ManifestError, match=r"model\.onnx is missing"):
+        read(artifact)
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, "model.onnx"])
+def test_file_that_cannot_be_read_is_refused(artifact: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Because of its permissions, or of a sick disk."""
+    opened = Path.open
+
+    def failing(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", failing)
+
+    with pytest.raises(ManifestError, match=rf"cannot be read: .*Permission denied.*{name}"):
         read(artifact)
 
 
