@@ -99,7 +99,7 @@ async def wired(app: ASGIApp) -> AsyncIterator[tuple[protocol.HttpProtocol, Wire
 def test_request_that_does_not_become_complete_is_not_waited_for_without_end(
     sent: list[bytes], monkeypatch: pytest.MonkeyPatch, *, is_closed: bool
 ) -> None:
-    """What was asked before has its answer; a client that asked for nothing could take a refusal for its next answer."""
+    """What was asked before has its answer; who asked for nothing could take a refusal for its next answer."""
     monkeypatch.setattr(protocol, "SLOWEST_HEAD_SECONDS", 0.0)
 
     async def app(_: Scope, __: Receive, send: Send) -> None:
