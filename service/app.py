@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,7 +26,7 @@ from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
 from service.api.endpoint import Endpoint
 from service.api.exception_handlers import install_problems
-from service.api.gateway import OPEN_PATHS, SECURITY_SCHEMES, Gateway
+from service.api.gateway import DOCUMENTATION_FILES, OPEN_PATHS, SECURITY_SCHEMES, Gateway
 from service.api.memory import Memory
 from service.api.threads import Threads
 from service.engine.engine import Engine
@@ -76,10 +77,11 @@ class Glimpse:
         )
 
     def _fastapi(self, endpoints: list[Endpoint[Any]]) -> FastAPI:
-        app = FastAPI(
+        app = FastAPIOffline(
             title="Glimpse",
             summary="STN, DRAW and the neural Turing machine, batched by the step",
             redoc_url=None,
+            static_url=DOCUMENTATION_FILES,
             redirect_slashes=False,
         )
         app.include_router(system.router(self._context, self.metrics))

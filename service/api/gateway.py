@@ -25,7 +25,15 @@ from service.metrics import Metrics
 
 logger = logging.getLogger("glimpse.api")
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json", *playground.FILES})
+DOCUMENTATION_FILES = "/docs/files"
+"""Where the parts of the page `/docs` are. They come from here, not from elsewhere: keys are typed into it."""
+OPEN_PATHS = frozenset(
+    {
+        *("/livez", "/readyz", "/metrics", "/docs", "/openapi.json"),
+        *(f"{DOCUMENTATION_FILES}/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")),
+        *playground.FILES,
+    }
+)
 """What probes and Prometheus ask for needs no key, nor do the pages on which a key can be given."""
 FRAMEWORK_PATHS = OPEN_PATHS | {"/models"}
 """What is FastAPI's to serve. The metrics know these paths and the endpoints'; all others are one to them."""

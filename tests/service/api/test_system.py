@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from export.manifest import sha256
+from service.api.gateway import OPEN_PATHS
 from service.app import Glimpse
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
@@ -300,12 +301,18 @@ def test_openapi_tells_ranges_and_problems(client: httpx.Client) -> None:
             assert all("application/problem+json" in responses[status]["content"] for status in problems)
 
 
-def test_documentation_is_a_page(client: httpx.Client) -> None:
-    """For people, in a browser."""
+def test_documentation_is_a_page_without_anything_from_elsewhere(client: httpx.Client) -> None:
+    """For people, in a browser that need not have a way to the internet."""
     response = client.get("/docs")
 
     assert response.headers["content-type"].startswith("text/html")
-    assert "/openapi.json" in response.text
+    assert "'/openapi.json'" in response.text
+    parts = re.findall(r"""(?:src|href)=["']([^"']*)["']""", response.text)
+    assert len(parts) == 3
+    for part in parts:
+        assert part in OPEN_PATHS, part
+        assert client.get(part).status_code == 200, part
+    assert "://" not in response.text
 
 
 # --- keys ---
@@ -325,7 +332,7 @@ def test_api_keys_are_asked_for_everywhere_but_of_probes(serve: Serve, problem: 
 
     async def scenario() -> Iterator[tuple[bool, httpx.Response]]:
         async with serve(api_keys=("first", "second")) as (_, client):
-            for path in ("/livez", "/readyz", "/metrics", "/docs"):
+            for path in OPEN_PATHS:
                 assert (await client.get(path)).status_code == 200
             document = (await client.get("/openapi.json")).json()
             assert document["components"]["securitySchemes"].keys() == {"key", "bearer"}
