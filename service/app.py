@@ -24,7 +24,7 @@ from service.api import draw, ntm, playground, stn, system
 from service.api.admission import Admission
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
-from service.api.endpoint import Endpoint
+from service.api.endpoint import Endpoint, schemas
 from service.api.exception_handlers import install_problems
 from service.api.gateway import DOCUMENTATION_FILES, OPEN_PATHS, SECURITY_SCHEMES, Gateway
 from service.api.memory import Memory
@@ -97,10 +97,11 @@ class Glimpse:
         @cache
         def openapi() -> dict[str, Any]:
             document = generated()
+            document.setdefault("components", {}).setdefault("schemas", {}).update(schemas(endpoints))
             for endpoint in endpoints:
                 document["paths"].setdefault(endpoint.path, {})[endpoint.method.lower()] = endpoint.openapi()
             if self.settings.api_keys:
-                document.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+                document["components"]["securitySchemes"] = SECURITY_SCHEMES
                 document["security"] = [{scheme: []} for scheme in SECURITY_SCHEMES]
                 for path in OPEN_PATHS & document["paths"].keys():
                     document["paths"][path]["get"]["security"] = []

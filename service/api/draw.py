@@ -29,6 +29,7 @@ from service.errors import InvalidParameter
 from service.media.animation import AnimationFormat, animate
 from service.media.montage import grid, sheet
 from service.media.picture import Pixels
+from service.schemas.answers import Generated, Reconstructed
 from service.schemas.draw import DrawingQuery, GenerateQuery, ReconstructQuery
 from service.tasks import draw
 from service.tasks.seed import seed_or_random
@@ -41,6 +42,11 @@ LARGEST_ANSWER_PIXELS = 64_000_000
 ENCODED_WHOLE = {"png", "webp"}
 BYTES_A_WHOLE_PIXEL = 6
 """What these take while they are encoded: their pixels, and as much again for the encoder."""
+SEED = {"X-Seed": "Asked for again, it gives the same drawings"}
+STREAM = (
+    "`format=sse` sends an event `step` for each sample and step once it is computed, `{sample, step, image, "
+    "attention}`, and then `done`, the document without its samples; or `error`, a problem document."
+)
 WINDOWS = (
     "Attention windows are in pixels of the 28 x 28 canvas, whose first pixel has its centre at 1, as in the paper."
 )
@@ -105,9 +111,11 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             generate,
             Documentation(
                 summary="Draw digits step by step",
-                description=f"DRAW draws from noise that the seed decides: one seed, one drawing. {WINDOWS}",
+                description=f"DRAW draws from noise that the seed decides: one seed, one drawing. {STREAM} {WINDOWS}",
                 tag="draw",
                 media_types=MEDIA_TYPES,
+                answer=Generated,
+                headers=SEED,
             ),
         ),
         Endpoint(
@@ -119,10 +127,12 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
                 summary="Look at a digit through DRAW's windows and redraw it",
                 description=(
                     "The picture is rectified and made black and white first. Read windows are green, write windows "
-                    f"red. `bound_nats` is the bound on -log p of the black and white picture. {WINDOWS}"
+                    f"red. `bound_nats` is the bound on -log p of the black and white picture. {STREAM} {WINDOWS}"
                 ),
                 tag="draw",
                 media_types=MEDIA_TYPES,
+                answer=Reconstructed,
+                headers=SEED,
                 request_body=REQUEST_BODY,
             ),
         ),

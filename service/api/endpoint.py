@@ -5,7 +5,7 @@ without, and are documented and validated by the same Pydantic models all the sa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from reprlib import Repr
@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
 from starlette.types import Send
 
 from service.api.answer import Answer
@@ -41,6 +42,13 @@ TIMEOUT_PARAMETER = {
     "schema": {"type": "integer", "minimum": 1},
 }
 """Of every endpoint."""
+HEADERS = {
+    "X-Request-ID": "What the request is called: as the client says, or something new",
+    "Server-Timing": "Milliseconds spent on decode, queue, compute and encode",
+}
+"""Of every answer."""
+SCHEMA = "#/components/schemas/{model}"
+"""Where the OpenAPI document describes a model."""
 
 _brief = Repr()
 _brief.maxlist = _brief.maxdict = 10
@@ -57,6 +65,10 @@ class Documentation:
     tag: str
     media_types: tuple[str, ...]
     """Of a good answer."""
+    answer: type[BaseModel]
+    """What it is as JSON."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Those of a good answer, beyond those of every answer, and what they say."""
     request_body: Mapping[str, Any] | None = None
 
 
@@ -121,18 +133,39 @@ class Endpoint(Generic[Query]):
             "responses": {
                 "200": {
                     "description": "The answer",
-                    "content": {media_type: {} for media_type in documentation.media_types},
+                    "headers": _headers({**HEADERS, **documentation.headers}),
+                    "content": {media_type: self._content(media_type) for media_type in documentation.media_types},
                 },
-                **{str(status): {"description": "A problem", "content": RESPONSES} for status in self._errors()},
+                **{
+                    str(status): {"description": "A problem", "headers": _headers(HEADERS), "content": RESPONSES}
+                    for status in self._errors()
+                },
             },
         }
         if documentation.request_body is not None:
             operation["requestBody"] = {"required": True, "content": dict(documentation.request_body)}
         return operation
 
+    def _content(self, media_type: str) -> dict[str, Any]:
+        """The media type object of a good answer."""
+        if media_type != "application/json":
+            return {}
+        return {"schema": {"$ref": SCHEMA.format(model=self.documentation.answer.__name__)}}
+
     def _errors(self) -> list[int]:
         """The statuses of every endpoint's problems, and of those with a body."""
         return sorted(ERRORS if self.documentation.request_body is None else ERRORS + BODY_ERRORS)
+
+
+def schemas(endpoints: Iterable[Endpoint[Any]]) -> dict[str, Any]:
+    """What the endpoints answer as JSON, by the names that their operation objects refer to."""
+    answers = {endpoint.documentation.answer for endpoint in endpoints}
+    _, found = models_json_schema([(model, "serialization") for model in answers], ref_template=SCHEMA)
+    return dict(found["$defs"])
+
+
+def _headers(described: Mapping[str, str]) -> dict[str, Any]:
+    return {name: {"description": says, "schema": {"type": "string"}} for name, says in described.items()}
 
 
 def _values(query: str) -> dict[str, str]:

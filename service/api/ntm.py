@@ -21,6 +21,7 @@ from service.engine.request import Request
 from service.errors import InvalidParameter, UndecodableInput, UnsupportedType
 from service.media.figures import memory_figure
 from service.media.picture import Pixels
+from service.schemas.answers import OUTCOMES
 from service.schemas.ntm import TASKS, EpisodeBody, NtmQuery, RandomQuery
 from service.tasks import ntm
 from service.tasks.seed import seed_or_random
@@ -33,6 +34,10 @@ LARGEST_EPISODE_BYTES = 2**16
 not. A larger one is a mistake, and need not be read to its end."""
 QUICK_BYTES = 4096
 """A body of this size is an episode within about 100 microseconds, nearly always."""
+STREAM = (
+    "`format=sse` sends an event `step` for each step once it is computed, `{step, input, probabilities}` and its row "
+    "of the trace if that is asked for, and then `done`, the document; or `error`, a problem document."
+)
 QUICK_STEPS = 64
 """So few steps are encoded within about 100 microseconds."""
 
@@ -67,9 +72,10 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
         run,
         Documentation(
             summary=f"Run {task} on an episode",
-            description=body_model.__doc__ or "",
+            description=f"{body_model.__doc__} {STREAM}",
             tag="ntm",
             media_types=tuple(FORMATS),
+            answer=OUTCOMES[task],
             request_body={JSON: {"schema": body_model.model_json_schema()}},
         ),
     )
@@ -91,9 +97,11 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
         run,
         Documentation(
             summary=f"Run {task} on a random episode",
-            description="The same seed gives the same episode.",
+            description=f"The same seed gives the same episode. {STREAM}",
             tag="ntm",
             media_types=tuple(FORMATS),
+            answer=OUTCOMES[task],
+            headers={"X-Seed": "Asked for again, it gives the same episode"},
         ),
     )
 

@@ -17,6 +17,7 @@ from service.api.uploads import REQUEST_BODY, uploads
 from service.errors import InvalidParameter
 from service.media.encoding import PictureFormat
 from service.media.picture import Pixels
+from service.schemas.answers import Rectified
 from service.schemas.stn import RectifyQuery
 from service.tasks import stn
 
@@ -63,6 +64,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
                 "the transformation and where the answer's corners lie in the upload.",
                 tag="stn",
                 media_types=tuple(FORMATS),
+                answer=Rectified,
+                headers={"X-Label": "The digit; of a picture", "X-Confidence": "Its probability; of a picture"},
                 request_body=REQUEST_BODY,
             ),
         )

@@ -34,7 +34,7 @@ async def unasked(_exchange: Exchange, _query: Query, _send: Send) -> Answer | N
 
 
 def endpoint() -> Endpoint[Query]:
-    documentation = Documentation(summary="", description="", tag="", media_types=())
+    documentation = Documentation(summary="", description="", tag="", media_types=(), answer=Body)
     return Endpoint("GET", "/", Query, unasked, documentation)
 
 
