@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-train_app = typer.Typer(help="Train a model; a run that was stopped goes on where it was.", no_args_is_help=True)
+train_app = typer.Typer(help="Train a model; a run that was interrupted resumes.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 evaluate_app = typer.Typer(help="Measure a model as the papers do.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
@@ -83,15 +83,16 @@ Kind = Literal["affine", "projective", "tps"]
 NtmTask = Literal["copy", "repeat-copy", "associative-recall", "dynamic-ngrams", "priority-sort"]
 NtmController = Literal["lstm", "feed-forward"]
 Updates = Annotated[
-    int | None, typer.Option(min=0, help="In all; the model's own number when absent. 0 keeps the start.")
+    int | None,
+    typer.Option(min=0, help="Updates in all; the model's own number when absent. 0 keeps the starting weights."),
 ]
-Rate = Annotated[float | None, typer.Option(min=0, help="Of Adam, at most; the model's own when absent.")]
+Rate = Annotated[float | None, typer.Option(min=0, help="Adam's largest learning rate; the model's own when absent.")]
 Cooldown = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Share of the updates, at the end, over which the learning rate falls to zero."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the weights, the data and the noise.")]
-Runs = Annotated[Path, typer.Option(help="Folder of all runs; this one gets a folder in it.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the weights, the data and the noise.")]
+Runs = Annotated[Path, typer.Option(help="Parent folder of all runs.")]
 On = Annotated[Device, typer.Option(help="Where to train.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
@@ -190,7 +191,7 @@ Model = Annotated[
     Path, typer.Argument(help="A model's folder NAME/VERSION; a run or a checkpoint is exported first.", exists=True)
 ]
 Judge = Annotated[Path, typer.Option(help="Folder of all runs; the classifiers that judge are kept there.")]
-Trial = Annotated[int, typer.Option(min=0, help="Of what is distorted, drawn or run.")]
+Trial = Annotated[int, typer.Option(min=0, help="Seed of the distortions, drawings or episodes.")]
 Sheets = Annotated[Path | None, typer.Option(help="Folder for the papers' pictures: film strips, the memory at work.")]
 
 
@@ -254,7 +255,7 @@ def export(
     repository: Annotated[
         Path | None, typer.Option(help="Where NAME/VERSION is made; among the shipped models when absent.")
     ] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="The one after the latest when absent.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Latest + 1 when absent.")] = None,
     torchscript: Annotated[bool, typer.Option("--torchscript", help="Export TorchScript too.")] = False,  # noqa: FBT002
 ) -> None:
     """Export a trained model, after proving that it answers what the network does."""
@@ -293,16 +294,16 @@ def models(
 @app.command()
 def bench(
     scenario: Annotated[
-        str, typer.Argument(help="stn, draw, ntm or mixed; overload; baselines, side by side; all of that; or soak.")
+        str, typer.Argument(help="stn, draw, ntm, mixed; overload; baselines; all of these; or soak.")
     ] = "all",
     url: Annotated[str | None, typer.Option(help="A service that runs; one is started when absent.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of what is started.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the service that is started.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of every measurement; of a soak, in all.")] = 10.0,
-    connections: Annotated[int, typer.Option(min=1, help="Of a workload; at most, with --rate.")] = 64,
+    connections: Annotated[int, typer.Option(min=1, help="Connections of a workload; with --rate the most.")] = 64,
     rate: Annotated[float | None, typer.Option(min=0.1, help="Requests a second, answered or not.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for benchmarks.md and its picture.")] = None,
 ) -> None:
-    """Measure throughput and latency, with what they are to be compared with."""
+    """Measure throughput and latency, beside baselines."""
     from benchmarks import suite
 
     suite.bench(scenario, url=url, workers=workers, seconds=seconds, connections=connections, rate=rate, out=out)

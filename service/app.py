@@ -136,7 +136,7 @@ class Glimpse:
         """The application at work; the task is done when its models are loaded. At the end it drains and stops."""
         cv2.setNumThreads(1)
         loading = asyncio.create_task(_or_end(self._load(), "cannot start", exit_codes.START_FAILURE))
-        supervising = asyncio.create_task(_or_end(self._supervise(), "nobody supervises", exit_codes.BEYOND_REPAIR))
+        supervising = asyncio.create_task(_or_end(self._supervise(), "supervision failed", exit_codes.BEYOND_REPAIR))
         keeping_figures = asyncio.create_task(self._keep_figures())
         try:
             yield loading
@@ -267,4 +267,4 @@ async def _not_found(_: Request) -> Response:
 
 
 async def _unknown_task(request: Request) -> Response:
-    raise UnknownTask(f"there is no task {request.path_params['task']!r}; there are {', '.join(TASKS)}")
+    raise UnknownTask(f"there is no task {request.path_params['task']!r}; tasks: {', '.join(TASKS)}")

@@ -1,7 +1,7 @@
 """Every metric of the service, in one place. Fed by reports; nothing else imports the Prometheus client.
 
 With several worker processes, each writes to files in `PROMETHEUS_MULTIPROC_DIR`, and whichever is scraped adds all
-of them up; what a process cannot know of the others (gauges) is summed over those alive.
+of them up; of gauges, those of the processes alive: their sum, or where that says nothing the largest or the smallest.
 """
 
 import contextlib
@@ -68,9 +68,13 @@ class Metrics:
         }
         self.batch_rows = self._histogram("glimpse_batch_size", "Sequences in a computed batch", graph, ROWS)
         self.batch_seconds = self._histogram("glimpse_batch_seconds", "Computing one segment", graph)
-        self.batches = self._counter("glimpse_batches", "Batches computed, by why they were closed", (*graph, "reason"))
+        self.batches = self._counter(
+            "glimpse_batches", "Batches computed, by why they were closed: full, idle worker, delay", (*graph, "reason")
+        )
         self.steps = self._counter("glimpse_steps", "Steps computed, over all sequences", graph)
-        self.padding = self._counter("glimpse_padding_rows", "Row-steps computed beyond a sequence's end", graph)
+        self.padding = self._counter(
+            "glimpse_padding_rows", "Steps computed beyond their sequence's end and dropped", graph
+        )
         self.queue_rows = self._gauge("glimpse_queue_depth", "Sequences that wait", graph)
         self.slots = self._gauge("glimpse_slots_occupied", "Sequences in the running batch", graph)
         self.cancellations = self._counter(
@@ -79,7 +83,7 @@ class Metrics:
         self.deadline_misses = self._counter(
             "glimpse_deadline_misses", "Sequences given up because their deadline passed", graph
         )
-        self.failures = self._counter("glimpse_failures", "Sequences that failed alone", graph)
+        self.failures = self._counter("glimpse_failures", "Sequences that failed even when they were run alone", graph)
         self.rejections = self._counter("glimpse_rejections", "Sequences refused by a full queue", graph)
         self._model_info = self._gauge(
             "glimpse_model_info",

@@ -28,7 +28,7 @@ class Batching(_Group):
     slots: int = Field(64, ge=1, le=1024)
     """Largest batch, in sequences (pictures, samples, episodes). More serve more at once, each more slowly."""
     queue_rows: int = Field(512, ge=64, le=1_000_000)
-    """Most sequences that wait. A longer queue refuses later and answers later."""
+    """Most sequences that wait; more are refused with 429. A longer queue refuses later and answers later."""
     max_queue_delay_seconds: float = Field(0.0, ge=0, le=1)
     """How long an idle worker waits for company. 0 never wastes time; more can raise throughput on a GPU."""
 
@@ -45,12 +45,11 @@ class RecurrentBatching(Batching):
     """The same of models whose requests are of many steps, computed in segments."""
 
     shortest_segment: int = Field(4, ge=1, le=64)
-    """Steps that a segment has at least. More is more throughput, and a longer wait for whoever is done before."""
+    """Fewest steps of a segment. More: higher throughput, and later answers for sequences that end within one."""
     longest_segment: int = Field(8, ge=1, le=256)
-    """Steps that a segment has at most, whatever the shortest may be. More is more throughput, and a longer wait for
-    whoever comes in between."""
+    """Most steps of a segment, whatever the fewest may be. More: higher throughput, and a longer wait for newcomers."""
     stream_segment: int = Field(4, ge=1, le=256)
-    """The same, while somebody watches the steps as they are computed."""
+    """Most steps of a segment while a stream is being computed."""
 
     def policy(self) -> BatchingPolicy:
         """The batcher's numbers."""
@@ -75,12 +74,12 @@ class Limits(_Group):
     pixel), and film strips and WebPs while they are drawn (six). A request that needs more than is left is refused with
     429. Decoding a picture may need four times as much on top, for at most max(2, CPUs) pictures at once."""
     concurrent_requests: int = Field(512, ge=1, le=100_000)
-    """Most requests in hand in one process, from their first byte until the client has taken the answer; one more is
-    refused with 429 at once, before anything is spent on it."""
+    """Most requests in progress in one process, from the end of their head until the client has taken the answer; one
+    more is refused with 429 at once, before anything is spent on it."""
     files: int = Field(64, ge=1, le=1024)
     """Most files in one multipart upload."""
     timeout_seconds: float = Field(30.0, gt=0, le=3600)
-    """Deadline of a request that does not bring its own in `X-Request-Timeout-Ms`; the longest that one may bring."""
+    """Deadline of a request that does not set its own in `X-Request-Timeout-Ms`; a longer one is cut to this."""
 
     @model_validator(mode="after")
     def _every_request_fits_into_memory(self) -> Self:
@@ -104,7 +103,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`cuda` refuses to start without a working GPU; `auto` takes one if there is one."""
     threads: int = Field(0, ge=0, le=256)
-    """Threads within one graph; 0 is a process's share of half the CPUs that the control group grants, at least one."""
+    """Threads within one graph. 0: half the granted CPUs, divided among the workers, at least 1."""
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=64)

@@ -30,7 +30,7 @@ class Admission:
         if self.is_draining:
             raise NotReady("the service is shutting down and takes no new requests")
         if self._in_hand >= self._most:
-            raise Overloaded(f"{self._in_hand} requests are in hand, which is the most that are taken")
+            raise Overloaded(f"{self._in_hand} requests are in progress, the most at a time")
         self._in_hand += 1
 
     def leave(self) -> None:

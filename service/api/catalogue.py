@@ -53,8 +53,8 @@ class Catalogue:
             return found
         names = sorted(n for n, vs in self.models.items() if any(m.manifest.family == family for m in vs.values()))
         if found is None and versions:
-            raise UnknownModel(f"{name} has no version {version}; it has {', '.join(map(str, sorted(versions)))}")
-        raise UnknownModel(f"there is no {family} model {name!r}; there are {', '.join(names) or 'none'}")
+            raise UnknownModel(f"{name} has no version {version}; available: {', '.join(map(str, sorted(versions)))}")
+        raise UnknownModel(f"there is no {family} model {name!r}; available: {', '.join(names) or 'none'}")
 
     def __iter__(self) -> Iterator[ServedModel]:
         for versions in self.models.values():

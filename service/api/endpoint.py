@@ -38,7 +38,7 @@ TIMEOUT_PARAMETER = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",
     "required": False,
-    "description": "When the answer is due, from the request's arrival; the longest that is allowed when absent",
+    "description": "Milliseconds until the answer is due; by default, and at most, the service's limit",
     "schema": {"type": "integer", "minimum": 1},
 }
 """Of every endpoint."""
@@ -197,7 +197,7 @@ def invalid(model: type[BaseModel], error: ValidationError) -> InvalidParameter:
     if kind == "missing":
         return InvalidParameter(where, "is missing")
     if kind == "extra_forbidden":
-        return InvalidParameter(where, f"is not known; there are {', '.join(model.model_fields)}")
+        return InvalidParameter(where, f"is not a known field; known fields: {', '.join(model.model_fields)}")
     allowed = _allowed(_described(model, location)) or f"is wrong: {first['msg'][0].lower()}{first['msg'][1:]}"
     shown = f"of {len(given)}" if kind in {"too_short", "too_long"} else _shown(given)
     return InvalidParameter(where, f"{allowed}, not {shown}")

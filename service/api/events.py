@@ -60,5 +60,5 @@ async def _send(send: Send, body: bytes, *, is_last: bool = False) -> None:
             async with asyncio.timeout(LONGEST_STALL_SECONDS):
                 await send(message)
         except TimeoutError as error:
-            detail = f"the client took nothing for {LONGEST_STALL_SECONDS:g} s; its stream is ended"
+            detail = f"the client read nothing for {LONGEST_STALL_SECONDS:g} s; the stream ends here"
             raise StreamTooSlow(detail) from error

@@ -181,7 +181,7 @@ class Exchange:
             self.deadline - time.monotonic() + TIMER_SLACK_SECONDS,
             self._interrupt,
             DeadlineExceeded,
-            "the deadline passed before the answer was there",
+            "the deadline passed before the answer was ready",
         )
         if self._departure is not None:
             self._departure.add_done_callback(self._on_departure)

@@ -80,7 +80,7 @@ async def _parsed(body: bytes, boundary: str, most: int) -> list[Upload]:
         form = await parser.parse()
     except MultiPartException as error:
         if "too many files" in error.message.lower():
-            raise InvalidParameter(FIELD, f"must be at most {most} files, not more") from error
+            raise InvalidParameter(FIELD, f"must be at most {most} files") from error
         raise UndecodableInput(f"the multipart form is malformed: {error.message}") from error
     except FormParserError as error:  # Starlette 0.49 lets it through, 1.10 does not
         raise UndecodableInput(f"the multipart form is malformed: {error}") from error
@@ -92,7 +92,7 @@ async def _parsed(body: bytes, boundary: str, most: int) -> list[Upload]:
             raise InvalidParameter(FIELD, f"must be at most {most} files, not {len(parts)}")
         found = [Upload(await part.read(), part.content_type or "") for part in parts if isinstance(part, UploadFile)]
         if not found:
-            raise InvalidParameter(FIELD, "must be at least one file of the form, with a file name; there is none")
+            raise InvalidParameter(FIELD, "must be a file of the form, with a file name; there is none")
         return found
     finally:
         await form.close()

@@ -94,7 +94,7 @@ class Gateway:
         except asyncio.CancelledError:  # the server ends
             if exchange.status:
                 raise
-            await reply.whole(problems.problem(NotReady("the service ended before the answer was there")))
+            await reply.whole(problems.problem(NotReady("the service stopped before the answer was ready")))
         except Exception:
             logger.exception("request %s failed", exchange.request_id)
             if exchange.status:  # as above
@@ -122,7 +122,7 @@ class Gateway:
         given = exchange.header(b"x-api-key") or (token.lstrip() if scheme.lower() == "bearer" else "")
         # Every key is compared, each in constant time: how long it takes tells nothing.
         if not sum(hmac.compare_digest(given.encode("latin-1"), key) for key in self._api_keys):
-            raise Unauthorized("an API key is needed in X-API-Key or as a bearer token")
+            raise Unauthorized("send an API key in X-API-Key or as a bearer token")
 
 
 class _Reply:

@@ -42,8 +42,8 @@ class Share:
                 raise Cancelled("nobody waits for this any more")
             if memory.taken_bytes + size > memory.most_bytes:
                 raise Overloaded(
-                    f"requests in hand take {memory.taken_bytes} of {memory.most_bytes} bytes of memory, "
-                    f"and this one needs {size} more"
+                    f"requests in progress hold {memory.taken_bytes} of {memory.most_bytes} bytes of memory; "
+                    f"this one needs {size} more"
                 )
             memory.taken_bytes += size
             self._taken_bytes += size

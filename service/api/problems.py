@@ -42,8 +42,8 @@ RESPONSES: dict[str, Any] = {
                 "title": {"type": "string"},
                 "status": {"type": "integer"},
                 "detail": {"type": "string"},
-                "code": {"type": "string", "description": "Stable; made for programs"},
-                "parameter": {"type": "string", "description": "Which one is wrong; of a 422 alone"},
+                "code": {"type": "string", "description": "Stable and machine-readable"},
+                "parameter": {"type": "string", "description": "The parameter that is wrong, of a 422"},
             },
         }
     }
@@ -88,7 +88,7 @@ BUG = answer(
     document(
         500,
         errors.GlimpseError.code,
-        "something went wrong on our side; the log knows what, by this answer's X-Request-ID",
+        "internal error; the log says more, under this X-Request-ID",
     )
 )
 """The answer to an error that nobody meant to raise."""

@@ -32,7 +32,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "png")
         if answer_format == "npz" and query.view != "rectified":
-            raise InvalidParameter("view", f"must be rectified for npz, which holds arrays, not {query.view!r}")
+            raise InvalidParameter("view", f"must be rectified if format is npz, not {query.view!r}")
         engine = model.engine("rectify")
         engine.check_room(1)
         files = await uploads(exchange, context)

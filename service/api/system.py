@@ -22,8 +22,8 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
 
     @routes.get(
         "/readyz",
-        summary="Is every model loaded, on its device, warm and right?",
-        responses={503: {"description": "No, and why", "content": RESPONSES}},
+        summary="Is every model loaded, on its device, warmed up and verified?",
+        responses={503: {"description": "Not ready; `detail` says why", "content": RESPONSES}},
     )
     async def readyz() -> dict[str, str]:
         if (reason := not_ready_because(context)) is not None:

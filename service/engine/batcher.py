@@ -95,8 +95,8 @@ class Batcher:
         waiting_rows = self.queued_rows + reserved_rows
         if waiting_rows + rows > self.policy.queue_rows:
             raise Overloaded(
-                f"{waiting_rows} rows are waiting and {rows} more were asked for; "
-                f"the queue holds {self.policy.queue_rows}"
+                f"the queue has no room: {waiting_rows} of {self.policy.queue_rows} rows are taken, "
+                f"and this request has {rows}"
             )
 
     def add(self, request: Request, now: float) -> None:

@@ -205,7 +205,7 @@ class Worker:
             request = batch.running[slot].request
             if not request.is_settled:
                 self._batcher.discard(request)
-                request.error = InferenceFailed("the model failed on this input, also when it was computed alone")
+                request.error = InferenceFailed("the model failed on this input, even when it was run alone")
                 request.error.__cause__ = cause
                 failed[request] = cause
         return failed

@@ -165,12 +165,12 @@ def decode_at_once(data: bytes, content_type: str | None, check: SizeCheck) -> P
 def _reader(data: bytes, content_type: str | None) -> type[ImageFile]:
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared not in CONTENT_TYPES and declared not in TOLERATED_TYPES:
-        raise UnsupportedType(f"{declared!r} is not read; send one of {', '.join(CONTENT_TYPES)}")
+        raise UnsupportedType(f"unsupported type {declared!r}; send one of {', '.join(CONTENT_TYPES)}")
     if not data:
         raise UndecodableInput("the body is empty; it must be a picture")
     reader = next((reader for signature, reader in SIGNATURES if signature.match(data)), None)
     if reader is None:
-        raise UndecodableInput(f"the body is no picture: it begins with {data[:8]!r}")
+        raise UndecodableInput(f"the body is not a supported picture: it begins with {data[:8]!r}")
     return reader
 
 

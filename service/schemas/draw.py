@@ -19,17 +19,17 @@ class DrawingQuery(BaseModel):
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
     format: DrawFormat | None = Field(
         None,
-        description="When absent, `Accept` decides: events, JSON, else a GIF. In a WebP, equal frames are one",
+        description="When absent, `Accept` decides: events, JSON, otherwise a GIF. WebP merges equal frames",
     )
     scale: int = Field(
         4,
         ge=1,
         le=16,
-        description="Pixels a canvas pixel; an animation, strip or document has 64 megapixels at most",
+        description="Output pixels per canvas pixel; all frames of all samples have 64 megapixels at most",
     )
     attention: bool = Field(default=True, description="Draw the attention windows")
     fps: int = Field(
-        12, ge=1, le=60, description="Frames a second of an animation; the last one stays for a second more"
+        12, ge=1, le=60, description="Frames per second of an animation; the last one is held a second longer"
     )
 
 
@@ -37,9 +37,11 @@ class GenerateQuery(DrawingQuery):
     """Query of `GET /draw/generate`."""
 
     count: int = Field(1, ge=1, le=64, description="Number of samples")
-    digit: int | None = Field(None, ge=0, le=9, description="The digit to draw; any when absent")
+    digit: int | None = Field(
+        None, ge=0, le=9, description="The digit to draw; when absent, a random one for each sample"
+    )
     temperature: float = Field(
-        1.0, ge=0, le=2, allow_inf_nan=False, description="Scale of the noise: less is more typical"
+        1.0, ge=0, le=2, allow_inf_nan=False, description="Scale of the noise: lower is more typical"
     )
 
 

@@ -80,7 +80,7 @@ class DynamicNgramsBody(EpisodeBody):
 
 
 class PrioritySortBody(EpisodeBody):
-    """Vectors to sort, highest priority first; of equal ones the first, though the machine saw none in training."""
+    """Vectors to sort, highest priority first; equal ones keep their order, though the machine saw none in training."""
 
     vectors: list[Vector] = Field(min_length=1, max_length=32)
     priorities: list[Priority] = Field(min_length=1, max_length=32)
@@ -106,7 +106,7 @@ class NtmQuery(BaseModel):
 
     version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest when absent")
     trace: bool = Field(
-        default=False, description="Add what was read and written: a row a step, several heads side by side"
+        default=False, description="Add weightings, reads and adds: one row per step, several heads side by side"
     )
     format: Literal["json", "png", "sse"] | None = Field(None, description="When absent, `Accept` decides; else JSON")
 

@@ -19,6 +19,7 @@ class RectifyQuery(BaseModel):
         description="Side of the rectified picture; more than 28 is sampled from the upload itself",
     )
     view: Literal["rectified", "overlay", "strip"] = Field(
-        "rectified", description="The digit; the upload with what was sampled outlined; or both side by side"
+        "rectified",
+        description="The digit; the upload with the sampled area outlined; or upload, outline and digit side by side",
     )
     format: Literal["png", "webp", "json", "npz"] | None = Field(None, description="When absent, `Accept` decides")

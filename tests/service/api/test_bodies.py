@@ -56,7 +56,7 @@ def huge_png() -> bytes:
     ("body", "says"),
     [
         (b"", "empty"),
-        (b"seven, drawn in words", "no picture"),
+        (b"seven, drawn in words", "not a supported picture"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),
         (b"\xff\xd8\xff\xe0 no JPEG after all", "JPEG"),
     ],
@@ -185,7 +185,7 @@ def test_error_says_which_of_several_files_it_is_about(
 
     document = problem(client.post("/stn/rectify", files=files), 400, "undecodable")
 
-    assert document["detail"].startswith("file 2 of 2: the body is no picture")
+    assert document["detail"].startswith("file 2 of 2: the body is not a supported picture")
 
 
 def test_form_that_is_cut_off_after_a_whole_file_is_a_400(

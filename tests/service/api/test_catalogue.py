@@ -34,10 +34,10 @@ def test_latest_version_is_found_unless_another_is_named(version: int | None, ex
 @pytest.mark.parametrize(
     ("name", "version", "family", "match"),
     [
-        ("stn-affine", 3, "stn", "stn-affine has no version 3; it has 1, 9, 10"),
-        ("stn", None, "stn", "there is no stn model 'stn'; there are stn-affine, stn-tps"),
-        ("draw", None, "stn", "there is no stn model 'draw'; there are stn-affine, stn-tps"),
-        ("ntm-copy", None, "ntm", "there is no ntm model 'ntm-copy'; there are none"),
+        ("stn-affine", 3, "stn", "stn-affine has no version 3; available: 1, 9, 10"),
+        ("stn", None, "stn", "there is no stn model 'stn'; available: stn-affine, stn-tps"),
+        ("draw", None, "stn", "there is no stn model 'draw'; available: stn-affine, stn-tps"),
+        ("ntm-copy", None, "ntm", "there is no ntm model 'ntm-copy'; available: none"),
     ],
 )
 def test_what_is_not_served_is_answered_with_what_is(name: str, version: int | None, family: str, match: str) -> None:

@@ -123,7 +123,7 @@ def test_answer_that_a_shutdown_does_not_wait_for_is_a_503(serve: Serve, problem
 
     response = asyncio.run(scenario())
 
-    assert "the service ended" in problem(response, 503, "not-ready")["detail"]
+    assert "the service stopped" in problem(response, 503, "not-ready")["detail"]
     assert response.headers.keys() >= {"x-request-id", "server-timing", "retry-after"}
 
 

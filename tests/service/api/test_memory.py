@@ -29,7 +29,7 @@ def test_share_that_goes_over_what_is_left_is_refused_and_takes_nothing() -> Non
     first, second = Share(memory), Share(memory)
     first.take(70)
 
-    with pytest.raises(Overloaded, match="take 70 of 100 bytes of memory, and this one needs 31 more"):
+    with pytest.raises(Overloaded, match="hold 70 of 100 bytes of memory; this one needs 31 more"):
         second.take(31)
 
     second.take(30)

@@ -31,7 +31,7 @@ def test_more_requests_than_a_process_takes_are_a_429(serve: Serve, problem: Pro
     assert [answer.status_code for answer in answers].count(200) == 2
     for answer in answers:
         if answer.status_code != 200:
-            assert problem(answer, 429, "overloaded")["detail"].startswith("2 requests are in hand")
+            assert problem(answer, 429, "overloaded")["detail"].startswith("2 requests are in progress")
             assert int(answer.headers["retry-after"]) >= 1
     assert ready.status_code == 200
     assert b'glimpse_requests_total{code="429",model="",route="/draw/generate"} 6.0' in metrics
@@ -95,8 +95,8 @@ def test_full_queue_refuses_before_the_body_and_a_form_before_it_is_decoded(serv
 
     one_left, none_left = asyncio.run(scenario())
 
-    assert problem(one_left, 429, "overloaded")["detail"].startswith("63 rows are waiting and 2 more")
-    assert problem(none_left, 429, "overloaded")["detail"].startswith("64 rows are waiting and 1 more")
+    assert problem(one_left, 429, "overloaded")["detail"].endswith("63 of 64 rows are taken, and this request has 2")
+    assert problem(none_left, 429, "overloaded")["detail"].endswith("64 of 64 rows are taken, and this request has 1")
 
 
 def test_deadline_that_passes_is_a_504(client: httpx.Client, problem: Problem) -> None:

@@ -41,7 +41,7 @@ def test_unknown_names_are_answered_with_the_known_ones(client: httpx.Client, pr
     """Who asks for the wrong name learns the right ones."""
     assert "stn-projective" in problem(client.post("/stn/rectify?model=stn"), 404, "unknown-model")["detail"]
     assert "priority-sort" in problem(client.get("/ntm/sort"), 404, "unknown-task")["detail"]
-    assert "it has 1" in problem(client.get("/draw/generate?version=2"), 404, "unknown-model")["detail"]
+    assert "available: 1" in problem(client.get("/draw/generate?version=2"), 404, "unknown-model")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_query_out_of_range_is_a_422_with_name_value_and_range(
         ("copy", {"sequence": [BIT_VECTOR] * 129}, "sequence must be a list of 1..128 items, not of 129"),
         ("copy", {"sequence": 7}, "sequence must be a list of 1..128 items, not 7"),
         ("copy", {}, "sequence is missing"),
-        ("copy", {"sequence": [BIT_VECTOR], "speed": 1}, "speed is not known; there are sequence"),
+        ("copy", {"sequence": [BIT_VECTOR], "speed": 1}, "speed is not a known field; known fields: sequence"),
         ("copy", [BIT_VECTOR], "body must be a JSON object, not list"),
         (
             "repeat-copy",

@@ -131,7 +131,7 @@ async def test_full_queue_refuses_at_once_and_recovers() -> None:
         await bench.in_hand()
         waiting = await bench.submitted(recurrent_request(2, rows=2))
 
-        with pytest.raises(Overloaded, match="2 rows are waiting"):
+        with pytest.raises(Overloaded, match="2 of 2 rows are taken"):
             await bench.engine.submit(recurrent_request(2))
 
         bench.gate.open()
@@ -157,9 +157,9 @@ def test_room_that_was_kept_is_there_and_nobody_elses(is_stream: bool) -> None: 
                     await room.submit(request)
 
             with engine.reserve(3) as room:
-                with pytest.raises(Overloaded, match="3 rows are waiting"):
+                with pytest.raises(Overloaded, match="3 of 3 rows are taken"):
                     engine.reserve(1)
-                with pytest.raises(Overloaded, match="3 rows are waiting"):
+                with pytest.raises(Overloaded, match="3 of 3 rows are taken"):
                     await engine.submit(recurrent_request(2))
                 waiting = asyncio.create_task(fill(room))
                 for _ in range(2):  # a stream submits in a task of its own
@@ -198,7 +198,7 @@ async def test_room_that_was_not_used_is_given_back() -> None:
     """Whatever ends the preparation of a request: its room is free for others, once."""
     async with serving(slots=1, queue_rows=3) as bench:
         with contextlib.suppress(ValueError), bench.engine.reserve(2) as room:
-            with pytest.raises(Overloaded, match="2 rows are waiting and 2 more"):
+            with pytest.raises(Overloaded, match="2 of 3 rows are taken, and this request has 2"):
                 bench.engine.reserve(2)
             raise ValueError
         room.release()

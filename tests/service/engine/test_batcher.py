@@ -95,7 +95,7 @@ class BatcherMachine(RuleBasedStateMachine):
         request = ask(steps, rows=rows, deadline=self.now + deadline, is_stream=is_stream)
 
         if len(self.waiting) + rows > self.policy.queue_rows:
-            with pytest.raises(Overloaded, match=f"the queue holds {self.policy.queue_rows}"):
+            with pytest.raises(Overloaded, match=f"of {self.policy.queue_rows} rows are taken"):
                 self.batcher.add(request, self.now)
             return
         self.batcher.add(request, self.now)

@@ -126,7 +126,7 @@ async def test_closed_stream_frees_its_slot_before_the_next_segment() -> None:
 async def test_stream_is_refused_before_its_first_answer() -> None:
     """A full queue and an engine that was stopped are known before anything is sent."""
     async with serving(queue_rows=1) as bench:
-        with pytest.raises(Overloaded, match="the queue holds 1"):
+        with pytest.raises(Overloaded, match="0 of 1 rows are taken"):
             await anext(bench.engine.stream(recurrent_request(1, rows=2)))
         assert bench.listener.rejected_rows == 2
         await bench.engine.stop(PATIENCE_SECONDS)

@@ -222,7 +222,7 @@ def test_refused_request_leaves_no_trace() -> None:
         bench.gate.await_arrival()
         bench.add(recurrent_request(1, rows=2))
 
-        with pytest.raises(Overloaded, match="2 rows are waiting and 1 more were asked for; the queue holds 2"):
+        with pytest.raises(Overloaded, match="no room: 2 of 2 rows are taken, and this request has 1"):
             bench.add(recurrent_request(1))
 
         assert bench.listener.queue_rows == 2
