@@ -17,9 +17,11 @@ network answered in eager PyTorch on the day of the export, and what a server mu
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -186,6 +188,15 @@ def _read(folder: Path) -> Manifest:
 
 
 def read_tensors(folder: Path, prefix: str) -> Mapping[str, Array]:
-    """The artifact's tensors whose name begins with `prefix`, by the rest of their name."""
-    with np.load(folder / TENSORS_FILE, allow_pickle=False) as tensors:
-        return {name.removeprefix(prefix): tensors[name] for name in tensors.files if name.startswith(prefix)}
+    """The artifact's tensors whose name begins with `prefix`, by the rest of their name.
+
+    Raises:
+        ManifestError: the file cannot be read, is no archive of arrays, or holds pickled objects.
+    """
+    path = folder / TENSORS_FILE
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as tensors:
+            return {name.removeprefix(prefix): tensors[name] for name in tensors.files if name.startswith(prefix)}
+    # Not an archive at all, a single array, objects, a damaged archive.
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise ManifestError(f"{path} cannot be read: {error}") from error

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,24 @@ def test_answer_that_is_not_the_golden_one_is_refused(repository: Path, wrong: f
         replace(graph, golden=golden).verify()
 
 
+@pytest.mark.parametrize(
+    ("name", "graph", "output"), [("draw", "generate", "pictures"), ("stn-affine", "rectify", "rectified")]
+)
+def test_picture_that_is_not_the_golden_one_is_refused(repository: Path, name: str, graph: str, output: str) -> None:
+    """By two grey levels; one is rounding, however bright the picture."""
+    loaded = load(repository / name / "1", "onnxruntime", CPU).graphs[graph]
+    pictures = loaded.golden[output].astype(int)
+
+    for wrong, is_refused in ((1, False), (2, True)):
+        golden = {**loaded.golden, output: np.where(pictures > 99, pictures - wrong, pictures + wrong).astype(np.uint8)}
+        with (
+            pytest.raises(InferenceFailed, match=f"{output} differs .* by 2, more than 1")
+            if is_refused
+            else nullcontext()
+        ):
+            replace(loaded, golden=golden).verify()
+
+
 # --- what is refused ---
 
 
@@ -110,6 +129,27 @@ def test_file_that_was_changed_is_refused(artifact: Path, file: str) -> None:
     (artifact / file).write_bytes(data)
 
     with pytest.raises(ArtifactRejected, match=f"{file} has sha256 .*, but the manifest vouches for"):
+        load(artifact, "onnxruntime", CPU)
+
+
+@pytest.mark.parametrize("content", ["junk", "array", "objects", "cut"])
+def test_tensors_that_cannot_be_read_are_refused(artifact: Path, content: str) -> None:
+    """Though the manifest vouches for them; what is pickled is not looked at."""
+    path = artifact / "tensors.npz"
+    match content:
+        case "junk":
+            path.write_bytes(b"junk")
+        case "array":
+            with path.open("wb") as file:
+                np.save(file, np.zeros(3))
+        case "objects":
+            with np.load(path) as tensors:
+                np.savez(path, **{name: np.array([{}], object) for name in tensors.files})  # type: ignore[arg-type]
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-100])
+    vouch_for(artifact, "tensors.npz")
+
+    with pytest.raises(ArtifactRejected, match=r"tensors\.npz cannot be read"):
         load(artifact, "onnxruntime", CPU)
 
 
