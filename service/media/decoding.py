@@ -4,7 +4,8 @@
 
 1. The declared type decides only whether the upload is read at all; the signature decides by which reader. No
    other reader can be reached, whatever the bytes say.
-2. The size is checked before a pixel is decoded, so that a small file cannot ask for much memory.
+2. The size is checked before a pixel is decoded, so that a small file cannot ask for much memory; and of a PNG or a
+   JPEG how much there is to decode (`png`, `jpeg`), so that it cannot ask for much time.
 3. Whatever a decoder raises leaves here as `UndecodableInput`.
 
 Two decoders. OpenCV is three times faster than Pillow on a small PNG and takes the common case: a PNG of
@@ -34,7 +35,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from service.errors import GlimpseError, Overloaded, TooLarge, UndecodableInput, UnsupportedType
-from service.media import png
+from service.media import jpeg, png
 from service.media.flattening import flattened, in_colour
 from service.media.picture import MOST_PIXELS, Picture
 
@@ -56,6 +57,7 @@ SIGNATURES: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
 )
 
 TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
 
 QUICK_BYTES = 4096
 QUICK_PIXELS = 64 * 64
@@ -136,9 +138,13 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
         check(*png.header(data)[:2])
         if png.is_plain(data):
             return _decode_plain_png(data)
+    elif reader is JpegImageFile:
+        jpeg.check(data)
     with _translated(reader), reader(BytesIO(data)) as image:
         if not is_png:
             check(*image.size)
+        if isinstance(image, TiffImageFile) and TIFF_TILE_WIDTH in image.tag_v2:  # a tile is decoded as a whole
+            DecodeLimits().check(image.tag_v2[TIFF_TILE_WIDTH], image.tag_v2.get(TIFF_TILE_LENGTH, 1))
         picture = flattened(_upright(image))
         # Where a TIFF file counts from white, Pillow inverts samples of up to 8 bits, and leaves larger ones.
         counts_from_white = (

@@ -1,18 +1,27 @@
-"""A PNG file as it is built, without a pixel: its header, and whether its chunks are whole.
+"""A PNG file as it is built, without a pixel: its header, whether its chunks are whole, and how much is in them.
 
 Decoders differ in what they believe of a file that is damaged, and look at checksums where they like. Here every chunk
-up to the end is looked at, whoever decodes it.
+up to the end is looked at, whoever decodes it. They inflate whatever there is, too: 16 MB can hold 16 GB for a single
+pixel. Here no more is inflated than the pixels take.
 """
 
 import re
 import struct
 import zlib
+from collections.abc import Iterable
 
 from service.errors import UndecodableInput
 
 HEADER = struct.Struct(">8xI4sIIBB3s4x")
 PLAIN_CHUNKS = re.compile(rb"IHDR(IDAT)+IEND")
 GREY, RGB = 0, 2
+SAMPLES = {GREY: 1, RGB: 3, 3: 1, 4: 2, 6: 4}
+"""Of a pixel, by colour type; the others are with a palette, grey with alpha, colour with alpha."""
+INTERLACED = 1
+MOST_SURPLUS = 2**14
+"""Bytes that may be inflated beyond the pixels: some encoders leave a few."""
+PIECE = 2**20
+"""Bytes that are inflated at a time."""
 MOST_CHUNKS = 100_000
 
 
@@ -35,21 +44,46 @@ def is_plain(data: bytes) -> bool:
     """Whether a PNG holds 8-bit grey or RGB pixels and nothing else.
 
     Raises:
-        UndecodableInput: it is cut short, or a checksum is wrong.
+        UndecodableInput: it is cut short, a checksum is wrong, or there is more in it than its pixels.
     """
-    _, _, depth, colour, methods = header(data)
-    has_nothing_else = PLAIN_CHUNKS.fullmatch(_chunks(data)) is not None
+    width, height, depth, colour, methods = header(data)
+    kinds, deflated = _chunks(data)
+    row_bytes = 1 + (width * depth * SAMPLES.get(colour, max(SAMPLES.values())) + 7) // 8
+    passes = 2 if methods[2] == INTERLACED else 1  # seven, of smaller pictures; less than twice as much in all
+    _check_inflated(deflated, passes * height * row_bytes + MOST_SURPLUS)
+    has_nothing_else = PLAIN_CHUNKS.fullmatch(b"".join(kinds)) is not None
     return has_nothing_else and depth == 8 and colour in (GREY, RGB) and not any(methods)
 
 
-def _chunks(data: bytes) -> bytes:
-    """Return the types of all chunks up to the end, joined.
+def _check_inflated(deflated: Iterable[memoryview], most: int) -> None:
+    """Refuse pixel data that are more than they can be; what else is wrong with them is the decoder's to find.
+
+    Raises:
+        UndecodableInput: there are more bytes.
+    """
+    inflate = zlib.decompressobj()
+    size = 0
+    for part in deflated:
+        left: bytes | memoryview = part
+        while left and not inflate.eof:
+            try:
+                size += len(inflate.decompress(left, min(PIECE, most + 1 - size)))
+            except zlib.error:
+                return
+            if size > most:
+                raise UndecodableInput(f"the PNG picture is damaged: more than {most} bytes of pixels")
+            left = inflate.unconsumed_tail
+
+
+def _chunks(data: bytes) -> tuple[list[bytes], list[memoryview]]:
+    """Return the types of all chunks up to the end, and what is in those of pixels.
 
     Raises:
         UndecodableInput: the file ends before its end chunk, a checksum is wrong, or there are two headers.
     """
     view = memoryview(data)
     kinds: list[bytes] = []
+    deflated: list[memoryview] = []
     start = 8
     while not kinds or kinds[-1] != b"IEND":
         end = start + 12 + int.from_bytes(view[start : start + 4], "big")
@@ -61,7 +95,9 @@ def _chunks(data: bytes) -> bytes:
         if kinds and kind == b"IHDR":  # decoders differ in which of them they believe
             raise UndecodableInput(f"the PNG picture is damaged: a second header at {start}")
         kinds.append(kind)
+        if kind == b"IDAT":
+            deflated.append(view[start + 8 : end - 4])
         if len(kinds) > MOST_CHUNKS:
             raise UndecodableInput(f"the PNG picture has more than {MOST_CHUNKS} chunks")
         start = end
-    return b"".join(kinds)
+    return kinds, deflated

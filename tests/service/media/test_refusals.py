@@ -1,5 +1,6 @@
 """Decoding: what is no picture, or too large a one, is refused as the client's mistake."""
 
+import struct
 import subprocess
 import sys
 import zlib
@@ -12,6 +13,7 @@ from PIL import Image
 
 from service.errors import Overloaded, TooLarge, UndecodableInput
 from service.media.decoding import DecodeLimits, decode, size
+from service.media.png import MOST_SURPLUS
 from tests.service.media.files import FORMATS, png, png_header, ramp, stored
 
 
@@ -136,6 +138,47 @@ def test_picture_over_the_limit_is_too_large_in_every_format(file_format: str) -
     assert decode(data, None, DecodeLimits(max_pixels=20).check).width == 5
     with pytest.raises(TooLarge, match="5 x 4 pixels; at most 19"):
         decode(data, None, DecodeLimits(max_pixels=19).check)
+
+
+@pytest.mark.parametrize("width_and_height", [(4096, 4096), (20_000, 16)])
+def test_tiff_with_an_enormous_tile_is_too_large(width_and_height: tuple[int, int]) -> None:
+    """A tile is decoded as a whole, however small the part of it that is the picture."""
+    tags = [
+        (256, 10),
+        (257, 10),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        *zip((322, 323), width_and_height, strict=True),
+    ]
+    pixels = zlib.compress(bytes(100))
+    begin = 8 + 2 + 12 * (len(tags) + 2) + 4
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (324, begin), (325, len(pixels))]]
+    data = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4) + pixels
+
+    with pytest.raises(TooLarge, match=f"{width_and_height[0]} x {width_and_height[1]} pixels"):
+        decode(data, "image/tiff")
+
+
+@pytest.mark.parametrize("is_interlaced", [False, True])
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize(("surplus", "is_refused"), [(0, False), (100, False), (2 * MOST_SURPLUS, True), (10**8, True)])
+def test_png_with_much_more_in_it_than_its_pixels_is_undecodable(
+    surplus: int, chunks: int, *, is_interlaced: bool, is_refused: bool
+) -> None:
+    """It is not inflated to its end: a few kilobytes hold megabytes, and a few megabytes would hold gigabytes."""
+    deflated = zlib.compress(bytes(2 * 5 * 6 + surplus))
+    header = png_header(5, 5)[1][:-1] + bytes([is_interlaced])
+    part = -(-len(deflated) // chunks)
+    parts = [(b"IDAT", deflated[begin : begin + part]) for begin in range(0, len(deflated), part)]
+    data = png((b"IHDR", header), *parts, (b"IEND", b""))
+
+    if is_refused:
+        with pytest.raises(UndecodableInput, match=r"more than \d+ bytes of pixels"):
+            decode(data, "image/png")
+    else:
+        assert decode(data, "image/png").width == 5
 
 
 def test_side_over_the_limit_is_too_large() -> None:
