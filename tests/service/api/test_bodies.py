@@ -292,7 +292,7 @@ def test_form_without_a_file_is_a_422(client: httpx.Client, problem: Problem, di
 
 @pytest.mark.parametrize(
     ("file_format", "begin", "filling"),
-    [("png", 33, bytes(4) + b"junk" + zlib.crc32(b"junk").to_bytes(4)), ("jpeg", 2, b"\xff\xfe\0\2")],
+    [("png", 33, bytes(4) + b"junk" + zlib.crc32(b"junk").to_bytes(4)), ("jpeg", 2, b"\xff\xfe\3\xea" + bytes(1000))],
 )
 def test_header_behind_much_else_is_found_by_the_codecs(
     client: httpx.Client, digit: Image.Image, file_format: str, begin: int, filling: bytes
