@@ -74,7 +74,7 @@ class Limits(_Group):
     pixel), and film strips and WebPs while they are drawn (six). A request that needs more than is left is refused with
     429. Decoding a picture may need four times as much on top, for at most max(2, CPUs) pictures at once."""
     concurrent_requests: int = Field(512, ge=1, le=100_000)
-    """Most requests in progress in one process, from the end of their head until the client has taken the answer; one
+    """Most requests in progress in one process, from the end of their body until the client has taken the answer; one
     more is refused with 429 at once, before anything is spent on it."""
     files: int = Field(64, ge=1, le=1024)
     """Most files in one multipart upload."""

@@ -5,6 +5,8 @@ have before them. The engines' queues have a limit of their own, in rows.
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from service.errors import NotReady, Overloaded
 
@@ -16,6 +18,7 @@ class Admission:
         """Admit at most so many at a time."""
         self._most = most
         self._in_hand = 0
+        self._aside = 0
         self._emptied = asyncio.Event()
         self.is_draining = False
         """Whether nobody is let in any more."""
@@ -29,15 +32,33 @@ class Admission:
         """
         if self.is_draining:
             raise NotReady("the service is shutting down and takes no new requests")
-        if self._in_hand >= self._most:
-            raise Overloaded(f"{self._in_hand} requests are in progress, the most at a time")
+        self._check(1)
         self._in_hand += 1
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """One who was let in takes nobody's place within, though a drain waits for it: it waits for its client's body.
+
+        Raises:
+            Overloaded: at the end, there are as many others as may be.
+        """
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
+        self._check(0)
 
     def leave(self) -> None:
         """Take leave of one who was let in."""
         self._in_hand -= 1
         if self.is_draining and not self._in_hand:
             self._emptied.set()
+
+    def _check(self, newcomers: int) -> None:
+        in_progress = self._in_hand - self._aside
+        if in_progress + newcomers > self._most:
+            raise Overloaded(f"{self._most} requests are in progress, the most at a time")
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Let nobody in, and wait for all to leave; answers whether they did in time."""

@@ -15,7 +15,6 @@ from service.api.catalogue import ServedModel
 from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.events import MEDIA_TYPE as EVENTS
-from service.api.events import Event
 from service.api.exchange import Exchange
 from service.api.memory import Share
 from service.api.negotiation import NPZ, chosen
@@ -23,7 +22,6 @@ from service.api.rectification import rectified
 from service.api.recurrent import answered
 from service.api.threads import go_on_if_wanted
 from service.api.uploads import REQUEST_BODY, uploads
-from service.engine.engine import Progress
 from service.engine.request import Request
 from service.errors import InvalidParameter
 from service.media.animation import AnimationFormat, animate
@@ -146,7 +144,7 @@ def _check_size(query: DrawingQuery, samples: int, answer_format: str, memory: S
         InvalidParameter: it has too many pixels.
         Overloaded: there is no memory left for it.
     """
-    if answer_format in {"final", "npz"}:
+    if answer_format in {"final", "npz", "sse"}:
         return
     pixels = query.steps * samples * (28 * query.scale) ** 2
     if pixels > LARGEST_ANSWER_PIXELS:
@@ -180,10 +178,18 @@ class Drawn:
         """Whether the answer is made within about 100 microseconds."""
         return self.answer_format == "final" and self.request.rows * self.query.scale**2 <= 4
 
-    def events(self, news: list[Progress]) -> list[Event]:
-        """The events of new steps, step by step and in each step sample by sample."""
-        told = sorted((step, progress.row) for progress in news for step in range(progress.begin, progress.end))
-        return [("step", self._step(step, row)) for step, row in told]
+    def step(self, step: int, row: int) -> dict[str, Any]:
+        """A sample at a step, and where the network looked."""
+        drawing = draw.drawing(self.request, row, self.model.manifest)
+        data: dict[str, Any] = {
+            "sample": row,
+            "step": step,
+            "image": base64_png(self._enlarged(drawing.only(step))[0]),
+            "attention": drawing.attention(step),
+        }
+        if (reading := drawing.reading(step)) is not None:
+            data["reading"] = reading
+        return data
 
     def summary(self) -> dict[str, Any]:
         """What was drawn, without the drawings."""
@@ -242,18 +248,6 @@ class Drawn:
 
     def _bound(self) -> dict[str, float]:
         return {"bound_nats": draw.bound_nats(self.request)} if "losses" in self.request.outputs else {}
-
-    def _step(self, step: int, row: int) -> dict[str, Any]:
-        drawing = draw.drawing(self.request, row, self.model.manifest)
-        data: dict[str, Any] = {
-            "sample": row,
-            "step": step,
-            "image": base64_png(self._enlarged(drawing.only(step))[0]),
-            "attention": drawing.attention(step),
-        }
-        if (reading := drawing.reading(step)) is not None:
-            data["reading"] = reading
-        return data
 
     def _document(self) -> dict[str, Any]:
         samples = []

@@ -12,11 +12,9 @@ from service.api.catalogue import ServedModel
 from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint, invalid
 from service.api.events import MEDIA_TYPE as EVENTS
-from service.api.events import Event
 from service.api.exchange import Exchange
 from service.api.negotiation import chosen
 from service.api.recurrent import answered
-from service.engine.engine import Progress
 from service.engine.request import Request
 from service.errors import InvalidParameter, UndecodableInput, UnsupportedType
 from service.media.figures import memory_figure
@@ -58,7 +56,8 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
         content_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
         if content_type not in {JSON, ""}:
             raise UnsupportedType(f"the body must be {JSON}, not {content_type}")
-        data = await exchange.body(min(LARGEST_EPISODE_BYTES, context.settings.limits.body_bytes))
+        with context.admission.aside():
+            data = await exchange.body(min(LARGEST_EPISODE_BYTES, context.settings.limits.body_bytes))
         with engine.reserve(1, exchange.deadline) as room:
             with exchange.timed("decode"):
                 is_quick = len(data) <= QUICK_BYTES
@@ -162,9 +161,17 @@ class Run:
         """Whether the answer is made within about 100 microseconds."""
         return self.answer_format == "json" and self.episode.steps <= QUICK_STEPS and not self.query.trace
 
-    def events(self, news: list[Progress]) -> list[Event]:
-        """The events of new steps."""
-        return [("step", self._step(step)) for progress in news for step in range(progress.begin, progress.end)]
+    def step(self, step: int, row: int) -> dict[str, Any]:
+        """What the machine saw and answered in a step, and what it did."""
+        outputs = self.request.outputs
+        data = {
+            "step": step,
+            "input": self.episode.inputs[step],
+            "probabilities": outputs["probabilities"][step, row],
+        }
+        if self.query.trace:
+            data["trace"] = {name: outputs[name][step, row].ravel() for name in ntm.TRACED}
+        return data
 
     def summary(self) -> dict[str, Any]:
         """What the machine answered, and how right it was."""
@@ -185,17 +192,6 @@ class Run:
         if self.answer_format == "png":
             return picture_answer(self._figure(), headers=self.headers)
         return json_answer(self.summary(), self.headers)
-
-    def _step(self, step: int) -> dict[str, Any]:
-        outputs = self.request.outputs
-        data = {
-            "step": step,
-            "input": self.episode.inputs[step],
-            "probabilities": outputs["probabilities"][step, 0],
-        }
-        if self.query.trace:
-            data["trace"] = {name: outputs[name][step, 0].ravel() for name in ntm.TRACED}
-        return data
 
     def _figure(self) -> Pixels:
         probabilities = self.request.outputs["probabilities"][:, 0]

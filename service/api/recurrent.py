@@ -8,10 +8,13 @@ from starlette.types import Send
 
 from service.api.answer import Answer
 from service.api.context import Context
-from service.api.events import Event, encoded, send_events
+from service.api.events import encoded, send_events
 from service.api.exchange import Exchange
-from service.engine.engine import Progress, Reservation
+from service.engine.engine import Reservation
 from service.engine.request import Request
+
+MOST_EVENTS = 16
+"""That are encoded before they are sent: of many samples, the first need not wait for the last."""
 
 
 class Work(Protocol):
@@ -41,8 +44,8 @@ class Work(Protocol):
         """The whole answer, once every step is there."""
         ...
 
-    def events(self, news: list[Progress]) -> list[Event]:
-        """The events of new steps; called off the event loop, as is the next."""
+    def step(self, step: int, row: int) -> object:
+        """The data of a step's event; called off the event loop, as is the next."""
         ...
 
     def summary(self) -> object:
@@ -69,9 +72,17 @@ async def _events(context: Context, exchange: Exchange, room: Reservation, work:
     exchange.follow(work.request)
     async with aclosing(room.stream(work.request)) as steps:
         async for news in steps:
-            with exchange.timed("encode"):
-                events = await context.codecs.run(lambda news: encoded(work.events(news)), news)
-            yield events
+            new_steps = sorted(
+                (step, progress.row) for progress in news for step in range(progress.begin, progress.end)
+            )
+            for begin in range(0, len(new_steps), MOST_EVENTS):
+                with exchange.timed("encode"):
+                    events = await context.codecs.run(_step_events, work, new_steps[begin : begin + MOST_EVENTS])
+                yield events
     with exchange.timed("encode"):
         end = await context.codecs.run(lambda: encoded([("done", work.summary())]))
     yield end
+
+
+def _step_events(work: Work, steps: list[tuple[int, int]]) -> bytes:
+    return encoded([("step", work.step(step, row)) for step, row in steps])

@@ -47,7 +47,8 @@ async def uploads(exchange: Exchange, context: Context) -> list[Upload]:
         Cancelled: the client left.
     """
     limits = context.settings.limits
-    body = await exchange.body(limits.body_bytes)
+    with context.admission.aside():
+        body = await exchange.body(limits.body_bytes)
     content_type = exchange.header(b"content-type")
     if not forms.is_form(content_type):
         return [Upload(body, content_type)]

@@ -25,7 +25,7 @@ class DrawingQuery(BaseModel):
         4,
         ge=1,
         le=16,
-        description="Output pixels per canvas pixel; all frames of all samples have 64 megapixels at most",
+        description="Output pixels per canvas pixel; an animation, strip or document has 64 megapixels at most",
     )
     attention: bool = Field(default=True, description="Draw the attention windows")
     fps: int = Field(

@@ -20,6 +20,25 @@ def test_no_more_are_let_in_than_there_is_room_for() -> None:
     admission.enter()
 
 
+def test_who_stands_aside_takes_nobodys_place() -> None:
+    """When it comes back it needs one; a drain waits for it wherever it is."""
+
+    async def scenario() -> None:
+        admission = Admission(1)
+        admission.enter()
+        with pytest.raises(Overloaded, match="1 requests are in progress"), admission.aside():
+            admission.enter()
+        admission.leave()
+        admission.leave()
+        admission.enter()
+        with admission.aside():
+            assert not await admission.drain(0.001)
+        admission.leave()
+        assert await admission.drain(0)
+
+    asyncio.run(scenario())
+
+
 def test_drain_waits_for_the_last_and_lets_nobody_in() -> None:
     """It is over when the last has left, and not before."""
 

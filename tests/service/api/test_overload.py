@@ -1,7 +1,7 @@
 """Not now: too many at once is a 429, and an answer that would come too late a 504."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -35,6 +35,40 @@ def test_more_requests_than_a_process_takes_are_a_429(serve: Serve, problem: Pro
             assert int(answer.headers["retry-after"]) >= 1
     assert ready.status_code == 200
     assert b'glimpse_requests_total{code="429",model="",route="/draw/generate"} 6.0' in metrics
+
+
+@pytest.mark.parametrize(("path", "content_type"), [("/stn/rectify", "image/png"), ("/ntm/copy", "application/json")])
+def test_clients_that_do_not_send_their_bodies_take_nobodys_place(
+    serve: Serve, problem: Problem, path: str, content_type: str
+) -> None:
+    """Others are answered meanwhile; when the bodies come after all, there is room for as many as may be."""
+
+    async def scenario() -> tuple[httpx.Response, list[httpx.Response]]:
+        async with serve(limits={"concurrent_requests": 2}) as (app, client):
+            may_go_on = asyncio.Event()
+
+            async def slow() -> AsyncIterator[bytes]:
+                yield b"["
+                await may_go_on.wait()
+                yield b"]"
+
+            async def send() -> httpx.Response:
+                return await client.post(path, content=slow(), headers={"content-type": content_type})
+
+            waiting = [asyncio.create_task(send()) for _ in range(6)]
+            while app._admission._aside < 6:
+                await asyncio.wait(waiting, timeout=0.001)
+            meanwhile = await client.get("/ntm/copy?length=1")
+            may_go_on.set()
+            return meanwhile, await asyncio.gather(*waiting)
+
+    meanwhile, later = asyncio.run(scenario())
+
+    assert meanwhile.status_code == 200
+    assert {answer.status_code for answer in later} <= {400, 422, 429}
+    for answer in later:
+        if answer.status_code == 429:
+            problem(answer, 429, "overloaded")
 
 
 def test_full_queue_is_a_429_with_retry_after(serve: Serve, problem: Problem) -> None:
