@@ -73,4 +73,6 @@ def _log_config(level: str) -> dict[str, Any]:
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
+        # Of a form that is malformed the client is told.
+        "loggers": {"python_multipart": {"level": "ERROR"}},
     }

@@ -47,17 +47,22 @@ export function query(form) {
   );
 }
 
-/** The server-sent events of an answer, `{name, data}`; one that tells a problem becomes an Error. */
+/** The server-sent events of an answer, `{name, data}`; a problem, or an end without `done`, becomes an Error. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let unread = "";
+  let last = "";
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) return;
+    if (done) break;
     const blocks = (unread + value).split("\n\n");
     unread = blocks.pop();
-    yield* blocks.map(parsed);
+    for (const event of blocks.map(parsed)) {
+      last = event.name;
+      yield event;
+    }
   }
+  if (last !== "done") throw new Error("the stream broke off");
 }
 
 function parsed(block) {

@@ -25,7 +25,8 @@ export function ntm(section, models) {
     show(section.querySelector(".memory"), await figure.blob(), answer.task);
   });
 
-  task.replaceChildren(...models.map((name) => new Option(name.replace("ntm-", ""))));
+  const tasks = models.map((name) => name.replace("ntm-", "")).filter((name) => name in SIZES);
+  task.replaceChildren(...tasks.map((name) => new Option(name)));
   task.addEventListener("change", () => fit(form, SIZES[task.value]));
   fit(form, SIZES[task.value]);
   form.addEventListener("submit", (event) => {

@@ -31,7 +31,7 @@ export function stn(section, models) {
     clear();
     picture = chosen;
     await sheet.show(chosen);
-    rectification.start();
+    if (picture === chosen) rectification.start(); // not cleared meanwhile, nor another one chosen
   };
 
   model.replaceChildren(...models.map((name) => new Option(name)));

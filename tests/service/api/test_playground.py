@@ -310,12 +310,20 @@ def test_problem_in_a_stream_and_problem_as_an_answer_are_told_by_their_detail()
         ];
         for (globalThis.fetch of answers) await ask("anything").catch(note);
         await events(new Response('event: error\\ndata: {"detail": "too slow"}\\n\\n')).next().catch(note);
+        const cut = events(new Response('event: step\\ndata: {}\\n\\n'));
+        for (let turn = 0; turn < 2; turn++) await cut.next().catch(note);
         console.log(JSON.stringify(messages));
         """,
         None,
     )
 
-    assert told == ["no such task", "the answer is 502 Bad Gateway", "the service cannot be reached", "too slow"]
+    assert told == [
+        "no such task",
+        "the answer is 502 Bad Gateway",
+        "the service cannot be reached",
+        "too slow",
+        "the stream broke off",
+    ]
 
 
 @needs_node
