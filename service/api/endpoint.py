@@ -5,6 +5,7 @@ without, and are documented and validated by the same Pydantic models all the sa
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -204,7 +205,9 @@ def invalid(model: type[BaseModel], error: ValidationError) -> InvalidParameter:
 
 
 def _shown(value: object) -> str:
-    """A client's value, or how it begins; of a large one no more is looked at."""
+    """A client's value, or how it begins; of a large one no more is looked at. Those of JSON are called as there."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     shown = _brief.repr(value)
     return shown if len(shown) < LONGEST_SHOWN_VALUE else f"{shown[: LONGEST_SHOWN_VALUE - 3]}..."
 

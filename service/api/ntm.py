@@ -32,6 +32,14 @@ LARGEST_EPISODE_BYTES = 2**16
 not. A larger one is a mistake, and need not be read to its end."""
 QUICK_BYTES = 4096
 """A body of this size is an episode within about 100 microseconds, nearly always."""
+JSON_TYPES = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    type(None): "null",
+}
 STREAM = (
     "`format=sse` sends an event `step` for each step once it is computed, `{step, input, probabilities}` and its row "
     "of the trace if that is asked for, and then `done`, the document; or `error`, a problem document."
@@ -117,7 +125,7 @@ def parsed(model: type[EpisodeBody], data: bytes) -> ntm.Episode:
     except orjson.JSONDecodeError as error:
         raise UndecodableInput(f"the body is not JSON: {error}" if data else "the body is empty") from error
     if not isinstance(values, dict):
-        raise InvalidParameter("body", f"must be a JSON object, not {type(values).__name__}")
+        raise InvalidParameter("body", f"must be a JSON object, not {JSON_TYPES[type(values)]}")
     try:
         return model.model_validate(values).episode()
     except ValidationError as error:
