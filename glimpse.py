@@ -127,7 +127,10 @@ def train_stn(
     def experiment(where: torch.device) -> StnExperiment:
         return StnExperiment(kind, data, [*classifiers(data, runs, READER).values()], where)
 
-    options = RunOptions(updates, learning_rate, cooldown, seed, runs, device, threads, precision, start or [])
+    options = RunOptions(
+        updates=updates, learning_rate=learning_rate, cooldown=cooldown, seed=seed, runs=runs,
+        device=device, threads=threads, precision=precision, start=start or [],
+    )  # fmt: skip
     _print_run(*run(experiment, SCHEDULE, options))
 
 
@@ -149,7 +152,10 @@ def train_draw(
     from models.draw.network import Config
     from models.run import RunOptions, run
 
-    options = RunOptions(updates, learning_rate, cooldown, seed, runs, device, threads, precision, start or [])
+    options = RunOptions(
+        updates=updates, learning_rate=learning_rate, cooldown=cooldown, seed=seed, runs=runs,
+        device=device, threads=threads, precision=precision, start=start or [],
+    )  # fmt: skip
     _print_run(*run(lambda where: DrawExperiment(Config(), data, where), SCHEDULE, options))
 
 
@@ -182,7 +188,10 @@ def train_ntm(
             made.network.compile(dynamic=False)
         return made
 
-    options = RunOptions(updates, learning_rate, cooldown, seed, runs, device, threads, "float32", start or [])
+    options = RunOptions(
+        updates=updates, learning_rate=learning_rate, cooldown=cooldown, seed=seed, runs=runs,
+        device=device, threads=threads, precision="float32", start=start or [],
+    )  # fmt: skip
     _print_run(*run(experiment, default_schedule(TASKS[task]), options))
 
 

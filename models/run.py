@@ -12,7 +12,7 @@ from models.checkpoint import adopt_weights, load, mean_weights, weights_file
 from models.training import Experiment, Schedule, TrainingError, train
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """What can be asked for, whatever is trained."""
 

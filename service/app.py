@@ -22,12 +22,12 @@ from starlette.types import Receive, Scope, Send
 from service import exit_codes
 from service.api import draw, ntm, playground, stn, system
 from service.api.admission import Admission
+from service.api.budget import MemoryBudget
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
 from service.api.endpoint import Endpoint, schemas
 from service.api.exception_handlers import install_problems
 from service.api.gateway import DOCUMENTATION_FILES, OPEN_PATHS, SECURITY_SCHEMES, Gateway
-from service.api.memory import Memory
 from service.api.threads import Threads
 from service.engine.engine import Engine
 from service.errors import ArtifactRejected, GlimpseError, InferenceFailed, UnknownTask
@@ -71,7 +71,7 @@ class Glimpse:
             {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints},
             self.metrics,
             admission=self._admission,
-            memory=Memory(settings.limits.memory_bytes),
+            memory=MemoryBudget(settings.limits.memory_bytes),
             longest_seconds=settings.limits.timeout_seconds,
             api_keys=[key.get_secret_value() for key in settings.api_keys],
         )

@@ -11,17 +11,17 @@ from starlette.types import Send
 
 from export.manifest import Array
 from service.api.answer import Answer, base64_png, json_answer, npz_answer, picture_answer
+from service.api.budget import Share
 from service.api.catalogue import ServedModel
 from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.exchange import Exchange
-from service.api.memory import Share
 from service.api.negotiation import NPZ, chosen
-from service.api.rectification import rectified
-from service.api.recurrent import answered
+from service.api.rectification import rectify_all
+from service.api.recurrent import respond
 from service.api.threads import go_on_if_wanted
-from service.api.uploads import REQUEST_BODY, uploads
+from service.api.uploads import REQUEST_BODY, read_uploads
 from service.engine.request import Request
 from service.errors import InvalidParameter
 from service.media.animation import AnimationFormat, animate
@@ -73,7 +73,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             with exchange.timed("decode"):
                 # The noise of one sample is drawn within about 100 microseconds.
                 request = generation() if query.count == 1 else await context.codecs.run(generation)
-            return await answered(context, exchange, send, room, Drawn(query, model, request, seed, answer_format))
+            return await respond(context, exchange, send, room, DrawingWork(query, model, request, seed, answer_format))
 
     async def reconstruct(exchange: Exchange, query: ReconstructQuery, send: Send) -> Answer | None:
         model = context.catalogue.find(MODEL, query.version, "draw")
@@ -85,12 +85,12 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
         engine, rectify = model.engine("reconstruct"), rectifier.engine("rectify")
         engine.check_room(1)
-        files = await uploads(exchange, context)
+        files = await read_uploads(exchange, context)
         if len(files) != 1:
             raise InvalidParameter("image", f"must be one file, not {len(files)}")
         with engine.reserve(1, deadline) as room:
             with rectify.reserve(1, deadline) as rectifier_room:
-                (reading,) = await rectified(exchange, context, files, rectifier, rectifier_room)
+                (reading,) = await rectify_all(exchange, context, files, rectifier, rectifier_room)
             seed = seed_or_random(query.seed)
             request = draw.reconstruction(
                 model.manifest,
@@ -99,7 +99,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
                 steps=query.steps,
                 deadline=deadline,
             )
-            return await answered(context, exchange, send, room, Drawn(query, model, request, seed, answer_format))
+            return await respond(context, exchange, send, room, DrawingWork(query, model, request, seed, answer_format))
 
     return [
         Endpoint(
@@ -159,7 +159,7 @@ def _check_size(query: DrawingQuery, samples: int, answer_format: str, memory: S
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawingWork:
     """A request to draw, and what is answered of it."""
 
     query: DrawingQuery

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import Receive, Scope
 
-from service.api.memory import Share
+from service.api.budget import Share
 from service.engine.engine import Reservation
 from service.engine.request import Request
 from service.errors import Cancelled, DeadlineExceeded, GlimpseError, InvalidParameter, TooLarge

@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import playground, problems
 from service.api.admission import Admission
 from service.api.answer import Answer
+from service.api.budget import MemoryBudget, Share
 from service.api.endpoint import Endpoint
 from service.api.exchange import CLOSE, RESPOND_KEY, Exchange, Respond
-from service.api.memory import Memory, Share
 from service.errors import GlimpseError, NotReady, Unauthorized
 from service.metrics import Metrics
 
@@ -55,7 +55,7 @@ class Gateway:
         metrics: Metrics,
         *,
         admission: Admission,
-        memory: Memory,
+        memory: MemoryBudget,
         longest_seconds: float,
         api_keys: Sequence[str],
     ) -> None:

@@ -14,7 +14,7 @@ from service.api.endpoint import Documentation, Endpoint, invalid
 from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.exchange import Exchange
 from service.api.negotiation import chosen
-from service.api.recurrent import answered
+from service.api.recurrent import respond
 from service.engine.request import Request
 from service.errors import InvalidParameter, UndecodableInput, UnsupportedType
 from service.media.figures import memory_figure
@@ -70,7 +70,7 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
             with exchange.timed("decode"):
                 is_quick = len(data) <= QUICK_BYTES
                 episode = parsed(body_model, data) if is_quick else await context.codecs.run(parsed, body_model, data)
-            return await answered(context, exchange, send, room, Run.of(exchange, query, model, episode))
+            return await respond(context, exchange, send, room, EpisodeWork.of(exchange, query, model, episode))
 
     return Endpoint(
         "POST",
@@ -78,7 +78,7 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
         NtmQuery,
         run,
         Documentation(
-            summary=f"Run {task} on an episode",
+            summary=f"EpisodeWork {task} on an episode",
             description=f"{body_model.__doc__} {STREAM}",
             tag="ntm",
             media_types=tuple(FORMATS),
@@ -95,7 +95,7 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
         with model.engine(GRAPH).reserve(1, exchange.deadline) as room:
             with exchange.timed("decode"):
                 episode = query.episode(seed) if query.is_quick else await context.codecs.run(query.episode, seed)
-            return await answered(context, exchange, send, room, Run.of(exchange, query, model, episode, seed))
+            return await respond(context, exchange, send, room, EpisodeWork.of(exchange, query, model, episode, seed))
 
     return Endpoint(
         "GET",
@@ -103,7 +103,7 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
         random_query,
         run,
         Documentation(
-            summary=f"Run {task} on a random episode",
+            summary=f"EpisodeWork {task} on a random episode",
             description=f"The same seed gives the same episode. {STREAM}",
             tag="ntm",
             media_types=tuple(FORMATS),
@@ -139,7 +139,7 @@ def _model(context: Context, exchange: Exchange, task: str, query: NtmQuery) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class EpisodeWork:
     """An episode on its way through a machine, and what is answered of it."""
 
     query: NtmQuery
@@ -153,7 +153,7 @@ class Run:
     @classmethod
     def of(
         cls, exchange: Exchange, query: NtmQuery, model: ServedModel, episode: ntm.Episode, seed: int | None = None
-    ) -> "Run":
+    ) -> "EpisodeWork":
         """An episode, to be answered by its exchange's deadline in the format that its client prefers."""
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "json")
         request = episode.request(exchange.deadline, with_trace=query.trace or answer_format == "png")

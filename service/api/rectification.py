@@ -8,7 +8,7 @@ from service.api.context import Context
 from service.api.exchange import Exchange
 from service.api.forms import Upload
 from service.api.threads import go_on_if_wanted
-from service.api.uploads import decoded
+from service.api.uploads import decode_uploads
 from service.engine.engine import Reservation
 from service.media.picture import Picture, Pixels
 from service.tasks import stn
@@ -17,15 +17,15 @@ QUICK_SIDE = 32
 """A picture of at most this side is framed within about 100 microseconds."""
 
 
-async def rectified(
+async def rectify_all(
     exchange: Exchange, context: Context, files: Sequence[Upload], model: ServedModel, room: Reservation
 ) -> list[stn.Reading]:
     """What a model finds in the pictures of a request, in their order, computed in the room that was kept for them.
 
     Raises:
-        GlimpseError: as `decoded` and `Exchange.compute` do.
+        GlimpseError: as `decode_uploads` and `Exchange.compute` do.
     """
-    pictures = await decoded(exchange, context, files)
+    pictures = await decode_uploads(exchange, context, files)
     with exchange.timed("decode"):
         if len(pictures) == 1 and max(pictures[0].width, pictures[0].height) <= QUICK_SIDE:
             squares = _framed(pictures, model.manifest)

@@ -53,7 +53,7 @@ class Work(Protocol):
         ...
 
 
-async def answered(context: Context, exchange: Exchange, send: Send, room: Reservation, work: Work) -> Answer | None:
+async def respond(context: Context, exchange: Exchange, send: Send, room: Reservation, work: Work) -> Answer | None:
     """Have work computed in the room that was kept for it; answers it, or None once it was sent step by step.
 
     Raises:

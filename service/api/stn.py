@@ -11,9 +11,9 @@ from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
-from service.api.rectification import rectified
+from service.api.rectification import rectify_all
 from service.api.threads import go_on_if_wanted
-from service.api.uploads import REQUEST_BODY, uploads
+from service.api.uploads import REQUEST_BODY, read_uploads
 from service.errors import InvalidParameter
 from service.media.encoding import PictureFormat
 from service.media.picture import Pixels
@@ -35,13 +35,13 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             raise InvalidParameter("view", f"must be rectified if format is npz, not {query.view!r}")
         engine = model.engine("rectify")
         engine.check_room(1)
-        files = await uploads(exchange, context)
+        files = await read_uploads(exchange, context)
         if len(files) > 1 and answer_format not in {"json", "npz"}:
             if query.format is not None:
                 raise InvalidParameter("format", f"must be json or npz for {len(files)} files, not {query.format!r}")
             answer_format = "json"
         with engine.reserve(len(files), exchange.deadline) as room:
-            readings = await rectified(exchange, context, files, model, room)
+            readings = await rectify_all(exchange, context, files, model, room)
             with exchange.timed("encode"):
                 if answer_format == "png" and query.view == "rectified" and query.size == stn.NATIVE_SIDE:
                     return _picture(readings[0], query, PictureFormat.PNG)  # the model's own, within 100 microseconds

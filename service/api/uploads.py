@@ -6,10 +6,10 @@ from operator import call
 from typing import TypeVar
 
 from service.api import forms
+from service.api.budget import Share
 from service.api.context import Context
 from service.api.exchange import Exchange
 from service.api.forms import Upload
-from service.api.memory import Share
 from service.api.threads import go_on_if_wanted
 from service.errors import TooLarge, UndecodableInput, UnsupportedType
 from service.media.decoding import CONTENT_TYPES, DecodeLimits, decode, decode_at_once, size
@@ -36,7 +36,7 @@ REQUEST_BODY = {
 """For the OpenAPI document."""
 
 
-async def uploads(exchange: Exchange, context: Context) -> list[Upload]:
+async def read_uploads(exchange: Exchange, context: Context) -> list[Upload]:
     """The files of a request, in their order.
 
     Raises:
@@ -59,7 +59,7 @@ async def uploads(exchange: Exchange, context: Context) -> list[Upload]:
         return await context.codecs.run(forms.files, body, content_type, limits.files)
 
 
-async def decoded(exchange: Exchange, context: Context, files: Sequence[Upload]) -> list[Picture]:
+async def decode_uploads(exchange: Exchange, context: Context, files: Sequence[Upload]) -> list[Picture]:
     """The pictures in the files of a request.
 
     Raises:
@@ -88,7 +88,7 @@ class _Allowance:
         """Take what a picture needs.
 
         Raises:
-            TooLarge, Overloaded: as `decoded` does.
+            TooLarge, Overloaded: as `decode_uploads` does.
         """
         self._limits.check(width, height)
         if width * height > self._left:
@@ -104,7 +104,7 @@ class _Allowance:
         """What decodes a file. What its picture needs is taken now if the file's beginning says it, otherwise then.
 
         Raises:
-            GlimpseError: as `decoded` does.
+            GlimpseError: as `decode_uploads` does.
         """
         check = self._limits.check
         try:

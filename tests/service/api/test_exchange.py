@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive
 
+from service.api.budget import MemoryBudget, Share
 from service.api.exchange import DEPARTURE_KEY, Exchange
-from service.api.memory import Memory, Share
 from service.errors import Cancelled, DeadlineExceeded
 from tests.service.engine.held import VirtualLoop, in_virtual_time
 
@@ -28,7 +28,7 @@ def exchange_with(
 ) -> Exchange:
     """The exchange of a client who may take so long, and leaves when `departure` is done."""
     scope = {"type": "http", "headers": headers, DEPARTURE_KEY: departure}
-    return Exchange(scope, client, seconds, Share(Memory(2**20)))
+    return Exchange(scope, client, seconds, Share(MemoryBudget(2**20)))
 
 
 async def explained(exchange: Exchange, work: Coroutine[Any, Any, object]) -> None:

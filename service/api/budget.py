@@ -1,4 +1,4 @@
-"""Memory: what the bodies and pictures of all requests in hand may take between them.
+"""The budget of memory: what the bodies and pictures of all requests in hand may take between them.
 
 The limits of a request bound that request alone, and a picture of many pixels can come in few bytes: a few megabytes of
 uploads would fill gigabytes. Whoever finds too little left is refused at once, as one who finds a full queue is.
@@ -9,7 +9,7 @@ from threading import Lock
 from service.errors import Cancelled, Overloaded
 
 
-class Memory:
+class MemoryBudget:
     """Counts bytes, of whatever thread."""
 
     def __init__(self, most_bytes: int) -> None:
@@ -24,7 +24,7 @@ class Share:
 
     __slots__ = ("_is_over", "_memory", "_taken_bytes")
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: MemoryBudget) -> None:
         self._memory = memory
         self._taken_bytes = 0
         self._is_over = False

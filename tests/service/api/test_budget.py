@@ -1,4 +1,4 @@
-"""Memory: what all requests in hand take between them is bounded, and is given back."""
+"""The budget of memory: what all requests in progress take between them is bounded, and is given back."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from starlette.types import Message
 
-from service.api.memory import Memory, Share
+from service.api.budget import MemoryBudget, Share
 from service.app import Glimpse
 from service.errors import Cancelled, Overloaded
 
@@ -25,7 +25,7 @@ ROOM_FOR_ONE = {"body_bytes": 2**20, "pixels": 10**6, "memory_bytes": 7 * 2**20}
 
 def test_share_that_goes_over_what_is_left_is_refused_and_takes_nothing() -> None:
     """By its size, and by what others have; what is left can still be taken."""
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     first, second = Share(memory), Share(memory)
     first.take(70)
 
@@ -38,7 +38,7 @@ def test_share_that_goes_over_what_is_left_is_refused_and_takes_nothing() -> Non
 
 def test_share_is_given_back_as_a_whole_and_once() -> None:
     """Whatever it was taken in, and however often it is given back."""
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     share, other = Share(memory), Share(memory)
     other.take(5)
     share.take(30)
@@ -52,7 +52,7 @@ def test_share_is_given_back_as_a_whole_and_once() -> None:
 
 def test_nothing_is_taken_for_a_request_that_is_over() -> None:
     """A codec that comes to a file after its client has left does not decode it."""
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     share = Share(memory)
     share.give_back()
 
