@@ -165,9 +165,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._patience = None
         if self.transport.is_closing():
             return
-        if (
-            self._running is None and not self._idle_bytes
-        ):  # it has asked for nothing, and would take this for an answer
+        if self._running is None and not self._idle_bytes:  # it would take a refusal for its first answer
             self.transport.close()
             return
         detail = f"the request was not complete after {SLOWEST_HEAD_SECONDS:g} s"

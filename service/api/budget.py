@@ -1,4 +1,4 @@
-"""The budget of memory: what the bodies and pictures of all requests in hand may take between them.
+"""The budget of memory: what the bodies and pictures of all requests in progress may take between them.
 
 The limits of a request bound that request alone, and a picture of many pixels can come in few bytes: a few megabytes of
 uploads would fill gigabytes. Whoever finds too little left is refused at once, as one who finds a full queue is.

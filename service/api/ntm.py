@@ -78,7 +78,7 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
         NtmQuery,
         run,
         Documentation(
-            summary=f"EpisodeWork {task} on an episode",
+            summary=f"Run {task} on an episode",
             description=f"{body_model.__doc__} {STREAM}",
             tag="ntm",
             media_types=tuple(FORMATS),
@@ -103,7 +103,7 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
         random_query,
         run,
         Documentation(
-            summary=f"EpisodeWork {task} on a random episode",
+            summary=f"Run {task} on a random episode",
             description=f"The same seed gives the same episode. {STREAM}",
             tag="ntm",
             media_types=tuple(FORMATS),
