@@ -195,18 +195,16 @@ class Glimpse:
 
         It takes two looks in a row to end it: in a process that was frozen time has passed, and nothing hangs.
         """
-        suspects: set[str] = set()
+        suspects: set[Engine] = set()
         while True:
             await asyncio.sleep(SUPERVISION_SECONDS)
             self._tell_readiness()
-            beyond_repair = set()
             for engine in self.catalogue.engines():
                 engine.recover()
-                if engine.is_beyond_repair():
-                    beyond_repair.add(engine.name)
-                    if engine.name in suspects:
-                        logger.critical("%s; ending the process", engine.unhealthy_because())
-                        os._exit(exit_codes.BEYOND_REPAIR)
+            beyond_repair = {engine for engine in self.catalogue.engines() if engine.is_beyond_repair()}
+            for engine in beyond_repair & suspects:
+                logger.critical("%s; ending the process", engine.unhealthy_because())
+                os._exit(exit_codes.BEYOND_REPAIR)
             suspects = beyond_repair
 
     async def _keep_figures(self) -> None:

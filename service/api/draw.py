@@ -57,7 +57,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
-        _check_size(query, query.count, answer_format, exchange.memory)
+        _admit(query, query.count, answer_format, exchange.memory)
         seed = seed_or_random(query.seed)
         generation = partial(
             draw.generation,
@@ -79,7 +79,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
-        _check_size(query, 1, answer_format, exchange.memory)
+        _admit(query, 1, answer_format, exchange.memory)
         deadline = exchange.deadline
         # DRAW was trained to see upright, centred digits in white ink: what the rectifier makes of any picture.
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
@@ -137,7 +137,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
     ]
 
 
-def _check_size(query: DrawingQuery, samples: int, answer_format: str, memory: Share) -> None:
+def _admit(query: DrawingQuery, samples: int, answer_format: str, memory: Share) -> None:
     """Refuse an answer that is too large, and keep memory for one that is encoded as a whole.
 
     Raises:
