@@ -1,11 +1,9 @@
 """`/draw`: every format, what the seed decides, and that pictures and windows are the network's own."""
 
-import asyncio
 import base64
 import json
 import math
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from starlette.types import Message, Scope
 
 from export.package import network_of
 from models.checkpoint import load
 from models.draw.network import NO_CLASS, Draw, condition
-from service.api.recurrent import MOST_EVENTS
-from service.app import Glimpse
 from service.tasks.draw import drawn_digit, noise
 
 PNG = {"content-type": "image/png"}
@@ -38,7 +33,6 @@ FORMATS = {
 }
 WINDOW = {"gx", "gy", "delta", "sigma", "gamma"}
 Decode = Callable[[bytes], NDArray[np.uint8]]
-Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
 
 
 def frames_of(response: httpx.Response) -> NDArray[np.uint8]:
@@ -261,31 +255,6 @@ def test_stream_has_an_event_for_every_sample_and_step_then_done(client: httpx.C
         for data, window in zip(mine, sample["attention"], strict=True):
             assert data["attention"] == pytest.approx(window, abs=1e-4)
     assert (events[-1][1]["seed"], events[-1][1]["steps"]) == (4, 20)
-
-
-def test_stream_of_many_samples_is_sent_in_pieces(serve: Serve) -> None:
-    """The first of them need not wait until all are encoded."""
-    scope: Scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/draw/generate",
-        "headers": [],
-        "query_string": b"steps=2&count=40&scale=1&format=sse",
-    }
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    async def scenario() -> None:
-        async with serve() as (app, _):
-            await app(scope, asyncio.Event().wait, send)  # type: ignore[arg-type] # nothing is ever received
-
-    asyncio.run(scenario())
-
-    pieces = [message["body"].count(b"event: step") for message in sent if message["type"] == "http.response.body"]
-    assert sum(pieces) == 80
-    assert max(pieces) == MOST_EVENTS
 
 
 def test_stream_begins_before_it_ends(client: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""The service itself: health, models, metrics, documentation, identities, keys."""
+"""The service itself: health, models, metrics, identities, keys."""
 
 import asyncio
 import re
@@ -255,69 +255,6 @@ def test_unknown_paths_do_not_become_labels(client: httpx.Client) -> None:
     routes = {value for (_, labels), _ in samples(client).items() for name, value in labels if name == "route"}
     assert "other" in routes
     assert not {route for route in routes if "admin" in route or "wp" in route or "juggling" in route}
-
-
-# --- documentation ---
-
-PARAMETERS = {
-    ("post", "/stn/rectify"): {"model", "version", "size", "view", "format"},
-    ("get", "/draw/generate"): {
-        "version", "steps", "count", "seed", "digit", "temperature", "format", "scale", "attention", "fps",
-    },
-    ("post", "/draw/reconstruct"): {"version", "steps", "seed", "format", "scale", "attention", "fps"},
-    **{("post", f"/ntm/{task}"): {"version", "trace", "format"} for task in TASKS},
-    ("get", "/ntm/copy"): {"version", "trace", "format", "seed", "length"},
-    ("get", "/ntm/repeat-copy"): {"version", "trace", "format", "seed", "length", "repeats"},
-    ("get", "/ntm/associative-recall"): {"version", "trace", "format", "seed", "items"},
-    ("get", "/ntm/dynamic-ngrams"): {"version", "trace", "format", "seed", "length"},
-    ("get", "/ntm/priority-sort"): {"version", "trace", "format", "seed", "length"},
-    **{("get", path): set() for path in ("/livez", "/readyz", "/models", "/metrics")},
-}  # fmt: skip
-
-
-def test_openapi_lists_every_path_and_parameter(client: httpx.Client) -> None:
-    """Whoever reads the document alone can use all of the service."""
-    paths = client.get("/openapi.json").json()["paths"]
-
-    for (method, path), names in PARAMETERS.items():
-        operation = paths[path][method]
-        parameters = operation.get("parameters", [])
-        assert {parameter["name"] for parameter in parameters if parameter["in"] == "query"} == names
-        headers = {parameter["name"] for parameter in parameters if parameter["in"] == "header"}
-        assert headers == ({"X-Request-Timeout-Ms"} if path.startswith(("/stn/", "/draw/", "/ntm/")) else set())
-        assert operation["summary"]
-    assert paths["/ntm/copy"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]["sequence"]
-    assert "multipart/form-data" in paths["/stn/rectify"]["post"]["requestBody"]["content"]
-
-
-def test_openapi_tells_ranges_and_problems(client: httpx.Client) -> None:
-    """Bounds of a parameter, and the problem document with every status of the contract, and no other."""
-    paths = client.get("/openapi.json").json()["paths"]
-
-    operation = paths["/draw/reconstruct"]["post"]
-    steps = next(parameter for parameter in operation["parameters"] if parameter["name"] == "steps")
-    assert (steps["schema"]["minimum"], steps["schema"]["maximum"], steps["schema"]["default"]) == (1, 64, 32)
-    always, with_a_body = (401, 404, 422, 429, 503, 504), (400, 401, 404, 413, 415, 422, 429, 503, 504)
-    for method, path in PARAMETERS:
-        if path.startswith(("/stn/", "/draw/", "/ntm/")):
-            responses = paths[path][method]["responses"]
-            problems = {status for status in responses if status != "200"}
-            assert problems == set(map(str, with_a_body if method == "post" else always)), path
-            assert all("application/problem+json" in responses[status]["content"] for status in problems)
-
-
-def test_documentation_is_a_page_without_anything_from_elsewhere(client: httpx.Client) -> None:
-    """For people, in a browser that need not have a way to the internet."""
-    response = client.get("/docs")
-
-    assert response.headers["content-type"].startswith("text/html")
-    assert "'/openapi.json'" in response.text
-    parts = re.findall(r"""(?:src|href)=["']([^"']*)["']""", response.text)
-    assert len(parts) == 3
-    for part in parts:
-        assert part in OPEN_PATHS, part
-        assert client.get(part).status_code == 200, part
-    assert "://" not in response.text
 
 
 # --- keys ---
