@@ -4,8 +4,8 @@
 
 1. The declared type decides only whether the upload is read at all; the signature decides by which reader. No
    other reader can be reached, whatever the bytes say.
-2. The size is checked before a pixel is decoded, so that a small file cannot ask for much memory; and of a PNG or a
-   JPEG how much there is to decode (`png`, `jpeg`), so that it cannot ask for much time.
+2. The size is checked before a pixel is decoded, so that a small file cannot ask for much memory; and how much there is
+   to decode, where that can be far more than there are pixels, so that it cannot ask for much time.
 3. Whatever a decoder raises leaves here as `UndecodableInput`.
 
 Two decoders. OpenCV is three times faster than Pillow on a small PNG and takes the common case: a PNG of
@@ -58,6 +58,8 @@ SIGNATURES: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
 
 TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
+MOST_RUN_BYTES = 2**20
+"""Of a BMP whose pixels are written as runs: the one decoder that is in Python, at up to a microsecond a byte."""
 
 QUICK_BYTES = 4096
 QUICK_PIXELS = 64 * 64
@@ -145,6 +147,8 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
             check(*image.size)
         if isinstance(image, TiffImageFile) and TIFF_TILE_WIDTH in image.tag_v2:  # a tile is decoded as a whole
             DecodeLimits().check(image.tag_v2[TIFF_TILE_WIDTH], image.tag_v2.get(TIFF_TILE_LENGTH, 1))
+        if isinstance(image, BmpImageFile) and image.tile[0].codec_name == "bmp_rle" and len(data) > MOST_RUN_BYTES:
+            raise TooLarge(f"the BMP picture has {len(data)} bytes of runs; at most {MOST_RUN_BYTES} are decoded")
         picture = flattened(_upright(image))
         # Where a TIFF file counts from white, Pillow inverts samples of up to 8 bits, and leaves larger ones.
         counts_from_white = (

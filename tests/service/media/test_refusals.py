@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.errors import Overloaded, TooLarge, UndecodableInput
-from service.media.decoding import DecodeLimits, decode, size
+from service.media.decoding import MOST_RUN_BYTES, DecodeLimits, decode, size
 from service.media.png import MOST_SURPLUS
 from tests.service.media.files import FORMATS, png, png_header, ramp, stored
 
@@ -159,6 +159,23 @@ def test_tiff_with_an_enormous_tile_is_too_large(width_and_height: tuple[int, in
 
     with pytest.raises(TooLarge, match=f"{width_and_height[0]} x {width_and_height[1]} pixels"):
         decode(data, "image/tiff")
+
+
+@pytest.mark.parametrize(("file_bytes", "is_refused"), [(MOST_RUN_BYTES, False), (MOST_RUN_BYTES + 1, True)])
+def test_bmp_of_very_many_runs_is_too_large(file_bytes: int, *, is_refused: bool) -> None:
+    """Runs are decoded one by one, and may be as short as a pixel."""
+    colours = bytes(range(4)) * 256
+    runs = b"\2\7\0\0" * 3 + b"\0\1"
+    pixels_at = 14 + 40 + len(colours)
+    header = struct.pack("<2sIHHI", b"BM", file_bytes, 0, 0, pixels_at)
+    header += struct.pack("<IiiHHIIiiII", 40, 2, 3, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    data = (header + colours + runs).ljust(file_bytes, b"\0")
+
+    if is_refused:
+        with pytest.raises(TooLarge, match=f"{file_bytes} bytes of runs; at most {MOST_RUN_BYTES}"):
+            decode(data, "image/bmp")
+    else:
+        assert decode(data, "image/bmp").grey.shape == (3, 2)
 
 
 @pytest.mark.parametrize("is_interlaced", [False, True])
