@@ -38,6 +38,8 @@ OPEN_PATHS = frozenset(
 FRAMEWORK_PATHS = OPEN_PATHS | {"/models"}
 """What is FastAPI's to serve. The metrics know these paths and the endpoints'; all others are one to them."""
 
+VARIES = (b"vary", b"accept")
+"""In every head: where no format is named, the answer depends on what the client accepts, which caches must know."""
 SECURITY_SCHEMES = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -159,6 +161,7 @@ class _Reply:
             *headers,
             (b"x-request-id", self._exchange.request_id.encode("latin-1")),
             (b"server-timing", self._exchange.server_timing().encode("latin-1")),
+            VARIES,
         ]
         if self._admission.is_draining:  # before the server closes it
             head.append(CLOSE)

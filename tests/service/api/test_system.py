@@ -59,6 +59,16 @@ def test_request_id_is_echoed_and_timings_are_told(client: httpx.Client, method:
     assert TIMING.fullmatch(response.headers["server-timing"])
 
 
+@pytest.mark.parametrize(("method", "path", "status"), CALLS)
+def test_caches_are_told_that_answers_depend_on_what_is_accepted(
+    client: httpx.Client, method: str, path: str, status: int
+) -> None:
+    """One address has several representations (RFC 9110, 12.5.5)."""
+    response = client.request(method, path)
+
+    assert (response.status_code, response.headers["vary"]) == (status, "accept")
+
+
 @pytest.mark.parametrize("sent", [None, "", "x" * 2000, "tab\tin it"])
 def test_request_id_that_is_absent_or_unfit_is_made_anew(client: httpx.Client, sent: str | None) -> None:
     """Every exchange has an identity of its own, fit for a log."""
