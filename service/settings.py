@@ -71,8 +71,9 @@ class Limits(_Group):
     413 before it is decoded."""
     memory_bytes: int = Field(512 * 2**20, ge=2**20)
     """Most memory that all requests in progress in one process may hold: their bodies, their pictures (four bytes per
-    pixel), and film strips and WebPs while they are drawn (six). A request that needs more than is left is refused with
-    429. Decoding a picture may need four times as much on top, for at most max(2, CPUs) pictures at once."""
+    pixel), what is computed for them, and their responses until the clients have taken them. A request that needs more
+    than is left is refused with 429, one that needs more than all of it with 413. Decoding or encoding a picture may
+    need four times as much on top, for at most max(2, CPUs) pictures at once."""
     concurrent_requests: int = Field(512, ge=1, le=100_000)
     """Most requests in progress in one process, from the end of their body until the client has taken the answer; one
     more is refused with 429 at once, before anything is spent on it."""

@@ -1,56 +1,68 @@
-"""The budget of memory: what the bodies and pictures of all requests in progress may take between them.
+"""The memory budget: how many bytes all requests in progress may hold between them.
 
-The limits of a request bound that request alone, and a picture of many pixels can come in few bytes: a few megabytes of
-uploads would fill gigabytes. Whoever finds too little left is refused at once, as one who finds a full queue is.
+The limits of a request bound that request alone, and a few kilobytes can ask for many megabytes: a picture of many
+pixels, or a response. A request that finds too little left is refused at once, as one that finds a full queue is.
 """
 
 from threading import Lock
 
-from service.errors import Cancelled, Overloaded
+from service.errors import Cancelled, Overloaded, TooLarge
 
 
 class MemoryBudget:
-    """Counts bytes, of whatever thread."""
+    """Counts bytes, from any thread."""
 
-    def __init__(self, most_bytes: int) -> None:
-        """Let so many be taken at a time."""
-        self.most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        """`max_bytes`: how many may be taken at once."""
+        self.max_bytes = max_bytes
         self.taken_bytes = 0
         self.lock = Lock()
 
 
 class Share:
-    """What one request takes of it."""
+    """The part of the budget that one request has taken."""
 
-    __slots__ = ("_is_over", "_memory", "_taken_bytes")
+    __slots__ = ("_budget", "_is_over", "_taken_bytes")
 
-    def __init__(self, memory: MemoryBudget) -> None:
-        self._memory = memory
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
         self._taken_bytes = 0
         self._is_over = False
 
     def take(self, size: int) -> None:
-        """Take so many bytes, before they are filled.
+        """Take `size` more bytes, before they are filled.
 
         Raises:
-            Overloaded: there are not so many left.
-            Cancelled: the request is over; a codec comes to it too late.
+            Overloaded: fewer are left.
+            TooLarge: the request would need more than the whole budget.
+            Cancelled: the request is over; a codec thread got to it too late.
         """
-        memory = self._memory
-        with memory.lock:
+        budget = self._budget
+        with budget.lock:
             if self._is_over:
                 raise Cancelled("nobody waits for this any more")
-            if memory.taken_bytes + size > memory.most_bytes:
+            needed = self._taken_bytes + size
+            if needed > budget.max_bytes:
+                raise TooLarge(f"the request needs {needed} bytes of memory; at most {budget.max_bytes} are allowed")
+            if budget.taken_bytes + size > budget.max_bytes:
                 raise Overloaded(
-                    f"requests in progress hold {memory.taken_bytes} of {memory.most_bytes} bytes of memory; "
+                    f"requests in progress hold {budget.taken_bytes} of {budget.max_bytes} bytes of memory; "
                     f"this one needs {size} more"
                 )
-            memory.taken_bytes += size
-            self._taken_bytes += size
+            self._set(needed)
+
+    def hold(self, size: int) -> None:
+        """Hold `size` bytes from now on, in place of all that was taken. They are there already: nothing is refused."""
+        with self._budget.lock:
+            if not self._is_over:
+                self._set(size)
 
     def give_back(self) -> None:
-        """At the request's end: all that it has taken."""
-        with self._memory.lock:
+        """Give everything back, at the request's end."""
+        with self._budget.lock:
+            self._set(0)
             self._is_over = True
-            self._memory.taken_bytes -= self._taken_bytes
-            self._taken_bytes = 0
+
+    def _set(self, size: int) -> None:
+        self._budget.taken_bytes += size - self._taken_bytes
+        self._taken_bytes = size

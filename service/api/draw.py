@@ -11,7 +11,6 @@ from starlette.types import Send
 
 from export.manifest import Array
 from service.api.answer import Answer, base64_png, json_answer, npz_answer, picture_answer
-from service.api.budget import Share
 from service.api.catalogue import ServedModel
 from service.api.context import Context
 from service.api.endpoint import Documentation, Endpoint
@@ -34,12 +33,14 @@ from service.tasks.seed import seed_or_random
 
 MODEL = "draw"
 RECTIFIER = "stn-affine"
+SIDE = 28
+"""Of the canvas, in pixels."""
 FORMATS = {"image/gif": "gif", "application/json": "json", NPZ: "npz", EVENTS: "sse"}
 MEDIA_TYPES = ("image/gif", "image/apng", "image/webp", "image/png", "application/json", NPZ, EVENTS)
-LARGEST_ANSWER_PIXELS = 64_000_000
-ENCODED_WHOLE = {"png", "webp"}
-BYTES_A_WHOLE_PIXEL = 6
-"""What these take while they are encoded: their pixels, and as much again for the encoder."""
+MAX_ANSWER_PIXELS = 64_000_000
+BYTES_PER_PIXEL = {"gif": 1, "apng": 1, "json": 2, "png": 6, "webp": 6, "final": 6, "npz": 8}
+"""Memory that a format takes while it is encoded. The first three are encoded frame by frame, and what is encoded
+counts; of a film strip, a WebP and a grid all pixels are there at once, and as much again is the encoder's."""
 SEED = {"X-Seed": "Asked for again, it gives the same drawings"}
 STREAM = (
     "`format=sse` sends an event `step` for each sample and step once it is computed, `{sample, step, image, "
@@ -57,7 +58,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
-        _admit(query, query.count, answer_format, exchange.memory)
+        _check_size(query, query.count, answer_format)
         seed = seed_or_random(query.seed)
         generation = partial(
             draw.generation,
@@ -79,25 +80,23 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
-        _admit(query, 1, answer_format, exchange.memory)
+        _check_size(query, 1, answer_format)
         deadline = exchange.deadline
         # DRAW was trained to see upright, centred digits in white ink: what the rectifier makes of any picture.
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
         engine, rectify = model.engine("reconstruct"), rectifier.engine("rectify")
         engine.check_room(1)
-        files = await read_uploads(exchange, context)
-        if len(files) != 1:
-            raise InvalidParameter("image", f"must be one file, not {len(files)}")
+        uploads = await read_uploads(exchange, context)
+        if len(uploads) != 1:
+            raise InvalidParameter("image", f"must be one file, not {len(uploads)}")
         with engine.reserve(1, deadline) as room:
             with rectify.reserve(1, deadline) as rectifier_room:
-                (reading,) = await rectify_all(exchange, context, files, rectifier, rectifier_room)
+                (reading,) = await rectify_all(exchange, context, uploads, rectifier, rectifier_room)
+            picture = reading.rectified
+            del uploads, reading  # the memory that they took is another's once the stream begins
             seed = seed_or_random(query.seed)
             request = draw.reconstruction(
-                model.manifest,
-                picture=reading.rectified,
-                seed=seed,
-                steps=query.steps,
-                deadline=deadline,
+                model.manifest, picture=picture, seed=seed, steps=query.steps, deadline=deadline
             )
             return await respond(context, exchange, send, room, DrawingWork(query, model, request, seed, answer_format))
 
@@ -137,25 +136,26 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
     ]
 
 
-def _admit(query: DrawingQuery, samples: int, answer_format: str, memory: Share) -> None:
-    """Refuse an answer that is too large, and keep memory for one that is encoded as a whole.
+def _pixels(query: DrawingQuery, samples: int, answer_format: str) -> int:
+    """How many pixels a whole response has."""
+    frames = samples * (1 if answer_format == "final" else query.steps)
+    side = SIDE * (1 if answer_format == "npz" else query.scale)
+    return frames * side**2
+
+
+def _check_size(query: DrawingQuery, samples: int, answer_format: str) -> None:
+    """Refuse a response that is too large.
 
     Raises:
         InvalidParameter: it has too many pixels.
-        Overloaded: there is no memory left for it.
     """
-    if answer_format in {"final", "npz", "sse"}:
-        return
-    pixels = query.steps * samples * (28 * query.scale) ** 2
-    if pixels > LARGEST_ANSWER_PIXELS:
-        largest = int((LARGEST_ANSWER_PIXELS / (query.steps * samples)) ** 0.5 / 28)
+    if answer_format != "sse" and _pixels(query, samples, answer_format) > MAX_ANSWER_PIXELS:
+        largest = int((MAX_ANSWER_PIXELS / (query.steps * samples)) ** 0.5 / SIDE)
         raise InvalidParameter(
             "scale",
             f"must be a whole number in 1..{largest} for {samples} samples of {query.steps} steps "
             f"as {answer_format}, not {query.scale}",
         )
-    if answer_format in ENCODED_WHOLE:
-        memory.take(BYTES_A_WHOLE_PIXEL * pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,11 @@ class DrawingWork:
     def headers(self) -> dict[str, str]:
         """Of every answer."""
         return {"x-seed": str(self.seed)}
+
+    @property
+    def answer_bytes(self) -> int:
+        """Most memory that the whole response takes while it is encoded."""
+        return BYTES_PER_PIXEL[self.answer_format] * _pixels(self.query, self.request.rows, self.answer_format)
 
     @property
     def is_quick(self) -> bool:

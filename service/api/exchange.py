@@ -119,12 +119,11 @@ class Exchange:
     def seconds(self) -> dict[str, float]:
         """Where the time went until now, by stage."""
         now = time.monotonic()
-        queue = compute = 0.0
+        seconds = self._seconds.copy()
         for request in self._requests:
-            queue += request.queue_seconds(now)
-            compute += request.compute_seconds(now)
-        self._seconds["queue"], self._seconds["compute"] = queue, compute
-        return self._seconds
+            seconds["queue"] += request.queue_seconds(now)
+            seconds["compute"] += request.compute_seconds(now)
+        return seconds
 
     def server_timing(self) -> str:
         """The `Server-Timing` header, in milliseconds."""
@@ -187,19 +186,17 @@ class Exchange:
             self._departure.add_done_callback(self._on_departure)
 
     def begin_answer(self) -> None:
-        """The answer is there, or has begun: let the deadline interrupt no more, and others have the memory.
-
-        However slowly its client takes the answer, what it was made from is not needed any more.
-        """
-        self.memory.give_back()
+        """The response is there, or has begun: the deadline interrupts it no more. That of a stream's request does."""
         if self._timer is not None:
             self._timer.cancel()
 
     def end(self) -> None:
-        """There is nothing left to do but to send: let nothing interrupt any more."""
+        """There is nothing left to do but to send: let nothing interrupt any more, and keep nothing of the requests."""
         self.begin_answer()
         if self._departure is not None:
             self._departure.remove_done_callback(self._on_departure)
+        self._seconds = self.seconds()
+        self._requests.clear()
 
     def _on_departure(self, _: asyncio.Future[None]) -> None:
         self._interrupt(Cancelled, "the client left")

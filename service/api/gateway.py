@@ -80,6 +80,7 @@ class Gateway:
         try:
             await self._answer(exchange, scope, receive, _Reply(exchange, send, respond, self._admission))
         finally:
+            exchange.memory.give_back()
             route = scope["path"] if scope["path"] in self._routes else "other"
             seconds = time.monotonic() - exchange.began_at
             self._metrics.observe_exchange(route, exchange.model, exchange.status, seconds, exchange.seconds())
@@ -146,6 +147,8 @@ class _Reply:
 
     async def whole(self, answer: Answer) -> None:
         """Send an answer that is all there; over when the client has taken it, as far as the server can tell."""
+        # However slowly the client takes it: what it was made from is not needed any more.
+        self._exchange.memory.hold(len(answer.body))
         head = self._begin(answer.status, answer.head())
         if self._respond is None:
             await self._send({"type": "http.response.start", "status": answer.status, "headers": head})

@@ -44,6 +44,8 @@ STREAM = (
     "`format=sse` sends an event `step` for each step once it is computed, `{step, input, probabilities}` and its row "
     "of the trace if that is asked for, and then `done`, the document; or `error`, a problem document."
 )
+BYTES_PER_STEP, BYTES_PER_TRACED_STEP = 2**10, 2**13
+"""Most memory that a step takes in a response, without and with what the machine did: its numbers as text."""
 QUICK_STEPS = 64
 """So few steps are encoded within about 100 microseconds."""
 
@@ -163,6 +165,12 @@ class EpisodeWork:
     def headers(self) -> dict[str, str]:
         """Of every answer."""
         return {} if self.seed is None else {"x-seed": str(self.seed)}
+
+    @property
+    def answer_bytes(self) -> int:
+        """Most memory that the whole response takes while it is made."""
+        is_traced = self.query.trace or self.answer_format == "png"
+        return self.episode.steps * (BYTES_PER_TRACED_STEP if is_traced else BYTES_PER_STEP)
 
     @property
     def is_quick(self) -> bool:

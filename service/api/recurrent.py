@@ -36,6 +36,11 @@ class Work(Protocol):
         ...
 
     @property
+    def answer_bytes(self) -> int:
+        """Most memory that the whole response takes while it is made, beside the outputs that it is made from."""
+        ...
+
+    @property
     def is_quick(self) -> bool:
         """Whether the answer is made within about 100 microseconds; then the event loop itself makes it."""
         ...
@@ -57,12 +62,17 @@ async def respond(context: Context, exchange: Exchange, send: Send, room: Reserv
     """Have work computed in the room that was kept for it; answers it, or None once it was sent step by step.
 
     Raises:
+        Overloaded, TooLarge: there is no memory left for what is computed, or for the response.
         GlimpseError: as `Engine.submit` and `send_events` do.
     """
+    output_bytes = room.output_bytes(work.request)
     if work.answer_format == "sse":
+        exchange.memory.take(output_bytes)
+        exchange.memory.hold(output_bytes)  # a client may take long, and nothing else is needed for it
         async with aclosing(_events(context, exchange, room, work)) as groups:
             await send_events(send, groups, work.headers)
         return None
+    exchange.memory.take(output_bytes + work.answer_bytes)
     await exchange.compute(work.request, room)
     with exchange.timed("encode"):
         return work.answer() if work.is_quick else await context.codecs.run(work.answer)

@@ -58,6 +58,10 @@ class Reservation:
         """Have a request computed in this room, and answer its steps; see `Engine.stream`."""
         return _stream(request, self.submit)
 
+    def output_bytes(self, request: Request) -> int:
+        """Return how much memory the outputs of a request take in this engine."""
+        return request.output_bytes(self._engine.runtime.signature)
+
     def release(self) -> None:
         """Give the room back."""
         self._engine.reserved_rows -= self._rows

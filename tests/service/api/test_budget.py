@@ -15,7 +15,7 @@ from starlette.types import Message
 
 from service.api.budget import MemoryBudget, Share
 from service.app import Glimpse
-from service.errors import Cancelled, Overloaded
+from service.errors import Cancelled, Overloaded, TooLarge
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
@@ -34,6 +34,30 @@ def test_share_that_goes_over_what_is_left_is_refused_and_takes_nothing() -> Non
 
     second.take(30)
     assert memory.taken_bytes == 100
+
+
+def test_share_that_would_need_more_than_the_whole_budget_is_too_large() -> None:
+    """Trying again would not help: another error says so, whatever is left."""
+    share = Share(MemoryBudget(100))
+    share.take(60)
+
+    with pytest.raises(TooLarge, match="needs 101 bytes of memory; at most 100 are allowed"):
+        share.take(41)
+
+
+def test_share_can_be_exchanged_for_what_is_there() -> None:
+    """Less than before or more, even more than is left; at the end, nothing."""
+    memory = MemoryBudget(100)
+    share = Share(memory)
+    share.take(70)
+
+    share.hold(20)
+    assert memory.taken_bytes == 20
+    share.hold(120)
+    assert memory.taken_bytes == 120
+    share.give_back()
+    share.hold(5)
+    assert memory.taken_bytes == 0
 
 
 def test_share_is_given_back_as_a_whole_and_once() -> None:
@@ -97,7 +121,7 @@ def test_large_bodies_at_once_are_kept_within_the_memory(serve: Serve, problem: 
         yield b"no picture"
 
     async def scenario() -> list[httpx.Response]:
-        limits = {"body_bytes": 2**20, "pixels": 784, "memory_bytes": 5 * 2**19 + 100}
+        limits = {"body_bytes": 2**20, "pixels": 784, "memory_bytes": 5 * 2**19 + 2**16}
         async with serve(limits=limits) as (_, client):
             went = asyncio.Event()
 
@@ -149,6 +173,56 @@ def test_client_that_takes_its_answer_slowly_keeps_no_memory(serve: Serve) -> No
     assert asyncio.run(scenario()).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "query", "held"),
+    [
+        ("POST", "/stn/rectify", b"size=1024&format=npz", 1024**2),
+        ("GET", "/draw/generate", b"seed=1&count=64&steps=20&format=sse", 64 * 20 * 784),
+        ("POST", "/draw/reconstruct", b"seed=1&steps=64&format=sse", 64 * 784),
+    ],
+)
+def test_response_counts_until_its_client_has_taken_it(
+    serve: Serve, problem: Problem, method: str, path: str, query: bytes, held: int
+) -> None:
+    """A client that takes it slowly keeps the memory of what it is sent, and of nothing else."""
+    large, small = BytesIO(), BytesIO()
+    Image.new("L", (1000, 1000)).save(large, "PNG")
+    Image.new("L", (28, 28), 9).save(small, "PNG")
+    messages = [{"type": "http.request", "body": small.getvalue(), "more_body": False}]
+    scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": []}
+
+    async def scenario() -> tuple[httpx.Response, httpx.Response]:
+        limits = {"body_bytes": 2**14, "pixels": 10**6, "memory_bytes": 4 * 10**6 + held}
+        async with serve(limits=limits) as (app, client):
+            is_sending, is_taken = asyncio.Event(), asyncio.Event()
+
+            async def receive() -> Message:
+                if not messages:
+                    await asyncio.Event().wait()
+                return messages.pop()
+
+            async def send(_: Message) -> None:
+                is_sending.set()
+                await is_taken.wait()
+
+            async def other() -> httpx.Response:
+                headers = {"content-type": "image/png"}
+                return await client.post("/stn/rectify", content=large.getvalue(), headers=headers)
+
+            slow = asyncio.create_task(app(scope, receive, send))
+            await is_sending.wait()
+            refused = await other()
+            is_taken.set()
+            await slow
+            return refused, await other()
+
+    refused, later = asyncio.run(scenario())
+
+    in_progress = int(problem(refused, 429, "overloaded")["detail"].split()[4])
+    assert held <= in_progress < 1.1 * held + 10_000
+    assert later.status_code == 200
+
+
 @pytest.mark.parametrize("field", [b"image", b"other"], ids=["of no picture", "of another name"])
 def test_form_that_is_refused_leaves_nothing_behind(serve: Serve, field: bytes) -> None:
     """Not even until the next garbage collection: a megabyte of each of eight would be there."""
@@ -174,11 +248,11 @@ def test_form_that_is_refused_leaves_nothing_behind(serve: Serve, field: bytes) 
     assert asyncio.run(scenario()) < 3 * 2**20
 
 
-@pytest.mark.parametrize(("name", "status"), [("png", 429), ("webp", 429), ("gif", 200), ("final", 200)])
+@pytest.mark.parametrize(("name", "status"), [("png", 413), ("webp", 413), ("gif", 200), ("final", 200)])
 def test_drawing_that_is_encoded_as_a_whole_needs_memory_for_it(
     serve: Serve, problem: Problem, name: str, status: int
 ) -> None:
-    """Six bytes per pixel, before anything is drawn, and given back; what is encoded frame by frame needs none."""
+    """Six bytes per pixel, before anything is drawn, and given back; what is encoded frame by frame needs less."""
     pixels = 4 * 2 * (28 * 8) ** 2
 
     async def scenario() -> list[httpx.Response]:
@@ -190,6 +264,6 @@ def test_drawing_that_is_encoded_as_a_whole_needs_memory_for_it(
     large, *others = asyncio.run(scenario())
 
     assert large.status_code == status
-    if status == 429:
-        assert f"this one needs {6 * pixels} more" in problem(large, 429, "overloaded")["detail"]
+    if status == 413:
+        assert f"at most {6 * pixels - 1} are allowed" in problem(large, 413, "too-large")["detail"]
     assert [answer.status_code for answer in others] == [200, 200]
