@@ -228,6 +228,9 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
         """Answer what never became a request, and close; not before what came ahead of it has its answer."""
         running = self._running
+        if running is not None and running.response_complete and running.more_body:
+            self.transport.close()  # it was answered before the end of its body: this would be taken for the next answer
+            return
         if running is not None and not running.response_complete:
             self.pipeline.clear()
             running.keep_alive = False
