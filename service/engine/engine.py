@@ -20,6 +20,9 @@ from service.runtime.base import Runtime
 
 logger = logging.getLogger("glimpse.engine")
 
+MAX_FRUITLESS_WORKERS = 3
+"""Workers in a row that may die before they have computed a batch; one more new thread would not help either."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -104,6 +107,7 @@ class Engine:
         self.reserved_rows = 0
         """Rows of requests that are still being prepared: they count as if they were waiting."""
         self._gathered_rows = 0
+        self._fruitless_workers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = self._new_worker()
 
@@ -207,14 +211,21 @@ class Engine:
         return None
 
     def is_beyond_repair(self) -> bool:
-        """Whether only another process can help: a batch hangs, or the runtime is broken."""
-        return self._worker.broken_because is not None or self._worker.busy_seconds() > 2 * self._stall_seconds
+        """Whether only another process can help: a batch hangs, the runtime is broken, or every worker dies at once."""
+        return (
+            self._worker.broken_because is not None
+            or self._worker.busy_seconds() > 2 * self._stall_seconds
+            or self._fruitless_workers == MAX_FRUITLESS_WORKERS
+        )
 
     def recover(self) -> bool:
         """Replace a worker that has died; answers whether that was needed. Its clients are told to try again."""
-        if not self._worker.has_died:
+        if not self._worker.has_died or self.is_beyond_repair():
             return False
         self._give_up("lost its worker while this request was in it")
+        self._fruitless_workers = 0 if self._worker.has_computed else self._fruitless_workers + 1
+        if self.is_beyond_repair():
+            return False
         logger.error("%s: starting a new worker", self.name)
         self._worker = self._new_worker()
         self._worker.start()

@@ -48,6 +48,8 @@ class Worker:
         self._clock = clock
         self.broken_because: str | None = None
         """Why nothing can be computed any more, or None."""
+        self.has_computed = False
+        """Whether a batch was ever computed."""
         self._wake = threading.Condition()
         self._is_stopping = False
         self._busy_since: float | None = None
@@ -167,6 +169,7 @@ class Worker:
             finished = self._batcher.advance(batch, now)
             started, self._busy_since = self._busy_since, None
         assert started is not None, "this is a bug: a segment ended that had not begun"
+        self.has_computed = True
         self._settled += [*failed, *finished]
         streams = {id(s.request): s.request for s in batch.running if s.request.on_progress is not None}
         self._streams += streams.values()

@@ -57,6 +57,34 @@ async def test_engine_that_was_not_started_is_left_alone() -> None:
 
 
 @in_virtual_time
+async def test_workers_that_die_at_once_one_after_the_other_are_beyond_repair() -> None:
+    """Another thread would not help, so the process ends; a worker that computes something begins a new count."""
+    async with serving() as bench:
+        bench.gate.open()
+
+        async def death_at_once() -> asyncio.Task[None]:
+            bench.listener.raises_on_slots = True
+            told = await bench.submitted(recurrent_request(1))
+            await bench.death()
+            return told
+
+        tasks = []
+        for is_fruitful in [False, False, True, False, False, True, False, False]:
+            if is_fruitful:
+                await bench.engine.submit(recurrent_request(1))
+            tasks.append(await death_at_once())
+            assert not bench.engine.is_beyond_repair()
+            assert bench.engine.recover()
+        tasks.append(await death_at_once())
+        assert not bench.engine.recover()
+
+        assert bench.engine.is_beyond_repair()
+        assert bench.engine.unhealthy_because() == "fake: the worker thread has died"
+        told = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(error, NotReady) for error in told)
+
+
+@in_virtual_time
 async def test_dead_worker_is_replaced() -> None:
     """Health turns red, who was in it may try again, and the next request is computed."""
     async with serving() as bench:
