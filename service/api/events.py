@@ -37,6 +37,7 @@ async def send_events(send: Send, events: AsyncIterator[bytes], headers: Mapping
     """
     first = await anext(events, None)
     head = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]
+    head.append((b"x-accel-buffering", b"no"))  # or nginx, in front, keeps the steps until there are many
     head += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 200, "headers": head})
     try:

@@ -56,6 +56,7 @@ class Exchange:
         "_task",
         "_timer",
         "began_at",
+        "can_stream",
         "headers",
         "memory",
         "model",
@@ -71,6 +72,8 @@ class Exchange:
             for name, value in scope["headers"]:
                 lines.setdefault(name, []).append(value)
             self.headers = {name: b", ".join(values) for name, values in lines.items()}
+        self.can_stream = scope.get("http_version") != "1.0"
+        """Whether its client knows responses whose length is not known at their beginning."""
         self.request_id = identity(self.headers.get(b"x-request-id", b""))
         self.model = ""
         self.status = 0

@@ -8,6 +8,7 @@ from starlette.types import Send
 
 from service.api.answer import Answer
 from service.api.context import Context
+from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.events import encoded, send_events
 from service.api.exchange import Exchange
 from service.engine.engine import Reservation
@@ -70,6 +71,8 @@ async def respond(context: Context, exchange: Exchange, send: Send, room: Reserv
         exchange.memory.take(output_bytes)
         exchange.memory.hold(output_bytes)  # a client may take long, and nothing else is needed for it
         async with aclosing(_events(context, exchange, room, work)) as groups:
+            if not exchange.can_stream:
+                return Answer(b"".join([group async for group in groups]), EVENTS, headers=dict(work.headers))
             await send_events(send, groups, work.headers)
         return None
     exchange.memory.take(output_bytes + work.answer_bytes)

@@ -157,6 +157,28 @@ def test_blanks_around_a_header_are_not_of_it(server: str) -> None:
     assert answer.headers["x-request-id"] == "mine"
 
 
+def test_type_is_refused_before_the_body_comes(server: str, problem: Problem) -> None:
+    """A client that waits for leave to send its body, as `curl` does with large files, need not send it."""
+    head = b"POST /stn/rectify HTTP/1.1\r\nHost: glimpse\r\nContent-Type: application/pdf\r\n"
+    with connected(server) as connection:
+        connection.sendall(head + b"Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
+        (answer,) = answers(connection, 1)
+
+    problem(answer, 415, "unsupported-type")
+
+
+def test_stream_to_a_client_of_http_1_0_is_sent_as_a_whole(server: str) -> None:
+    """It does not know chunks (RFC 9112, 6.1), and would take their sizes for the stream's text."""
+    with connected(server) as connection:
+        connection.sendall(b"GET /ntm/copy?length=2&seed=1&format=sse HTTP/1.0\r\nHost: glimpse\r\n\r\n")
+        (answer,) = answers(connection, 1)
+        assert connection.recv(1) == b""
+
+    assert "transfer-encoding" not in answer.headers
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.content == httpx.get(f"{server}/ntm/copy?length=2&seed=1&format=sse").content
+
+
 def test_client_that_sends_too_much_hears_so(server: str, problem: Problem) -> None:
     """Though it reads nothing before it has sent all: no reset of the connection overtakes the answer."""
     with connected(server) as connection:
