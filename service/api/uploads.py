@@ -12,7 +12,7 @@ from service.api.exchange import Exchange
 from service.api.forms import Upload
 from service.api.threads import go_on_if_wanted
 from service.errors import TooLarge, UndecodableInput, UnsupportedType
-from service.media.decoding import CONTENT_TYPES, DecodeLimits, decode, decode_at_once, size
+from service.media.decoding import CONTENT_TYPES, DecodeLimits, check_type, decode, decode_at_once, size
 from service.media.picture import BYTES_A_PIXEL, Picture
 
 S = TypeVar("S")
@@ -40,6 +40,7 @@ async def read_uploads(exchange: Exchange, context: Context) -> list[Upload]:
     """The files of a request, in their order.
 
     Raises:
+        UnsupportedType: the body is neither a form nor a picture.
         UndecodableInput: the form is malformed.
         TooLarge: the body is over its limit.
         Overloaded: there is no memory left for it.
@@ -47,10 +48,13 @@ async def read_uploads(exchange: Exchange, context: Context) -> list[Upload]:
         Cancelled: the client left.
     """
     limits = context.settings.limits
+    content_type = exchange.header(b"content-type")
+    is_form = forms.is_form(content_type)
+    if not is_form:
+        check_type(content_type)
     with context.admission.aside():
         body = await exchange.body(limits.body_bytes)
-    content_type = exchange.header(b"content-type")
-    if not forms.is_form(content_type):
+    if not is_form:
         return [Upload(body, content_type)]
     exchange.memory.take(len(body))  # once more, for the files
     with exchange.timed("decode"):

@@ -58,6 +58,7 @@ SIGNATURES: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
 
 TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
+TIFF_SAMPLE_FORMAT, UNSIGNED = 339, 1
 MOST_RUN_BYTES = 2**20
 """Of a BMP whose pixels are written as runs: the one decoder that is in Python, at up to a microsecond a byte."""
 
@@ -146,10 +147,13 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
         if not is_png:
             check(*image.size)
         if isinstance(image, TiffImageFile) and TIFF_TILE_WIDTH in image.tag_v2:  # a tile is decoded as a whole
-            DecodeLimits().check(image.tag_v2[TIFF_TILE_WIDTH], image.tag_v2.get(TIFF_TILE_LENGTH, 1))
+            check(image.tag_v2[TIFF_TILE_WIDTH], image.tag_v2.get(TIFF_TILE_LENGTH, 1))
         if isinstance(image, BmpImageFile) and image.tile[0].codec_name == "bmp_rle" and len(data) > MOST_RUN_BYTES:
             raise TooLarge(f"the BMP picture has {len(data)} bytes of runs; at most {MOST_RUN_BYTES} are decoded")
-        picture = flattened(_upright(image))
+        upright = _upright(image)
+        if _is_misread(image):
+            raise UndecodableInput("the TIFF picture has samples of 2**31 and more, which are not supported")
+        picture = flattened(upright)
         # Where a TIFF file counts from white, Pillow inverts samples of up to 8 bits, and leaves larger ones.
         counts_from_white = (
             isinstance(image, TiffImageFile) and image.tag_v2.get(TIFF_PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO
@@ -172,10 +176,19 @@ def decode_at_once(data: bytes, content_type: str | None, check: SizeCheck) -> P
     return _decode_plain_png(data)
 
 
-def _reader(data: bytes, content_type: str | None) -> type[ImageFile]:
+def check_type(content_type: str | None) -> None:
+    """Refuse a file by its declared type.
+
+    Raises:
+        UnsupportedType: it is none of the six formats' types, and not one that says nothing.
+    """
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared not in CONTENT_TYPES and declared not in TOLERATED_TYPES:
         raise UnsupportedType(f"unsupported type {declared!r}; send one of {', '.join(CONTENT_TYPES)}")
+
+
+def _reader(data: bytes, content_type: str | None) -> type[ImageFile]:
+    check_type(content_type)
     if not data:
         raise UndecodableInput("the body is empty; it must be a picture")
     reader = next((reader for signature, reader in SIGNATURES if signature.match(data)), None)
@@ -212,6 +225,16 @@ def _decode_plain_png(data: bytes) -> Picture:
     if pixels.ndim == 2:
         return Picture(np.asarray(pixels, np.uint8))
     return in_colour(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8))
+
+
+def _is_misread(image: ImageFile) -> bool:
+    """Whether Pillow took large unsigned samples for negative ones, as it does with 32 bits."""
+    return (
+        isinstance(image, TiffImageFile)
+        and image.mode == "I"
+        and image.tag_v2.get(TIFF_SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
+        and int(np.asarray(image).min()) < 0
+    )
 
 
 def _upright(image: ImageFile) -> Image.Image:

@@ -140,8 +140,10 @@ def test_picture_over_the_limit_is_too_large_in_every_format(file_format: str) -
         decode(data, None, DecodeLimits(max_pixels=19).check)
 
 
-@pytest.mark.parametrize("width_and_height", [(4096, 4096), (20_000, 16)])
-def test_tiff_with_an_enormous_tile_is_too_large(width_and_height: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("width_and_height", "limit"), [((4096, 4096), 16_000_000), ((20_000, 16), 10**6), ((64, 64), 4095)]
+)
+def test_tiff_with_an_enormous_tile_is_too_large(width_and_height: tuple[int, int], limit: int) -> None:
     """A tile is decoded as a whole, however small the part of it that is the picture."""
     tags = [
         (256, 10),
@@ -158,7 +160,7 @@ def test_tiff_with_an_enormous_tile_is_too_large(width_and_height: tuple[int, in
     data = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4) + pixels
 
     with pytest.raises(TooLarge, match=f"{width_and_height[0]} x {width_and_height[1]} pixels"):
-        decode(data, "image/tiff")
+        decode(data, "image/tiff", DecodeLimits(limit).check)
 
 
 @pytest.mark.parametrize(("file_bytes", "is_refused"), [(MOST_RUN_BYTES, False), (MOST_RUN_BYTES + 1, True)])
@@ -176,6 +178,20 @@ def test_bmp_of_very_many_runs_is_too_large(file_bytes: int, *, is_refused: bool
             decode(data, "image/bmp")
     else:
         assert decode(data, "image/bmp").grey.shape == (3, 2)
+
+
+@pytest.mark.parametrize("sample_format", [1, 2])
+def test_tiff_of_larger_samples_than_are_read_is_undecodable(sample_format: int) -> None:
+    """The decoder takes unsigned ones from 2**31 on for negative ones, and would turn white into black."""
+    samples = np.array([[0, 2**31 - 1], [-1, -(2**31)]], np.int32)
+    tag = struct.pack("<HHI", 339, 3, 1)
+    data = stored(Image.fromarray(samples), "tiff").replace(tag + b"\2", tag + bytes([sample_format]))
+
+    if sample_format == 1:
+        with pytest.raises(UndecodableInput, match=r"samples of 2\*\*31 and more"):
+            decode(data, "image/tiff")
+    else:
+        assert decode(data, "image/tiff").grey.tolist() == [[128, 255], [127, 0]]
 
 
 @pytest.mark.parametrize("is_interlaced", [False, True])
