@@ -44,6 +44,8 @@ STREAM = (
     "`format=sse` sends an event `step` for each step once it is computed, `{step, input, probabilities}` and its row "
     "of the trace if that is asked for, and then `done`, the document; or `error`, a problem document."
 )
+DEEPEST_LIST = 3
+"""Levels of lists in an episode: items of vectors of bits."""
 BYTES_PER_STEP, BYTES_PER_TRACED_STEP = 2**10, 2**13
 """Most memory that a step takes in a response, without and with what the machine did: its numbers as text."""
 QUICK_STEPS = 64
@@ -129,9 +131,18 @@ def parsed(model: type[EpisodeBody], data: bytes) -> ntm.Episode:
     if not isinstance(values, dict):
         raise InvalidParameter("body", f"must be a JSON object, not {JSON_TYPES[type(values)]}")
     try:
+        if b"." in data:
+            values = {name: _whole(value) for name, value in values.items()}
         return model.model_validate(values).episode()
     except ValidationError as error:
         raise invalid(model, error) from error
+
+
+def _whole(value: Any, depth: int = DEEPEST_LIST) -> Any:
+    """Return a value whose whole numbers are integers: to JSON 1.0 is one, and NumPy writes a float's bits so."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [_whole(item, depth - 1) for item in value] if isinstance(value, list) and depth else value
 
 
 def _model(context: Context, exchange: Exchange, task: str, query: NtmQuery) -> ServedModel:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from models.checkpoint import load
 from models.ntm.network import NeuralTuringMachine
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
+Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 
 TASKS = ("copy", "repeat-copy", "associative-recall", "dynamic-ngrams", "priority-sort")
 COMMON = {"task", "model", "version", "output", "probabilities", "expected", "bit_errors", "accuracy"}
@@ -128,6 +130,15 @@ def test_smallest_and_largest_episode_are_run(
         assert np.shape(response.json()["output"]) == np.shape(response.json()["expected"])
     printed = json.dumps(largest, indent=8)  # a bit a line
     assert client.post(f"/ntm/{task}", content=printed).json() == response.json()
+    with_floats = re.sub(r"\b\d+\b", r"\g<0>.0", json.dumps(largest))  # as NumPy writes an array of floats
+    assert client.post(f"/ntm/{task}", content=with_floats).json() == response.json()
+
+
+def test_nested_lists_without_end_are_a_422(client: httpx.Client, problem: Problem) -> None:
+    """Whatever is in them, nothing follows them down."""
+    response = client.post("/ntm/copy", content=b'{"sequence": ' + b"[" * 900 + b"1.0" + b"]" * 900 + b"}")
+
+    problem(response, 422, "invalid-parameter")
 
 
 def test_repeat_copy_says_whether_it_ended_in_time(client: httpx.Client) -> None:
