@@ -229,7 +229,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer what never became a request, and close; not before what came ahead of it has its answer."""
         running = self._running
         if running is not None and running.response_complete and running.more_body:
-            self.transport.close()  # it was answered before the end of its body: this would be taken for the next answer
+            self.transport.close()  # it was answered early: this would be taken for the next request's response
             return
         if running is not None and not running.response_complete:
             self.pipeline.clear()

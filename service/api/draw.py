@@ -74,7 +74,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             with exchange.timed("decode"):
                 # The noise of one sample is drawn within about 100 microseconds.
                 request = generation() if query.count == 1 else await context.codecs.run(generation)
-            return await respond(context, exchange, send, room, DrawingWork(query, model, request, seed, answer_format))
+            work = Generation(query, model, request, seed, answer_format, query.digit)
+            return await respond(context, exchange, send, room, work)
 
     async def reconstruct(exchange: Exchange, query: ReconstructQuery, send: Send) -> Answer | None:
         model = context.catalogue.find(MODEL, query.version, "draw")
@@ -98,7 +99,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             request = draw.reconstruction(
                 model.manifest, picture=picture, seed=seed, steps=query.steps, deadline=deadline
             )
-            return await respond(context, exchange, send, room, DrawingWork(query, model, request, seed, answer_format))
+            work = Reconstruction(query, model, request, seed, answer_format)
+            return await respond(context, exchange, send, room, work)
 
     return [
         Endpoint(
@@ -158,9 +160,9 @@ def _check_size(query: DrawingQuery, samples: int, answer_format: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DrawingWork:
-    """A request to draw, and what is answered of it."""
+    """A request to draw, and its response: what generation and reconstruction share."""
 
     query: DrawingQuery
     model: ServedModel
@@ -186,25 +188,25 @@ class DrawingWork:
     def step(self, step: int, row: int) -> dict[str, Any]:
         """A sample at a step, and where the network looked."""
         drawing = draw.drawing(self.request, row, self.model.manifest)
-        data: dict[str, Any] = {
-            "sample": row,
-            "step": step,
-            "image": base64_png(self._enlarged(drawing.only(step))[0]),
-            "attention": drawing.attention(step),
-        }
-        if (reading := drawing.reading(step)) is not None:
-            data["reading"] = reading
-        return data
+        image = base64_png(self._enlarged(drawing.only(step))[0])
+        return {"sample": row, "step": step, "image": image, **self._windows(drawing, step)}
 
     def summary(self) -> dict[str, Any]:
         """What was drawn, without the drawings."""
-        return {**self._head(), **self._bound()}
+        return {
+            "model": self.model.manifest.name,
+            "version": self.model.manifest.version,
+            "seed": self.seed,
+            "steps": self.query.steps,
+            "count": self.request.rows,
+            **self._facts(),
+        }
 
     def answer(self) -> Answer:
         """The whole answer, once every step is there."""
         match self.answer_format:
             case "json":
-                return json_answer(self._document(), self.headers)
+                return json_answer({**self.summary(), "samples": self._samples()}, self.headers)
             case "npz":
                 return npz_answer(self._arrays(), self.headers)
             case "final":
@@ -236,45 +238,60 @@ class DrawingWork:
         frames = chain.from_iterable(map(self._enlarged, self._drawings()))
         return sheet(frames, rows=self.request.rows, columns=self.query.steps)
 
-    def _head(self) -> dict[str, Any]:
-        return {
-            "model": self.model.manifest.name,
-            "version": self.model.manifest.version,
-            "seed": self.seed,
-            "steps": self.query.steps,
-            "count": self.request.rows,
-        }
+    def _facts(self) -> dict[str, Any]:
+        """What is known of all samples, beyond the query."""
+        raise NotImplementedError
 
-    def _digit(self, sample: int) -> dict[str, int]:
-        """Which digit a sample was to be; nothing of a picture that was redrawn."""
-        if not isinstance(self.query, GenerateQuery):
-            return {}
-        return {"digit": draw.digit_to_draw(self.query.digit, self.seed, sample)}
+    def _windows(self, drawing: draw.Drawing, step: int) -> dict[str, Any]:
+        """Where the network looked in a step."""
+        return {"attention": drawing.write_window(step)}
 
-    def _bound(self) -> dict[str, float]:
-        return {"bound_nats": draw.bound_nats(self.request)} if "losses" in self.request.outputs else {}
-
-    def _document(self) -> dict[str, Any]:
+    def _samples(self) -> list[dict[str, Any]]:
+        """The samples of the document."""
         samples = []
-        for number, drawing in enumerate(self._drawings()):
-            sample: dict[str, Any] = {
-                **self._digit(number),
-                "frames": [base64_png(frame) for frame in self._enlarged(drawing)],
-                "attention": [drawing.attention(step) for step in range(self.query.steps)],
-            }
-            if drawing.read_windows is not None:
-                sample["reading"] = [drawing.reading(step) for step in range(self.query.steps)]
-            samples.append(sample)
-        return {**self._head(), "samples": samples, **self._bound()}
+        for drawing in self._drawings():
+            frames = [base64_png(frame) for frame in self._enlarged(drawing)]
+            windows = [self._windows(drawing, step) for step in range(self.query.steps)]
+            samples.append({"frames": frames, **{name: [window[name] for window in windows] for name in windows[0]}})
+        return samples
 
     def _arrays(self) -> dict[str, Array]:
         outputs = self.request.outputs
-        arrays: dict[str, Array] = {
+        return {
             "frames": outputs["pictures"].swapaxes(0, 1),
             "attention": outputs["write_windows"].swapaxes(0, 1),
             "seed": np.array(self.seed),
-            **{name: np.array(nats) for name, nats in self._bound().items()},
+            **{name: np.array(fact) for name, fact in self._facts().items()},
         }
-        if "read_windows" in outputs:
-            arrays["reading"] = outputs["read_windows"].swapaxes(0, 1)
-        return arrays
+
+
+@dataclass(frozen=True)
+class Generation(DrawingWork):
+    """Drawings of digits."""
+
+    digit: int | None
+    """The digit that was asked for."""
+
+    def _digits(self) -> list[int]:
+        return [draw.digit_to_draw(self.digit, self.seed, row) for row in range(self.request.rows)]
+
+    def _facts(self) -> dict[str, Any]:
+        return {"digits": self._digits()}
+
+    def _samples(self) -> list[dict[str, Any]]:
+        samples = zip(self._digits(), super()._samples(), strict=True)
+        return [{"digit": digit, **sample} for digit, sample in samples]
+
+
+@dataclass(frozen=True)
+class Reconstruction(DrawingWork):
+    """A picture, redrawn by a network that looks at it."""
+
+    def _facts(self) -> dict[str, Any]:
+        return {"bound_nats": draw.bound_nats(self.request)}
+
+    def _windows(self, drawing: draw.Drawing, step: int) -> dict[str, Any]:
+        return {"attention": drawing.write_window(step), "reading": drawing.read_window(step)}
+
+    def _arrays(self) -> dict[str, Array]:
+        return {**super()._arrays(), "reading": self.request.outputs["read_windows"].swapaxes(0, 1)}

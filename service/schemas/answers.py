@@ -102,6 +102,7 @@ class Drawn(Document):
 class Generated(Drawn):
     """Answer of `GET /draw/generate`."""
 
+    digits: list[int] = Field(description="What was to be drawn, sample by sample")
     samples: list[GeneratedSample]
 
 

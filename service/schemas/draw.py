@@ -29,7 +29,10 @@ class DrawingQuery(BaseModel):
     )
     attention: bool = Field(default=True, description="Draw the attention windows")
     fps: int = Field(
-        12, ge=1, le=60, description="Frames per second of an animation; the last one is held a second longer"
+        12,
+        ge=1,
+        le=60,
+        description="Frames per second of an animation, whose last one is held a second longer; a GIF has at most 50",
     )
 
 

@@ -20,6 +20,7 @@ class RectifyQuery(BaseModel):
     )
     view: Literal["rectified", "overlay", "strip"] = Field(
         "rectified",
-        description="The digit; the upload with the sampled area outlined; or upload, outline and digit side by side",
+        description="The digit; the upload with the sampled area outlined; or upload, outline and digit side by side. "
+        "As npz, only the first",
     )
     format: Literal["png", "webp", "json", "npz"] | None = Field(None, description="When absent, `Accept` decides")

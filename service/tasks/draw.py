@@ -135,13 +135,14 @@ class Drawing:
             read_windows=None if self.read_windows is None else self.read_windows[one],
         )
 
-    def attention(self, frame: int) -> dict[str, float]:
-        """The write window of a frame."""
+    def write_window(self, frame: int) -> dict[str, float]:
+        """The write window of a frame, by the names of its parameters."""
         return _named(self.write_windows[frame])
 
-    def reading(self, frame: int) -> dict[str, float] | None:
-        """The read window of a frame."""
-        return None if self.read_windows is None else _named(self.read_windows[frame])
+    def read_window(self, frame: int) -> dict[str, float]:
+        """The read window of a frame of a reconstruction, likewise."""
+        assert self.read_windows is not None, "this is a bug: nothing was read"
+        return _named(self.read_windows[frame])
 
     def enlarged(self, scale: int, *, with_attention: bool) -> Pixels:
         """The frames, enlarged: [F H W], or [F H W 3] with the write window in red and the read window in green."""

@@ -237,6 +237,7 @@ def test_npz_holds_the_windows_of_the_json(client: httpx.Client) -> None:
         ]
         np.testing.assert_allclose(arrays["attention"], windows, atol=1e-4)
         assert arrays["seed"] == 4
+        assert arrays["digits"].tolist() == [sample["digit"] for sample in samples]
 
 
 def test_stream_has_an_event_for_every_sample_and_step_then_done(client: httpx.Client, decoded: Decode) -> None:
@@ -254,7 +255,8 @@ def test_stream_has_an_event_for_every_sample_and_step_then_done(client: httpx.C
             within_a_grey_level(decoded(base64.b64decode(data["image"])), decoded(base64.b64decode(frame)))
         for data, window in zip(mine, sample["attention"], strict=True):
             assert data["attention"] == pytest.approx(window, abs=1e-4)
-    assert (events[-1][1]["seed"], events[-1][1]["steps"]) == (4, 20)
+    assert events[-1][1] == {name: value for name, value in document.items() if name != "samples"}
+    assert events[-1][1]["digits"] == [sample["digit"] for sample in document["samples"]]
 
 
 def test_stream_begins_before_it_ends(client: httpx.Client) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from export.manifest import Manifest
 from service.api.catalogue import ServedModel
-from service.api.draw import DrawingWork
+from service.api.draw import Generation
 from service.engine.request import Request
 from service.schemas.draw import GenerateQuery
 
@@ -18,13 +18,13 @@ MANIFEST = Manifest(
 MODEL = ServedModel(MANIFEST, engines={})
 
 
-def finished(*, samples: int, steps: int, scale: int, answer_format: str) -> DrawingWork:
+def finished(*, samples: int, steps: int, scale: int, answer_format: str) -> Generation:
     """Black pictures, all of whose steps are there."""
     request = Request({}, samples, steps, deadline=9.0)
     windows = np.tile(np.array([14, 14, 2, 1, 1], np.float32), (steps, samples, 1))
     request.outputs |= {"pictures": np.zeros((steps, samples, 28, 28), np.uint8), "write_windows": windows}
     query = GenerateQuery(steps=steps, count=samples, scale=scale)
-    return DrawingWork(query, MODEL, request, seed=1, answer_format=answer_format)
+    return Generation(query, MODEL, request, seed=1, answer_format=answer_format, digit=7)
 
 
 @pytest.mark.parametrize(("name", "most"), [("gif", 0.5), ("apng", 0.5), ("webp", 0.5), ("png", 2.5)])

@@ -148,8 +148,7 @@ def test_drawing_is_a_column_of_the_outputs() -> None:
     for row, drawing in enumerate(drawings):
         np.testing.assert_array_equal(drawing.frames, request.outputs["pictures"][:, row])
         g_x, g_y, delta, sigma, gamma = request.outputs["write_windows"][2, row].tolist()
-        assert drawing.attention(2) == {"gx": g_x, "gy": g_y, "delta": delta, "sigma": sigma, "gamma": gamma}
-        assert drawing.reading(2) is None
+        assert drawing.write_window(2) == {"gx": g_x, "gy": g_y, "delta": delta, "sigma": sigma, "gamma": gamma}
 
 
 @pytest.mark.parametrize("reads", [False, True])
@@ -169,7 +168,7 @@ def test_single_frame_of_a_drawing_is_a_drawing_of_one() -> None:
 
     for step in range(5):
         alone = drawing.only(step)
-        assert alone.reading(0) == drawing.reading(step)
+        assert alone.read_window(0) == drawing.read_window(step)
         np.testing.assert_array_equal(
             alone.enlarged(3, with_attention=True)[0], drawing.enlarged(3, with_attention=True)[step]
         )
