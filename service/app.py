@@ -20,14 +20,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service import exit_codes
-from service.api import draw, ntm, playground, stn, system
+from service.api import draw, ntm, openapi, playground, stn, system
 from service.api.admission import Admission
 from service.api.budget import MemoryBudget
 from service.api.catalogue import Catalogue, ServedModel
 from service.api.context import Context
-from service.api.endpoint import Endpoint, schemas
+from service.api.endpoint import Endpoint
 from service.api.exception_handlers import install_problems
-from service.api.gateway import DOCUMENTATION_FILES, OPEN_PATHS, SECURITY_SCHEMES, Gateway
+from service.api.gateway import DOCUMENTATION_FILES, OPEN_PATHS, Gateway
 from service.api.threads import Threads
 from service.engine.engine import Engine
 from service.errors import ArtifactRejected, GlimpseError, InferenceFailed, UnknownTask
@@ -95,19 +95,11 @@ class Glimpse:
         generated = app.openapi
 
         @cache
-        def openapi() -> dict[str, Any]:
-            document = generated()
-            document.setdefault("components", {}).setdefault("schemas", {}).update(schemas(endpoints))
-            for endpoint in endpoints:
-                document["paths"].setdefault(endpoint.path, {})[endpoint.method.lower()] = endpoint.openapi()
-            if self.settings.api_keys:
-                document["components"]["securitySchemes"] = SECURITY_SCHEMES
-                document["security"] = [{scheme: []} for scheme in SECURITY_SCHEMES]
-                for path in OPEN_PATHS & document["paths"].keys():
-                    document["paths"][path]["get"]["security"] = []
-            return document
+        def document() -> dict[str, Any]:
+            needs_key = bool(self.settings.api_keys)
+            return openapi.complete(generated(), endpoints, open_paths=OPEN_PATHS, needs_key=needs_key)
 
-        app.openapi = openapi  # type: ignore[method-assign]
+        app.openapi = document  # type: ignore[method-assign]
         install_problems(app)
         return app
 

@@ -40,11 +40,6 @@ FRAMEWORK_PATHS = OPEN_PATHS | {"/models"}
 
 VARIES = (b"vary", b"accept")
 """In every head: where no format is named, the answer depends on what the client accepts, which caches must know."""
-SECURITY_SCHEMES = {
-    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "bearer": {"type": "http", "scheme": "bearer"},
-}
-"""How a key is given, either way, in the words of the OpenAPI document."""
 
 
 class Gateway:

@@ -10,11 +10,12 @@ from starlette.types import Send
 from service.api.answer import Answer, json_answer, picture_answer
 from service.api.catalogue import ServedModel
 from service.api.context import Context
-from service.api.endpoint import Documentation, Endpoint, invalid
+from service.api.endpoint import Documentation, Endpoint
 from service.api.events import MEDIA_TYPE as EVENTS
 from service.api.exchange import Exchange
 from service.api.negotiation import chosen
 from service.api.recurrent import respond
+from service.api.validation import invalid
 from service.engine.request import Request
 from service.errors import InvalidParameter, UndecodableInput, UnsupportedType
 from service.media.figures import memory_figure

@@ -44,7 +44,12 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
             ]
         }
 
-    @routes.get("/metrics", summary="For Prometheus", response_class=Response)
+    @routes.get(
+        "/metrics",
+        summary="For Prometheus",
+        response_class=Response,
+        responses={200: {"description": "Prometheus' text format", "content": {"text/plain": {}}}},
+    )
     async def exposition() -> Response:
         # Not on a codec thread: how busy they are is what is asked.
         text = await asyncio.to_thread(metrics.exposition)

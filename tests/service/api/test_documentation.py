@@ -56,13 +56,15 @@ def test_openapi_tells_ranges_and_problems(client: httpx.Client) -> None:
     operation = paths["/draw/reconstruct"]["post"]
     steps = next(parameter for parameter in operation["parameters"] if parameter["name"] == "steps")
     assert (steps["schema"]["minimum"], steps["schema"]["maximum"], steps["schema"]["default"]) == (1, 64, 32)
-    always, with_a_body = (401, 404, 422, 429, 503, 504), (400, 401, 404, 413, 415, 422, 429, 503, 504)
+    always, with_a_body = (401, 404, 413, 422, 429, 503, 504), (400, 401, 404, 413, 415, 422, 429, 503, 504)
     for method, path in PARAMETERS:
         if path.startswith(("/stn/", "/draw/", "/ntm/")):
             responses = paths[path][method]["responses"]
             problems = {status for status in responses if status != "200"}
             assert problems == set(map(str, with_a_body if method == "post" else always)), path
             assert all("application/problem+json" in responses[status]["content"] for status in problems)
+            assert all("Retry-After" in responses[status]["headers"] for status in ("429", "503"))
+    assert paths["/metrics"]["get"]["responses"]["200"]["content"].keys() == {"text/plain"}
 
 
 def test_documentation_is_a_page_without_anything_from_elsewhere(client: httpx.Client) -> None:
