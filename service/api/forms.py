@@ -1,16 +1,16 @@
 """Multipart forms: the files named `image` in a body that is all there."""
 
 import re
-import sys
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import InvalidParameter, UndecodableInput
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 MEDIA_TYPE = "multipart/form-data"
 FIELD = "image"
@@ -18,6 +18,8 @@ BOUNDARY = re.compile(rb"[ !#-\[\]-~]{1,70}")
 """Wider than RFC 2046, 5.1.1: whatever needs no escape between quotes."""
 LONGEST_CONTENT_TYPE = 1024
 """A longer one takes long to parse."""
+MAX_OTHER_PARTS = 16
+"""Parts that are not asked for, and are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +36,88 @@ def is_form(content_type: str) -> bool:
 
 
 def files(body: bytes, content_type: str, most: int) -> list[Upload]:
-    """The files of a form, `most` of them or fewer, in their order.
+    """Return the files of a form, `most` of them or fewer, in their order.
 
     Raises:
-        UndecodableInput: the form is malformed.
+        UndecodableInput: the form is malformed, cut off, or has too many other parts.
         InvalidParameter: it has too many files, or none.
     """
-    parsing = _parsed(body, _boundary(content_type), most)
+    form = _Form(most)
     try:
-        parsing.send(None)  # it waits for nothing
-    except StopIteration as done:
-        found: list[Upload] = done.value
-        return found
-    raise AssertionError("this is a bug: a form in memory was waited for")
+        parser = MultipartParser(_boundary(content_type), form.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise UndecodableInput(f"the multipart form is malformed: {error}") from error
+    if not form.is_whole:
+        raise UndecodableInput("the multipart form is cut off: its closing boundary is missing")
+    if not form.uploads:
+        raise InvalidParameter(FIELD, "must be a file of the form, with a file name; there is none")
+    return form.uploads
+
+
+class _Form:
+    """Collects the files among the parts that a parser finds; all methods are its callbacks."""
+
+    def __init__(self, most: int) -> None:
+        self.uploads: list[Upload] = []
+        self.is_whole = False
+        self._most = most
+        self._others = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._name = self._value = b""
+        self._is_wanted = False
+        self._data: list[bytes] = []
+
+    def callbacks(self) -> "MultipartCallbacks":
+        """Return the methods by the names that the parser has for them."""
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def _on_part_begin(self) -> None:
+        self._headers = {}
+        self._data = []
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if b"name" not in options:
+            raise UndecodableInput("a part of the multipart form has no name")  # RFC 7578, 4.2
+        self._is_wanted = options[b"name"] == FIELD.encode() and b"filename" in options
+        if self._is_wanted and len(self.uploads) == self._most:
+            raise InvalidParameter(FIELD, f"must be at most {self._most} files")
+        self._others += not self._is_wanted
+        if self._others > MAX_OTHER_PARTS:
+            raise UndecodableInput(f"the multipart form has more than {MAX_OTHER_PARTS} parts that are no {FIELD}")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_wanted:
+            self._data.append(data[start:end])
+
+    def _on_part_end(self) -> None:
+        if self._is_wanted:
+            content_type = self._headers.get(b"content-type", b"").decode("latin-1")
+            self.uploads.append(Upload(b"".join(self._data), content_type))
+
+    def _on_end(self) -> None:
+        self.is_whole = True
 
 
 def _boundary(content_type: str) -> str:
@@ -56,43 +127,3 @@ def _boundary(content_type: str) -> str:
     if not BOUNDARY.fullmatch(boundary):
         raise UndecodableInput(f"the multipart form's content type must name a boundary, not {boundary!r}")
     return boundary.decode("latin-1")
-
-
-class _FormParser(MultiPartParser):
-    """Knows whether it has seen the end of the form; Starlette's own takes what there is of one that was cut off."""
-
-    is_whole = False
-    spool_max_size = sys.maxsize  # files stay in memory, where the body is
-
-    def on_end(self) -> None:
-        self.is_whole = True
-
-
-async def _parsed(body: bytes, boundary: str, most: int) -> list[Upload]:
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        yield body
-        yield b""
-
-    # Not the header as it came: names would be decoded from any charset that it asks for, and some take minutes.
-    headers = Headers({"content-type": f'{MEDIA_TYPE}; boundary="{boundary}"'})
-    parser = _FormParser(headers, chunks(), max_files=most + 1, max_fields=16)
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if "too many files" in error.message.lower():
-            raise InvalidParameter(FIELD, f"must be at most {most} files") from error
-        raise UndecodableInput(f"the multipart form is malformed: {error.message}") from error
-    except FormParserError as error:  # Starlette 0.49 lets it through, 1.10 does not
-        raise UndecodableInput(f"the multipart form is malformed: {error}") from error
-    try:
-        if not parser.is_whole:
-            raise UndecodableInput("the multipart form is cut off: its closing boundary is missing")
-        parts = form.getlist(FIELD)
-        if len(parts) > most:
-            raise InvalidParameter(FIELD, f"must be at most {most} files, not {len(parts)}")
-        found = [Upload(await part.read(), part.content_type or "") for part in parts if isinstance(part, UploadFile)]
-        if not found:
-            raise InvalidParameter(FIELD, "must be a file of the form, with a file name; there is none")
-        return found
-    finally:
-        await form.close()
