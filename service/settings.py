@@ -5,7 +5,6 @@ Groups are nested by a double underscore: `GLIMPSE_DRAW__SLOTS=128`.
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -34,11 +33,7 @@ class Batching(_Group):
 
     def policy(self) -> BatchingPolicy:
         """The batcher's numbers."""
-        return BatchingPolicy(
-            slots=self.slots,
-            queue_rows=self.queue_rows,
-            max_queue_delay_seconds=self.max_queue_delay_seconds,
-        )
+        return BatchingPolicy(**self.model_dump())
 
 
 class RecurrentBatching(Batching):
@@ -50,15 +45,6 @@ class RecurrentBatching(Batching):
     """Most steps of a segment, whatever the fewest may be. More: higher throughput, and a longer wait for newcomers."""
     stream_segment: int = Field(4, ge=1, le=256)
     """Most steps of a segment while a stream is being computed."""
-
-    def policy(self) -> BatchingPolicy:
-        """The batcher's numbers."""
-        return replace(
-            super().policy(),
-            shortest_segment=self.shortest_segment,
-            longest_segment=self.longest_segment,
-            stream_segment=self.stream_segment,
-        )
 
 
 class Limits(_Group):

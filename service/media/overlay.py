@@ -51,17 +51,15 @@ def draw_windows(
         frame[y[0] : y[3], x[2] : x[3]] = colour
 
 
-def outline(image: Pixels, polygon: Points) -> Pixels:
-    """Draw a closed, smooth red line on a copy of [H W 3].
+def draw_outline(image: Pixels, polygon: Points) -> None:
+    """Draw a closed, smooth red line upon a picture.
 
     Args:
-        image: [H W 3]; left as it is.
+        image: [H W 3]; drawn upon.
         polygon: [P 2] in pixels, a pixel's centre at a half; corners far outside are allowed.
     """
-    marked = image.copy()
     far = 4 * max(image.shape)
     corners = np.clip(polygon, -far, far) - 0.5  # OpenCV counts from the first pixel's centre
     fixed_point = np.rint(corners * (1 << SUBPIXEL_BITS)).astype(np.int32)
     thickness = max(1, round(max(image.shape) / 160))
-    cv2.polylines(marked, [fixed_point], True, RED, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-    return marked
+    cv2.polylines(image, [fixed_point], True, RED, thickness, cv2.LINE_AA, SUBPIXEL_BITS)

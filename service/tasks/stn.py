@@ -9,7 +9,7 @@ from export.manifest import Array, Manifest
 from service.engine.request import Request
 from service.media.framing import Frame, identity_grid, sample, square
 from service.media.montage import strip
-from service.media.overlay import outline
+from service.media.overlay import draw_outline
 from service.media.picture import Picture, Pixels, Points
 from service.tasks.transform import Floats, Kind, rescaled, source_points
 
@@ -76,7 +76,9 @@ class Reading:
         right = np.stack([np.ones_like(along), along], axis=-1)
         border = np.concatenate([top, right, -top, -right])
         polygon = self._frame().to_pixels(source_points(self.kind, self.theta, border))
-        return outline(self.picture.rgb(), polygon)
+        marked = self.picture.rgb()
+        draw_outline(marked, polygon)
+        return marked
 
     def side_by_side(self, side: int) -> Pixels:
         """Upload, overlay and rectified digit in a row, `side` or more pixels high, with the class below, [H W 3]."""
