@@ -37,7 +37,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Make a plain test of an asynchronous one; one that hangs is cancelled."""
+    """Make a plain test of an asynchronous one; one that hangs is cancelled, and fails even if it swallows that."""
 
     @functools.wraps(test)
     def run() -> None:
@@ -47,12 +47,19 @@ def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[
             async def watched() -> None:
                 task = asyncio.current_task()
                 assert task is not None
-                watchdog = threading.Timer(PATIENCE_SECONDS, loop.call_soon_threadsafe, [task.cancel])
+                has_hung = threading.Event()
+
+                def bark() -> None:
+                    has_hung.set()
+                    loop.call_soon_threadsafe(task.cancel)
+
+                watchdog = threading.Timer(PATIENCE_SECONDS, bark)
                 watchdog.start()
                 try:
                     await test()
                 finally:
                     watchdog.cancel()
+                    assert not has_hung.is_set(), "the test hung"
 
             runner.run(watched())
 
