@@ -201,7 +201,9 @@ async def test_room_that_was_not_used_is_given_back() -> None:
             with pytest.raises(Overloaded, match="2 of 3 rows are taken, and this request has 2"):
                 bench.engine.reserve(2)
             raise ValueError
+        assert bench.engine.reserved_rows == 0
         room.release()
+        assert bench.engine.reserved_rows == 0
 
         with bench.engine.reserve(3), pytest.raises(Overloaded):
             bench.engine.reserve(1)
