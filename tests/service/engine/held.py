@@ -125,6 +125,10 @@ class Bench:
         self.gate.let_through()
         await self.in_hand()
 
+    async def idle(self) -> None:
+        """Wait until the worker has nothing to do any more, and has said so."""
+        assert await asyncio.to_thread(self.listener.has_no_slots.wait, PATIENCE_SECONDS)
+
     async def let_time_pass(self, seconds: float) -> None:
         """Let time pass, and the timers that are due call back."""
         self.clock.advance(seconds)

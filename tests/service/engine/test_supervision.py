@@ -168,6 +168,8 @@ async def test_runtime_that_fails_at_everything_turns_health_red() -> None:
         bench.gate.open()
         with pytest.raises(InferenceFailed, match="the model failed on this input"):
             await bench.engine.submit(recurrent_request(1, poisoned_step=0))
+        await bench.idle()
+        bench.clock.advance(100)
         assert bench.engine.unhealthy_because() is None
         assert not bench.engine.is_beyond_repair()
 
@@ -178,6 +180,21 @@ async def test_runtime_that_fails_at_everything_turns_health_red() -> None:
 
         assert bench.engine.unhealthy_because() == "fake: the runtime is broken: the answer is not the golden one"
         assert bench.engine.is_beyond_repair()
+
+
+@in_virtual_time
+async def test_runtime_that_fails_at_one_of_several_is_not_examined() -> None:
+    """Whoever was computed beside it shows that the runtime works; everybody else need not wait for an example."""
+    async with serving(slots=16) as bench:
+        await bench.idle()  # or it might begin before both have come
+        bench.gate.open()
+        good, bad = recurrent_request(1), recurrent_request(1, poisoned_step=0)
+        told = await asyncio.gather(*map(bench.engine.submit, (good, bad)), return_exceptions=True)
+        await bench.idle()
+
+        assert [type(error) for error in told] == [type(None), InferenceFailed]
+        assert [(batch.rows, batch.failed_rows) for batch in bench.listener.batches] == [(2, 1)]
+        assert not bench.is_examined.is_set()
 
 
 @in_virtual_time
