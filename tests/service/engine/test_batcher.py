@@ -167,7 +167,12 @@ class BatcherMachine(RuleBasedStateMachine):
         self.slots[occupied:] = [None] * (self.policy.slots - occupied)
         assert set(batch.running) == {*running_before, *(sequence for _, sequence in batch.entered)}
         assert self.batcher.running_rows == occupied
-        assert (batch.reason is CloseReason.FULL) == (occupied == self.policy.slots)
+        if occupied == self.policy.slots:
+            assert batch.reason is CloseReason.FULL
+        elif self.policy.max_queue_delay_seconds > 0 and not running_before:
+            assert batch.reason is CloseReason.DELAY
+        else:
+            assert batch.reason is CloseReason.IDLE
 
     def check_the_segment(self, batch: Batch) -> None:
         """As long as every rule allows, and no longer than somebody needs."""
@@ -255,10 +260,11 @@ def test_full_batch_does_not_wait_for_the_queue_delay() -> None:
 
 
 def test_delay_is_counted_from_the_oldest_that_is_still_wanted() -> None:
-    """A request that was given up does not hurry the others."""
+    """Whoever came later does not defer it, and a request that was given up does not hurry the others."""
     abandoned = ask(1)
     made = batcher(abandoned, slots=4, delay=0.5)
     made.add(ask(1), 0.25)
+    assert made.wake_at(0.25) == 0.5
 
     made.discard(abandoned)
 
@@ -295,18 +301,20 @@ def test_watched_sequence_shortens_the_segment() -> None:
 
 
 def test_request_larger_than_the_batch_enters_in_parts() -> None:
-    """The rows of one request share the slots one after the other, and it is finished with its last row."""
+    """The rows of one request share the slots one after the other; it begins with its first and ends with its last."""
     request = ask(2, rows=5)
     made = batcher(request, slots=2)
-    sizes = []
+    sizes: list[int] = []
     finished: list[Request] = []
     while not finished:
-        batch = formed(made)
+        now = 1.0 + len(sizes)
+        batch = formed(made, now)
         sizes.append(len(batch.running))
-        finished = made.advance(batch, 0.0)
+        finished = made.advance(batch, now)
 
     assert sizes == [2, 2, 1]
     assert finished == [request]
+    assert (request.started_at, request.finished_at) == (1.0, 3.0)
 
 
 def test_request_that_expires_in_part_is_given_up_whole() -> None:

@@ -29,7 +29,7 @@ from tests.service.fakes import (
 class Bench:
     """A worker with a held runtime, and everything that it says."""
 
-    def __init__(self, *, slots: int, shortest: int, longest: int, queue_rows: int) -> None:
+    def __init__(self, *, slots: int, shortest: int, longest: int, queue_rows: int, delay: float = 0.0) -> None:
         self.gate = Gate()
         self.runtime = FakeRuntime(gate=self.gate)
         self.listener = Recorder()
@@ -39,6 +39,7 @@ class Bench:
         policy = BatchingPolicy(
             slots=slots,
             queue_rows=queue_rows,
+            max_queue_delay_seconds=delay,
             longest_segment=longest,
             stream_segment=longest,
             shortest_segment=shortest,
@@ -76,8 +77,10 @@ class Bench:
 
 
 @contextmanager
-def working(*, slots: int = 4, shortest: int = 1, longest: int = 2, queue_rows: int = 16) -> Iterator[Bench]:
-    bench = Bench(slots=slots, shortest=shortest, longest=longest, queue_rows=queue_rows)
+def working(
+    *, slots: int = 4, shortest: int = 1, longest: int = 2, queue_rows: int = 16, delay: float = 0.0
+) -> Iterator[Bench]:
+    bench = Bench(slots=slots, shortest=shortest, longest=longest, queue_rows=queue_rows, delay=delay)
     bench.worker.start()
     try:
         yield bench
@@ -98,6 +101,21 @@ def test_free_runtime_takes_what_waits_at_once() -> None:
     assert bench.runtime.shapes == [(1, 1), (3, 1)]
     for request in settled:
         np.testing.assert_array_equal(request.outputs["answers"], recurrent_answers(request))
+
+
+def test_lone_request_is_computed_when_the_queue_delay_has_passed() -> None:
+    """Nobody else has to come for that."""
+    with working(delay=0.01) as bench:
+        bench.gate.open()
+        assert bench.listener.has_no_slots.wait(PATIENCE_SECONDS)
+        bench.listener.has_no_slots.clear()
+        lone = bench.add(recurrent_request(1))
+        assert bench.listener.has_no_slots.wait(PATIENCE_SECONDS)  # the worker has seen it, and waits for others
+        bench.clock.advance(0.01)
+
+        assert bench.settled() == [lone]
+
+    assert bench.listener.batches[0].reason is CloseReason.DELAY
 
 
 def test_request_is_settled_once() -> None:
