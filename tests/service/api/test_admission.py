@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.api.admission import Admission
-from service.errors import NotReady, Overloaded
+from service.errors import Cancelled, NotReady, Overloaded
 
 
 def test_no_more_are_let_in_than_there_is_room_for() -> None:
@@ -39,6 +39,17 @@ def test_who_stands_aside_takes_nobodys_place() -> None:
     asyncio.run(scenario())
 
 
+def test_who_is_interrupted_aside_has_its_place_again() -> None:
+    """Until it leaves."""
+    admission = Admission(1)
+    admission.enter()
+    with pytest.raises(Cancelled), admission.aside():
+        raise Cancelled("the client left")
+
+    with pytest.raises(Overloaded, match="1 requests are in progress"):
+        admission.enter()
+
+
 def test_drain_waits_for_the_last_and_lets_nobody_in() -> None:
     """It is over when the last has left, and not before."""
 
@@ -51,7 +62,8 @@ def test_drain_waits_for_the_last_and_lets_nobody_in() -> None:
         with pytest.raises(NotReady, match="shutting down and takes no new requests"):
             admission.enter()
         admission.leave()
-        await asyncio.sleep(0)
+        for _ in range(9):  # more turns than it takes to wake whoever drains
+            await asyncio.sleep(0)
         assert not drained.done()
         admission.leave()
         return await drained
