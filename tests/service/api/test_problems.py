@@ -1,15 +1,20 @@
 """Errors: every one is a problem document with the status and the code of the contract, and says what to do."""
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 
 from service import errors
 from service.api.problems import STATUSES, status_of
+from service.app import Glimpse
+from service.tasks import ntm
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
 
 BIT_VECTOR = [0, 1, 0, 1, 0, 1, 0, 1]
 
@@ -246,6 +251,34 @@ def test_reconstruction_of_two_files_is_a_422(client: httpx.Client, problem: Pro
     files = [("image", (name, digit_png, "image/png")) for name in ("a.png", "b.png")]
 
     assert problem(client.post("/draw/reconstruct", files=files), 422, "invalid-parameter")["parameter"] == "image"
+
+
+# --- 500: a bug ---
+
+
+def test_error_that_nobody_meant_to_raise_is_a_500(
+    serve: Serve, problem: Problem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it was is for the log alone, which names the request as the answer does."""
+
+    def broken(*_: object) -> NoReturn:
+        raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr(ntm, "copy", broken)
+
+    async def scenario() -> tuple[httpx.Response, bytes]:
+        async with serve() as (app, client):
+            response = await client.get("/ntm/copy", headers={"x-request-id": "mine"})
+            return response, app.metrics.exposition()
+
+    response, metrics = asyncio.run(scenario())
+
+    problem(response, 500, "internal-error")
+    assert response.headers["x-request-id"] == "mine"
+    assert "secret" not in response.text
+    assert "request mine failed" in caplog.text
+    assert "ZeroDivisionError: a secret" in caplog.text
+    assert b'glimpse_requests_total{code="500",model="ntm-copy",route="/ntm/copy"} 1.0' in metrics
 
 
 # --- the table ---
