@@ -2,16 +2,26 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
+from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service import protocol
-from service.api.exchange import CLOSE, DEPARTURE_KEY, RESPOND_KEY
+from service.api.admission import Admission
+from service.api.budget import MemoryBudget
+from service.api.endpoint import Documentation, Endpoint
+from service.api.events import send_events
+from service.api.exchange import CLOSE, DEPARTURE_KEY, RESPOND_KEY, Exchange
+from service.api.gateway import Gateway
+from service.errors import InferenceFailed
+from service.metrics import Metrics
+from service.transport import STALL_SECONDS
+from tests.service.engine.held import in_virtual_time, let_time_pass
 from tests.service.fakes import PATIENCE_SECONDS
 from tests.service.wire import Wire
 
@@ -20,6 +30,14 @@ HEAD = b"POST /elsewhere HTTP/1.1\r\nHost: glimpse\r\n"
 POST = HEAD + b"Content-Length: 9\r\n\r\n"
 LARGE = HEAD + b"Content-Length: 100000\r\n\r\n" + bytes(100_000)
 """More than uvicorn reads before somebody asks for it."""
+STREAM = WHOLE.replace(b"livez", b"stream", 1)
+
+
+class Nothing(BaseModel):
+    """A query without parameters."""
+
+
+Handler = Callable[[Exchange, Nothing, Send], Awaitable[None]]
 
 
 async def say(send: Send, body: bytes) -> None:
@@ -36,6 +54,20 @@ async def whole(scope: Scope, _: Receive, __: Send) -> None:
 async def last(scope: Scope, _: Receive, __: Send) -> None:
     """The same, and that it is the last answer."""
     await scope.pop(RESPOND_KEY)(200, [(b"content-length", b"5"), CLOSE], b"whole")
+
+
+def gateway(handler: Handler, metrics: Metrics) -> Gateway:
+    """A gateway to one endpoint, which may take 30 s to begin its answer."""
+    documentation = Documentation(summary="", description="", tag="", media_types=(), answer=Nothing)
+    return Gateway(
+        say,  # type: ignore[arg-type] # nobody asks for anything else
+        {("GET", "/stream"): Endpoint("GET", "/stream", Nothing, handler, documentation)},
+        metrics,
+        admission=Admission(1),
+        memory=MemoryBudget(2**20),
+        longest_seconds=30.0,
+        api_keys=(),
+    )
 
 
 class Patient:
@@ -80,6 +112,7 @@ async def wired(app: ASGIApp) -> AsyncIterator[tuple[protocol.HttpProtocol, Wire
         ([WHOLE + WHOLE[:20]], True, True),
         ([POST + b"1"], True, False),
         ([POST + b"1", b"2"], True, False),
+        ([POST + b"1", b"23456789"], False, False),
         ([WHOLE], False, False),
         ([WHOLE[:20], WHOLE[20:]], False, False),
         ([WHOLE, WHOLE[:20], WHOLE[20:]], False, False),
@@ -91,6 +124,7 @@ async def wired(app: ASGIApp) -> AsyncIterator[tuple[protocol.HttpProtocol, Wire
         "half at once",
         "body",
         "after the answer",
+        "whole after the answer",
         "whole",
         "in two",
         "second in two",
@@ -170,6 +204,7 @@ def test_connection_whose_request_came_after_its_answer_is_idle() -> None:
 
     assert b"early" in wire.written
     assert wire.is_closed
+    assert not wire.is_ended, "its client was taken for one that is still sending"
 
 
 @pytest.mark.parametrize(
@@ -306,6 +341,68 @@ def test_whole_answer_to_a_client_that_left_is_dropped() -> None:
         return wire
 
     assert not asyncio.run(asyncio.wait_for(scenario(), PATIENCE_SECONDS)).writes
+
+
+@in_virtual_time
+async def test_connection_whose_client_takes_nothing_of_an_answer_is_aborted() -> None:
+    """Though there is more to write, and nobody closes it."""
+    async with wired(whole) as (connection, wire):
+        connection.transport.write(bytes(10**6))
+        wire.untaken = 10**6
+        connection.pause_writing()
+        assert not wire.is_aborted
+
+        await let_time_pass(STALL_SECONDS)
+
+        assert wire.is_aborted
+
+
+@pytest.mark.parametrize("error", [InferenceFailed("the model failed"), ZeroDivisionError()], ids=["failure", "bug"])
+def test_stream_that_fails_is_no_second_answer(error: Exception) -> None:
+    """The first has begun, so it is broken off; the metrics hear of the failure."""
+    metrics = Metrics()
+
+    async def failing(_: Exchange, __: Nothing, send: Send) -> None:
+        async def groups() -> AsyncIterator[bytes]:
+            yield b"data: first\n\n"
+            raise error
+
+        await send_events(send, groups(), {})
+
+    async def scenario() -> Wire:
+        async with wired(gateway(failing, metrics)) as (connection, wire):
+            connection.data_received(STREAM)
+            await asyncio.gather(*connection.tasks)
+            return wire
+
+    wire = asyncio.run(scenario())
+
+    assert wire.written.startswith(b"HTTP/1.1 200 ")
+    assert b"data: first" in wire.written
+    assert wire.written.count(b"HTTP/1.1 ") == 1
+    assert b'glimpse_requests_total{code="500",model="",route="/stream"} 1.0' in metrics.exposition()
+
+
+@in_virtual_time
+async def test_stream_that_has_begun_before_its_deadline_is_completed_after_it() -> None:
+    """The deadline is that of the answer's beginning."""
+    metrics = Metrics()
+
+    async def long(_: Exchange, __: Nothing, send: Send) -> None:
+        async def groups() -> AsyncIterator[bytes]:
+            yield b"data: first\n\n"
+            await let_time_pass(60.0)
+            yield b"data: last\n\n"
+
+        await send_events(send, groups(), {})
+
+    async with wired(gateway(long, metrics)) as (connection, wire):
+        connection.data_received(STREAM)
+        await asyncio.gather(*connection.tasks)
+
+    assert b"data: last" in wire.written
+    assert wire.written.endswith(b"\r\n0\r\n\r\n")
+    assert b'glimpse_requests_total{code="200",model="",route="/stream"} 1.0' in metrics.exposition()
 
 
 @pytest.mark.parametrize(("version", "interim"), [(b"1.0", 0), (b"1.1", 1)])

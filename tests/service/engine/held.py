@@ -66,6 +66,17 @@ def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[
     return run
 
 
+async def let_time_pass(seconds: float) -> None:
+    """Let virtual time pass, and the timers that are due call back."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.clock.advance(seconds)
+    passed = asyncio.Event()
+    loop.call_later(0, passed.set)
+    await passed.wait()
+    await asyncio.sleep(0)
+
+
 class Bench:
     """An engine on a held runtime."""
 
@@ -131,11 +142,7 @@ class Bench:
 
     async def let_time_pass(self, seconds: float) -> None:
         """Let time pass, and the timers that are due call back."""
-        self.clock.advance(seconds)
-        passed = asyncio.Event()
-        asyncio.get_running_loop().call_later(0, passed.set)
-        await passed.wait()
-        await asyncio.sleep(0)
+        await let_time_pass(seconds)
 
     async def death(self) -> None:
         """Have the worker die of a bug, and wait until it has."""
