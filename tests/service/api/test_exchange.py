@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import math
+import time
 import weakref
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
@@ -11,8 +13,10 @@ from starlette.types import Message, Receive
 
 from service.api.budget import MemoryBudget, Share
 from service.api.exchange import DEPARTURE_KEY, Exchange
-from service.errors import Cancelled, DeadlineExceeded
+from service.engine.request import Request
+from service.errors import Cancelled, DeadlineExceeded, TooLarge
 from tests.service.engine.held import VirtualLoop, in_virtual_time
+from tests.service.fakes import Clock
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -21,6 +25,20 @@ async def never() -> Message:
     """A client that sends nothing."""
     await asyncio.Event().wait()
     raise AssertionError("nobody sets the event")
+
+
+def sending(*chunks: bytes, is_whole: bool = True) -> Receive:
+    """A client that sends its body in these parts, and leaves if that is not all of it."""
+    messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    if is_whole and messages:
+        messages[-1]["more_body"] = False
+    else:
+        messages.append({"type": "http.disconnect"})
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    return receive
 
 
 def exchange_with(
@@ -41,6 +59,57 @@ async def explained(exchange: Exchange, work: Coroutine[Any, Any, object]) -> No
         raise
     finally:
         exchange.end()
+
+
+@pytest.mark.parametrize("claimed", [(), ((b"content-length", b"6"),)], ids=["unannounced", "announced"])
+def test_body_of_exactly_the_limit_is_read(claimed: Headers) -> None:
+    """In however many parts it comes."""
+
+    async def read() -> bytes:
+        return await exchange_with(sending(b"abc", b"def"), headers=claimed).body(6)
+
+    assert asyncio.run(read()) == b"abcdef"
+
+
+def test_body_over_the_limit_is_read_no_further_than_that() -> None:
+    """What is announced is not read at all."""
+
+    async def read() -> None:
+        with pytest.raises(TooLarge, match="the body has 7 bytes; at most 6 are allowed"):
+            await exchange_with(sending(), headers=[(b"content-length", b"7")]).body(6)
+        with pytest.raises(TooLarge, match="the body has more than 6 bytes"):
+            await exchange_with(sending(b"abc", b"defg", is_whole=False)).body(6)
+
+    asyncio.run(read())
+
+
+def test_body_whose_client_leaves_in_the_middle_is_none() -> None:
+    """What has come of it is not taken for the whole."""
+
+    async def read() -> None:
+        with pytest.raises(Cancelled, match="before its body was complete"):
+            await exchange_with(sending(b"abc", is_whole=False)).body(6)
+
+    asyncio.run(read())
+
+
+def test_timings_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is begun again goes on, and waiting is told from computing, of all requests together."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+
+    async def timed() -> dict[str, float]:
+        exchange = exchange_with(never)
+        for seconds in (0.5, 0.25):
+            with exchange.timed("encode"):
+                clock.advance(seconds)
+        for queued_at in (10.0, 10.5):
+            request = Request({}, 1, 1, math.inf)
+            request.queued_at, request.started_at, request.finished_at = queued_at, 11.0, 15.0
+            exchange.follow(request)
+        return exchange.seconds()
+
+    assert asyncio.run(timed()) == {"decode": 0.0, "queue": 1.5, "compute": 8.0, "encode": 0.75}
 
 
 def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None:
@@ -93,6 +162,26 @@ async def test_exchange_whose_client_has_left_before_it_began_is_interrupted() -
 
     with pytest.raises(Cancelled, match="the client left"):
         await explained(exchange, asyncio.sleep(60))
+
+
+@in_virtual_time
+async def test_exchange_whose_deadline_and_client_go_together_is_interrupted_once() -> None:
+    """By whatever comes first; its task is as good as new afterwards."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    departure = loop.create_future()
+    exchange = exchange_with(never, seconds=30.0, departure=departure)
+
+    async def wait() -> None:
+        loop.clock.advance(60.0)
+        departure.set_result(None)
+        await asyncio.Event().wait()
+
+    with pytest.raises(Cancelled, match="the client left"):
+        await explained(exchange, wait())
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
 
 
 @in_virtual_time
