@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.stn.network import Config, StnNetwork
+from models.stn.network import Config, Localisation, StnNetwork
 from models.stn.transformer import Kind
 
 KINDS: tuple[Kind, ...] = ("affine", "projective", "tps")
@@ -45,14 +45,26 @@ def test_new_network_looks_at_the_whole_picture_as_it_is(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_rectified_picture_is_a_sample_of_the_developed_picture(kind: Kind) -> None:
-    """It is gain * picture + bias, 0 outside, as theta samples it, in 0..1; the classifier reads nothing else."""
+    """It is gain * picture + bias, 0 outside, as theta samples it, in 0..1; the classifier reads nothing else.
+
+    Half of what is found lies outside the picture, and its greys are developed beyond white.
+    """
     network, picture = opinionated(kind), pictures(3)
+    last = network.refinements[-1]
+    assert isinstance(last, Localisation)
+    last.tone.bias.copy_(torch.tensor([3.0, 0.4]))
+    to_the_right = torch.tensor([[1.0, 0.0, 1.0, 0.0, 1.0, 0.0]])
+    last.theta.bias.copy_(network.warp.grid.within(to_the_right, last.theta.bias.unsqueeze(0))[0])
 
     answer = network(picture)
 
     grid = network.warp.grid(answer.theta, network.warp.target).view(3, 28, 28, 2)
     gain, bias = answer.tone[:, 0].view(3, 1, 1, 1), answer.tone[:, 1].view(3, 1, 1, 1)
     sample = F.grid_sample(gain * picture + bias, grid, padding_mode="zeros", align_corners=False)
+    is_outside = (grid.abs() > 1 + 1 / 64).any(-1).unsqueeze(1)
+    assert 0.2 < is_outside.float().mean() < 0.8
+    assert answer.rectified[is_outside].eq(0).all()
+    assert sample.amax() > 1
     torch.testing.assert_close(answer.rectified, sample.clamp(0, 1))
     torch.testing.assert_close(answer.logits, network.classifier(answer.rectified))
 
