@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import models.stn.experiment
 from models.classifier import READERS, CleanClassifier
@@ -93,6 +94,54 @@ def test_readers_take_turns(experiment: StnExperiment) -> None:
     everything, *thirds = rectified
     for turn, third in enumerate(thirds):
         assert torch.equal(third, everything[turn::3])
+
+
+class Attentive(nn.Module):
+    """Reads the label that a picture's grey stands for."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        labels = (10 * pictures[:, 0, 0, 0]).round().long()
+        return 100.0 * F.one_hot(labels, 10)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_what_is_read_is_held_against_the_label_of_the_picture(experiment: StnExperiment, count: int) -> None:
+    """Readers that make no mistake have no loss, however many take turns."""
+    labels = torch.arange(64) ** 2 % 10
+    experiment.readers = [Attentive()] * count  # type: ignore[list-item]
+
+    readings = experiment._read((labels / 10).view(-1, 1, 1, 1).expand(-1, 1, 28, 28), labels)
+
+    assert F.cross_entropy(*readings) < 1e-6
+
+
+@pytest.mark.parametrize("term", ["POINT", "COARSE", "READER", "TONE", "PIXEL"])
+def test_every_term_adds_to_the_loss(experiment: StnExperiment, term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the loss of a new network is lower."""
+    experiment.network.eval()
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(experiment.loss(torch.Generator().manual_seed(3)))
+
+    whole = loss()
+    monkeypatch.setattr(models.stn.experiment, f"{term}_WEIGHT", 0.0)
+
+    assert loss() < whole - 1e-3
+
+
+def test_negative_has_its_greys_inverted_too(experiment: StnExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Light becomes dark, in the picture and in what is told of paper and ink; the points stay."""
+    digits = experiment.images[:64] / 255
+
+    monkeypatch.setattr(models.stn.experiment, "INVERTED_SHARE", 0.0)
+    pictures, points, greys = experiment._distort(digits, torch.Generator().manual_seed(3))
+    monkeypatch.setattr(models.stn.experiment, "INVERTED_SHARE", 1.0)
+    negative = experiment._distort(digits, torch.Generator().manual_seed(3))
+
+    torch.testing.assert_close(negative.pictures, 1 - pictures)
+    torch.testing.assert_close(negative.points, points)
+    torch.testing.assert_close(negative.greys, 1 - greys)
 
 
 def test_tone_may_go_beyond_black_and_white() -> None:
