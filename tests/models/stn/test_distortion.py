@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import models.stn.distortion
 from models.stn.distortion import (
     CORNERS,
     DRAWS,
@@ -169,6 +170,15 @@ def test_pulled_corners_keep_the_deviation_that_was_asked_for() -> None:
     assert float(pulled.std()) == pytest.approx(0.05, rel=0.02)
 
 
+def test_perspective_pulls_corners_by_pixels_of_the_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pixel is a 28th of the square's two."""
+    monkeypatch.setattr(models.stn.distortion, "CONTROL", torch.tensor(CORNERS))
+
+    points = Perspective(scale=(1.0, 1.0), corner_pixels=1.0)(strokes(1000), generator()).points
+
+    assert float((points - torch.tensor(CORNERS)).std()) == pytest.approx(2 / 28, rel=0.03)
+
+
 def test_elastic_points_are_those_that_the_spline_takes_to_the_control_points() -> None:
     """The pictures show the digit's point f(p) at p, and the points invert f."""
     elastic = Elastic()
@@ -203,6 +213,17 @@ def test_clutter_adds_patches_and_leaves_the_digit() -> None:
         assert 0 < int((around > 1e-4).sum()) <= 16 * 36
 
 
+def test_clutter_has_as_many_patches_of_other_digits_as_were_asked_for() -> None:
+    """Beside a white digit, a black one's picture has one or two white patches, each as often, and no black ones."""
+    clutter, digits = Clutter(patches=(1, 2)), torch.stack((torch.zeros(1, 28, 28), torch.ones(1, 28, 28)))
+
+    areas = [int((clutter(digits, generator(seed)).pictures[0] > 0.5).sum()) for seed in range(40)]
+
+    assert min(areas) == 36
+    assert 36 < max(areas) <= 2 * 36
+    assert 10 <= areas.count(36) <= 30
+
+
 def test_framed_picture_is_padded_with_the_mean_of_its_ring() -> None:
     """A wide picture gets bands above and below, of the ring's grey, and its middle stays in the middle."""
     picture = torch.full((1, 1, 32, 64), 0.25)
@@ -217,9 +238,9 @@ def test_framed_picture_is_padded_with_the_mean_of_its_ring() -> None:
 
 def test_framed_picture_that_shrinks_is_averaged() -> None:
     """A fine checkerboard becomes grey instead of stripes."""
-    board = (torch.arange(128).view(-1, 1) + torch.arange(128)) % 2
+    board = (torch.arange(192).view(-1, 1) + torch.arange(192)) % 2
 
-    small = framed(board.float().view(1, 1, 128, 128), 64)
+    small = framed(board.float().view(1, 1, 192, 192), 64)
 
     np.testing.assert_allclose(small[..., 1:-1, 1:-1].numpy(), 0.5, atol=0.01)
 
