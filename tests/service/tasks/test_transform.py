@@ -32,6 +32,19 @@ def test_source_points_are_those_of_the_training_grid(kind: Kind, seed: int) -> 
     np.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-3)
 
 
+def test_points_beyond_the_horizon_are_those_of_the_training_grid() -> None:
+    """The denominator, here from 2.8 down to -0.8, is kept above the least."""
+    theta = grid_generator("projective").identity.numpy().copy()
+    theta[6] = 0.9
+    target = np.stack([np.linspace(-2, 2, 21), np.linspace(-1, 1, 21)], axis=-1)
+
+    found = source_points(Kind.PROJECTIVE, theta, target)
+
+    expected = grid_generator("projective")(torch.from_numpy(theta)[None], torch.from_numpy(target).float())[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+    assert found[0] == pytest.approx([-20.0, -10.0])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_identity_leaves_points_where_they_are(kind: Kind) -> None:
     """Also between and beyond the control points of a spline."""
