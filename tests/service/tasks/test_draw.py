@@ -68,6 +68,13 @@ def test_every_digit_is_drawn_as_often() -> None:
     np.testing.assert_allclose(counts, 500, atol=80)
 
 
+def test_seed_draws_the_same_in_every_release() -> None:
+    """Digits and noise are a promise to whoever keeps a seed."""
+    assert [draw.drawn_digit(1, sample) for sample in range(5)] == [3, 9, 6, 4, 0]
+    np.testing.assert_allclose(draw.noise(1, 0, 1, 3), [[1.0916891, 0.4558267, 0.70178974]], rtol=1e-6)
+    np.testing.assert_allclose(draw.noise(1, 1, 1, 3), [[0.18661235, -0.05541545, -0.37375617]], rtol=1e-6)
+
+
 # --- what the network is told ---
 
 
@@ -146,6 +153,7 @@ def test_drawing_is_a_column_of_the_outputs() -> None:
 
     assert len(drawings) == 3
     for row, drawing in enumerate(drawings):
+        assert (drawing.write_filters, drawing.read_filters) == (5, 3)
         np.testing.assert_array_equal(drawing.frames, request.outputs["pictures"][:, row])
         g_x, g_y, delta, sigma, gamma = request.outputs["write_windows"][2, row].tolist()
         assert drawing.write_window(2) == {"gx": g_x, "gy": g_y, "delta": delta, "sigma": sigma, "gamma": gamma}
