@@ -52,11 +52,22 @@ def test_line_grows_with_sigma() -> None:
 
 
 def test_window_over_the_edge_is_cut_off() -> None:
-    """Half the window is outside: the edge of the picture is no side of the window."""
+    """Half the window is outside: the edge of the picture is no side of the window; the other three are there."""
     marked = windows(g_X=0.5, g_Y=14.5, delta=4) > 0
 
     assert not marked[14 * SCALE, 0]
-    assert marked.any()
+    assert np.flatnonzero(marked[:, 0]) == pytest.approx([6 * SCALE, 22 * SCALE], abs=1)
+    assert np.flatnonzero(marked[14 * SCALE]) == pytest.approx([8 * SCALE], abs=1)
+    assert marked.sum() == pytest.approx((8 + 16 + 8) * SCALE, rel=0.1)
+
+
+def test_window_over_any_edge_looks_as_over_any_other() -> None:
+    """Turned, or mirrored."""
+    left = windows(g_X=1.5, g_Y=14.5, delta=4, sigma=1)
+
+    np.testing.assert_array_equal(windows(g_X=27.5, g_Y=14.5, delta=4, sigma=1), left[:, ::-1])
+    np.testing.assert_array_equal(windows(g_X=14.5, g_Y=1.5, delta=4, sigma=1), left.T)
+    np.testing.assert_array_equal(windows(g_X=14.5, g_Y=27.5, delta=4, sigma=1), left.T[::-1])
 
 
 @pytest.mark.parametrize("far", [-1e6, -30, 60, 1e6])
