@@ -14,6 +14,7 @@ from service.media.jpeg import MOST_FILL_BYTES, MOST_MARKERS, MOST_SCANS, check
 BEGIN, END = b"\xff\xd8", b"\xff\xd9"
 SCAN = b"\xff\xda" + struct.pack(">H", 8) + bytes(6) + b"\x12\xff\x00\x34\xff\xd0\x56\xff\xff\xd1\x78"
 """With stuffed bytes, restarts and fill in its data."""
+LONG_SCAN = SCAN + b"\x12\xff\x00\xff\xd2" * 2 * MOST_MARKERS
 
 
 def comment(size: int) -> bytes:
@@ -34,11 +35,13 @@ def comment(size: int) -> bytes:
         ([b"\xff" * MOST_FILL_BYTES, comment(1)], "more than 1024 fill bytes"),
         ([b"rubbish", SCAN, b"rubbish"] * 50, ""),
         ([b"rubbish", SCAN, b"rubbish"] * 101, "more than 100 scans"),
-        ([SCAN, END] + [SCAN] * MOST_SCANS, ""),
+        ([LONG_SCAN] * MOST_SCANS, ""),
+        ([LONG_SCAN] * (MOST_SCANS + 1), "more than 100 scans"),
+        ([SCAN, END, bytes(2)] + [SCAN] * MOST_SCANS, ""),
     ],
     ids=[
         "scans", "too many scans", "segments", "too many segments", "too many restarts", "scans in a comment", "fill",
-        "too much fill", "rubbish", "scans between rubbish", "beyond the end",
+        "too much fill", "rubbish", "scans between rubbish", "long scans", "too many long scans", "beyond the end",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("is_cut", [False, True])
