@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.errors import Overloaded, TooLarge, UndecodableInput
 from service.media.decoding import MOST_RUN_BYTES, DecodeLimits, decode, size
-from service.media.png import MOST_SURPLUS
+from service.media.png import MOST_SURPLUS, PIECE
 from tests.service.media.files import FORMATS, png, png_header, ramp, stored
 
 
@@ -212,6 +212,40 @@ def test_png_with_much_more_in_it_than_its_pixels_is_undecodable(
             decode(data, "image/png")
     else:
         assert decode(data, "image/png").width == 5
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_png_holds_all_the_samples_of_its_pixels(mode: str) -> None:
+    """However many there are to a pixel, in a picture of which one more or less is over what may be left over."""
+    side = 2 * int(MOST_SURPLUS**0.5)
+
+    assert decode(stored(Image.new(mode, (side, side)), "png"), "image/png").width == side
+
+
+def test_narrow_interlaced_png_holds_more_rows_than_it_is_high() -> None:
+    """Seven pictures have more rows than one, each with a byte for its filter and a part of a byte left over."""
+    width, height = 5, 16_000
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    rows = sum(len(range(y, height, dy)) for x, y, dx, dy in passes if range(x, width, dx))
+    header = png_header(width, height, depth=1)[1][:-1] + b"\1"
+    data = png((b"IHDR", header), (b"IDAT", zlib.compress(bytes(2 * rows))), (b"IEND", b""))
+
+    assert 2 * rows > 2 * height + MOST_SURPLUS
+    assert decode(data, "image/png").grey.shape == (height, width)
+
+
+@pytest.mark.parametrize(("surplus", "is_refused"), [(0, False), (2 * MOST_SURPLUS, True)])
+def test_surplus_in_a_png_is_found_behind_many_pixels(surplus: int, *, is_refused: bool) -> None:
+    """Also where pixels and surplus are one chunk that is inflated piece by piece."""
+    side = int(PIECE**0.5) + 20
+    pixels = zlib.compress(bytes(side * (1 + side) + surplus))
+    data = png(png_header(side, side), (b"IDAT", pixels), (b"IEND", b""))
+
+    if is_refused:
+        with pytest.raises(UndecodableInput, match=r"more than \d+ bytes of pixels"):
+            decode(data, "image/png")
+    else:
+        assert decode(data, "image/png").width == side
 
 
 def test_side_over_the_limit_is_too_large() -> None:
