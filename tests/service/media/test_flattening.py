@@ -133,6 +133,33 @@ def test_page_with_transparent_corners_goes_on_in_them(paper: int, ink: int) -> 
     np.testing.assert_array_equal(picture.grey, page)
 
 
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255)])
+def test_ink_along_the_edge_of_the_picture_is_no_border(paper: int, ink: int) -> None:
+    """A page with a rule around it and a hole in it is filled in with what is around the hole."""
+    page = np.full((12, 12), ink, np.uint8)
+    page[1:-1, 1:-1] = paper
+    opacity = np.full_like(page, 255)
+    opacity[5:7, 5:7] = 0
+
+    picture = decode(stored(Image.fromarray(np.dstack([page, page, page, opacity])), "png"), None)
+
+    np.testing.assert_array_equal(picture.grey, page)
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255)])
+def test_soft_shadow_of_a_page_is_not_its_border(paper: int, ink: int) -> None:
+    """What is more transparent than opaque does not say what the paper is."""
+    page = np.pad(digit(paper, ink), 4, constant_values=ink)
+    opacity = np.pad(np.full((12, 12), 255, np.uint8), 4, "linear_ramp", end_values=0)
+    opacity[(opacity > 0) & (opacity < 255)] = 120
+
+    picture = decode(stored(Image.fromarray(np.dstack([page, page, page, opacity])), "png"), None)
+
+    np.testing.assert_array_equal(picture.grey[4:-4, 4:-4], digit(paper, ink))
+    assert picture.grey[0, 0] == paper
+    assert abs(int(picture.grey[8, 2]) - paper) == pytest.approx(120, abs=1)
+
+
 @pytest.mark.parametrize("paper", [255, 0])
 @pytest.mark.parametrize("file_format", ["png", "gif", "16 bit"])
 def test_ink_with_soft_edges_is_laid_on_the_paper_that_they_go_over_into(file_format: str, paper: int) -> None:
