@@ -11,7 +11,14 @@ from pydantic import ValidationError
 
 from service.api.answer import to_json
 from service.errors import InvalidParameter
-from service.schemas.ntm import TASKS, AssociativeRecallBody, CopyBody, PrioritySortBody, RandomQuery
+from service.schemas.ntm import (
+    TASKS,
+    AssociativeRecallBody,
+    CopyBody,
+    PrioritySortBody,
+    RandomAssociativeRecallQuery,
+    RandomQuery,
+)
 from service.tasks.ntm import SORTED_VECTORS
 
 VECTOR: list[Any] = [0, 1] * 4
@@ -46,6 +53,16 @@ def test_random_episode_is_one_that_a_client_could_have_sent(asked: tuple[str, R
     for same in (sent, query.episode(seed)):
         np.testing.assert_array_equal(same.inputs, episode.inputs)
         np.testing.assert_array_equal(same.expected, episode.expected)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_random_query_is_any_item_but_the_last(count: int) -> None:
+    """Of two items the first, whatever the seed."""
+    query = RandomAssociativeRecallQuery(items=count)
+
+    asked = {query.episode(seed).given["query"] for seed in range(40)}
+
+    assert asked == set(range(count - 1))
 
 
 @pytest.mark.parametrize("task", SIZES)
