@@ -11,14 +11,15 @@ from benchmarks.report import Comparison, Results
 from benchmarks.scenarios import Overload, Run, ServerSide, Stretch
 from benchmarks.sequences import Recurrent
 from benchmarks.stn_limit import StnLimit
-from benchmarks.timeline import Record, Timeline
+from benchmarks.timeline import UNSENT, Record, Timeline
 
 CASES = ((report.PLAIN, 1), (report.PLAIN, 64), (report.WHOLE, 64))
 
 
 def timeline(milliseconds: float, number: int = 100, tag: str = "8", refused: int = 0) -> Timeline:
-    answers: list[Record] = [(0.0, 0.0, milliseconds / 1e3, 200, tag)] * number
-    return Timeline.of([*answers, *[(0.0, 0.0, 0.004, 429, tag)] * refused], seconds=1.0)
+    """Requests that were sent a millisecond late."""
+    answers: list[Record] = [(0.0, 0.001, milliseconds / 1e3, 200, tag)] * number
+    return Timeline.of([*answers, *[(0.0, 0.001, 0.004, 429, tag)] * refused], seconds=1.0)
 
 
 def rows(text: str) -> list[list[str]]:
@@ -66,6 +67,23 @@ def test_promises_are_ratios_of_what_was_measured() -> None:
         *("2.00", "0.25", "80%"),
         *("4.00 ms", "95%", "250.00 ms"),
     ]
+
+
+def test_overload_is_shown_with_what_its_client_adds() -> None:
+    """Refusals are counted from when they were due and from when they were sent; what was never sent is not late."""
+    flood = Timeline.joined([timeline(9.0, 190, refused=50), Timeline.of([(0.0, 0.9, 0.9, UNSENT, "8")] * 10, 0.0)])
+
+    found = {row[0]: row[1] for row in rows(report.overload_table({"draw": Overload(200.0, flood, 0.25, 1e8, 2e8)}))}
+
+    assert found["Throughput before, /s"] == "200"
+    assert found["Asked for, /s"] == "250"
+    assert found["Good answers, /s"] == "190"
+    assert found["Answers by status"] == "unsent: 10, 200: 190, 429: 50"
+    assert found["Sent late, for want of a free connection, p50 / p99 ms"] == "1.00 / 1.00"
+    assert found["Refused, from when due, p50 / p99 ms"] == "4.00 / 4.00"
+    assert found["Refused, from when sent, p50 / p99 ms"] == "3.00 / 3.00"
+    assert found["Normal again after, ms"] == "250.00"
+    assert found["Memory before / after, MB"] == "100 / 200"
 
 
 def test_long_load_is_shown_part_by_part() -> None:
