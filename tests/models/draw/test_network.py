@@ -1,11 +1,13 @@
 """The DRAW network: one step after the other, reconstruction and generation, with and without a class."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from models.draw.attention import write
-from models.draw.network import LSTM, NO_CLASS, Config, Draw, LSTMState, condition
+from models.draw.attention import read, window, write
+from models.draw.network import LSTM, NO_CLASS, Config, Draw, LSTMState, State, condition
 from models.draw.objective import bound
 
 CONFIG = Config(side=10, hidden_size=12, latent_size=6, read_filters=3, write_filters=4)
@@ -41,6 +43,20 @@ def test_cell_is_an_lstm() -> None:
         torch.testing.assert_close(found, expected)
 
 
+def test_fresh_cell_keeps_most_of_what_it_remembers() -> None:
+    """Its forget gate starts open, at the sigmoid of 1."""
+    cell = LSTM(5, 7)
+
+    _, after = cell(torch.zeros(3, 5), LSTMState(torch.zeros(3, 7), torch.full((3, 7), 1e4)))
+
+    torch.testing.assert_close(after, torch.full((3, 7), 1e4 / (1 + math.exp(-1))), rtol=1e-3, atol=0)
+
+
+def test_fresh_canvas_is_dark() -> None:
+    """As most of a digit's picture is."""
+    assert (torch.sigmoid(network().initial_state(2).canvas) < 0.2).all()
+
+
 def test_condition_tells_the_class_and_the_time() -> None:
     """One class of eleven, the time gone from 0 to just below 1, and the pace, 1 at 8 steps."""
     told = condition(torch.tensor([3, NO_CLASS]), 16)
@@ -53,6 +69,40 @@ def test_condition_tells_the_class_and_the_time() -> None:
 
 
 # --- steps ---
+
+
+def some_state() -> State:
+    """A state in which nothing is zero, and no two parts are alike."""
+    generator = torch.Generator().manual_seed(3)
+    hidden = [torch.randn(3, CONFIG.hidden_size, generator=generator) for _ in range(4)]
+    return State(torch.randn(3, 10, 10, generator=generator), LSTMState(*hidden[:2]), LSTMState(*hidden[2:]))
+
+
+def test_stroke_is_a_patch_and_a_window_to_write_and_one_to_read() -> None:
+    """In this order, each window with filters of its own kind."""
+    draw, hidden = network(), some_state().decoder.hidden
+
+    stroke = draw.act(hidden)
+
+    patch, to_write, to_read = draw.stroke(hidden).split([16, 5, 5], dim=1)
+    torch.testing.assert_close(stroke.patch, patch.view(3, 4, 4))
+    torch.testing.assert_close(stroke.write_window, window(to_write, 10, 4))
+    torch.testing.assert_close(stroke.next_read_window, window(to_read, 10, 3))
+
+
+def test_encoder_sees_the_picture_and_what_the_canvas_lacks_of_it() -> None:
+    """Equations 3 to 5: both are read, and it is told what the decoder knows; the posterior is a linear function."""
+    draw, state = network(), some_state()
+    x, y, _ = episode()
+    read_window = draw.act(state.decoder.hidden).next_read_window
+
+    encoder, posterior = draw.look(x, y[0], state, read_window)
+
+    lacking = x - torch.sigmoid(state.canvas)
+    picture, error = (read(image[:, None], read_window, 3).flatten(1) for image in (x, lacking))
+    expected = draw.encoder(torch.cat([picture, error, state.decoder.hidden, y[0]], dim=1), state.encoder)
+    torch.testing.assert_close(encoder, expected)
+    torch.testing.assert_close(torch.cat(posterior, dim=1), draw.posterior(expected.hidden))
 
 
 def test_step_adds_what_the_stroke_writes() -> None:
@@ -90,6 +140,23 @@ def test_generation_is_a_loop_of_steps() -> None:
     for step in range(5):
         state, _ = draw.draw(z[step], y[step], state)
         torch.testing.assert_close(pictures[step], torch.sigmoid(state.canvas))
+
+
+def test_reconstruction_is_a_loop_of_steps() -> None:
+    """Each looks where the one before decided to, and draws the noise, scaled by sigma, around the mean."""
+    draw = network()
+    x, y, noise = episode()
+
+    seen = draw.reconstruct(x, y, noise)
+
+    state = draw.initial_state(3)
+    for step in range(5):
+        encoder, posterior = draw.look(x, y[step], state, draw.act(state.decoder.hidden).next_read_window)
+        torch.testing.assert_close(seen.posterior.mean[step], posterior.mean)
+        torch.testing.assert_close(seen.posterior.log_sigma[step], posterior.log_sigma)
+        z = posterior.mean + posterior.log_sigma.exp() * noise[step]
+        state, _ = draw.draw(z, y[step], state._replace(encoder=encoder))
+    torch.testing.assert_close(seen.canvas, state.canvas)
 
 
 def test_later_noise_does_not_change_earlier_pictures() -> None:
