@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -57,9 +57,36 @@ class Reservation:
         await self._engine.submit(request)
         self._computed_rows = request.rows
 
-    def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
-        """Have a request computed in this room, and answer its steps; see `Engine.stream`."""
-        return _stream(request, self.submit)
+    async def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
+        """Have a request computed in this room, and yield what is new of its steps: a `Progress` for each row.
+
+        Close the iterator (`contextlib.aclosing`) to give the request up.
+
+        Raises:
+            GlimpseError: as `Engine.submit` does; `NotReady` and `Overloaded` before anything is yielded.
+        """
+        grown = asyncio.Event()
+        request.on_progress = grown.set
+        submission = asyncio.ensure_future(self.submit(request))
+        submission.add_done_callback(lambda _: grown.set())
+        yielded = [0] * request.rows
+        try:
+            while True:
+                await grown.wait()
+                grown.clear()
+                is_over = submission.done()
+                ready = request.steps_done.copy()
+                news = [Progress(row, yielded[row], end) for row, end in enumerate(ready) if yielded[row] < end]
+                yielded = ready
+                if news:
+                    yield news
+                if is_over:
+                    await submission
+                    return
+        finally:
+            submission.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await submission
 
     def output_bytes(self, request: Request) -> int:
         """Return how much memory the outputs of a request take in this engine."""
@@ -190,16 +217,6 @@ class Engine:
         is_late = self._clock() >= deadline
         (self._listener.on_deadline_missed if is_late else self._listener.on_cancelled)(rows)
 
-    def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
-        """Have a request computed, and answer its steps as they are: what is new, a `Progress` for each row.
-
-        Close the iterator (`contextlib.aclosing`) to give the request up.
-
-        Raises:
-            GlimpseError: as `submit` does; `NotReady` and `Overloaded` before the first answer.
-        """
-        return _stream(request, self.submit)
-
     def unhealthy_because(self) -> str | None:
         """Why this engine cannot answer, or None."""
         if not self._worker.is_alive:
@@ -283,31 +300,3 @@ class Engine:
             future.set_result(None)
         else:
             future.set_exception(request.error)
-
-
-async def _stream(
-    request: Request, submit: Callable[[Request], Coroutine[None, None, None]]
-) -> AsyncGenerator[list[Progress], None]:
-    """What is new of a request's steps, while it is being submitted; see `Engine.stream`."""
-    grown = asyncio.Event()
-    request.on_progress = grown.set
-    submission = asyncio.ensure_future(submit(request))
-    submission.add_done_callback(lambda _: grown.set())
-    answered = [0] * request.rows
-    try:
-        while True:
-            await grown.wait()
-            grown.clear()
-            is_over = submission.done()
-            ready = request.steps_done.copy()
-            news = [Progress(row, answered[row], end) for row, end in enumerate(ready) if answered[row] < end]
-            answered = ready
-            if news:
-                yield news
-            if is_over:
-                await submission
-                return
-    finally:
-        submission.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await submission

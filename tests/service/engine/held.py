@@ -116,6 +116,10 @@ class Bench:
         await asyncio.sleep(0)
         return task
 
+    def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
+        """What is new of a request's steps."""
+        return self.engine.reserve(request.rows, request.deadline).stream(request)
+
     async def read(self, stream: AsyncGenerator[list[Progress], None]) -> asyncio.Task[list[Progress]]:
         """A task that reads once from a stream, whose request has reached the queue."""
 

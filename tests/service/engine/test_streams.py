@@ -20,7 +20,7 @@ async def test_stream_answers_steps_before_later_ones_are_computed() -> None:
     """The first steps are there while the runtime is held before the second segment."""
     async with serving(segment=2) as bench:
         request = recurrent_request(5)
-        async with aclosing(bench.engine.stream(request)) as stream:
+        async with aclosing(bench.stream(request)) as stream:
             first = await bench.read(stream)
             await bench.in_hand()
             await bench.next_segment()
@@ -45,7 +45,7 @@ async def test_stream_of_several_rows_tells_every_step_of_each_once() -> None:
 
         told = [
             (progress.row, step)
-            async for news in bench.engine.stream(request)
+            async for news in bench.stream(request)
             for progress in news
             for step in range(progress.begin, progress.end)
         ]
@@ -59,7 +59,7 @@ async def test_slow_reader_of_a_stream_holds_up_nobody() -> None:
     """The batch goes on while a reader does not read, and what was missed is told together."""
     async with serving(segment=2) as bench:
         stream_request = recurrent_request(6, seed=1)
-        async with aclosing(bench.engine.stream(stream_request)) as stream:
+        async with aclosing(bench.stream(stream_request)) as stream:
             first = await bench.read(stream)
             await bench.in_hand()
             await bench.next_segment()
@@ -75,7 +75,7 @@ async def test_stream_that_fails_tells_the_good_steps_and_no_others() -> None:
     """Steps of the segment that failed were not written, and are not told."""
     async with serving(segment=2) as bench:
         bench.gate.open()
-        async with aclosing(bench.engine.stream(recurrent_request(6, poisoned_step=3))) as stream:
+        async with aclosing(bench.stream(recurrent_request(6, poisoned_step=3))) as stream:
             assert await anext(stream) == [Progress(row=0, begin=0, end=2)]
 
             with pytest.raises(InferenceFailed, match="the model failed on this input"):
@@ -87,7 +87,7 @@ async def test_stream_that_expires_tells_no_step_that_was_not_written() -> None:
     """A segment that ends after the deadline is not told."""
     async with serving(segment=2) as bench:
         request = recurrent_request(6, deadline=bench.clock() + 10)
-        async with aclosing(bench.engine.stream(request)) as stream:
+        async with aclosing(bench.stream(request)) as stream:
             first = await bench.read(stream)
             await bench.in_hand()
             await bench.next_segment()
@@ -110,7 +110,7 @@ async def test_closed_stream_frees_its_slot_before_the_next_segment() -> None:
     async with serving(segment=2) as bench:
         neighbour = await bench.submitted(recurrent_request(6, seed=1))
         await bench.in_hand()
-        async with aclosing(bench.engine.stream(recurrent_request(6, seed=2))) as stream:
+        async with aclosing(bench.stream(recurrent_request(6, seed=2))) as stream:
             first = await bench.read(stream)
             await bench.next_segment()
             await bench.next_segment()
@@ -127,8 +127,8 @@ async def test_stream_is_refused_before_its_first_answer() -> None:
     """A full queue and an engine that was stopped are known before anything is sent."""
     async with serving(queue_rows=1) as bench:
         with pytest.raises(Overloaded, match="0 of 1 rows are taken"):
-            await anext(bench.engine.stream(recurrent_request(1, rows=2)))
+            await anext(bench.stream(recurrent_request(1, rows=2)))
         assert bench.listener.rejected_rows == 2
         await bench.engine.stop(PATIENCE_SECONDS)
         with pytest.raises(NotReady, match="fake has been stopped"):
-            await anext(bench.engine.stream(recurrent_request(1)))
+            await anext(bench.stream(recurrent_request(1)))
