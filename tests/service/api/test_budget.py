@@ -14,6 +14,9 @@ from PIL import Image
 from starlette.types import Message
 
 from service.api.budget import MemoryBudget, Share
+from service.api.exchange import Exchange
+from service.api.forms import Upload
+from service.api.uploads import read_uploads
 from service.app import Glimpse
 from service.errors import Cancelled, Overloaded, TooLarge
 
@@ -248,22 +251,50 @@ def test_form_that_is_refused_leaves_nothing_behind(serve: Serve, field: bytes) 
     assert asyncio.run(scenario()) < 3 * 2**20
 
 
+def test_form_needs_memory_twice(serve: Serve) -> None:
+    """Its files are in memory beside the body that they are parsed from."""
+    head = b'--B\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    content = head + b"anything\r\n--B--\r\n"
+    scope = {"type": "http", "headers": [(b"content-type", b"multipart/form-data; boundary=B")]}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content}
+
+    async def scenario() -> None:
+        async with serve() as (app, _):
+
+            async def read(memory_bytes: int) -> list[Upload]:
+                memory = Share(MemoryBudget(memory_bytes))
+                return await read_uploads(Exchange(scope, receive, 30.0, memory), app._context)
+
+            assert [upload.data for upload in await read(2 * len(content))] == [b"anything"]
+            with pytest.raises(TooLarge, match=f"the request needs {2 * len(content)} bytes"):
+                await read(2 * len(content) - 1)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(("name", "status"), [("png", 413), ("webp", 413), ("gif", 200), ("final", 200)])
 def test_drawing_that_is_encoded_as_a_whole_needs_memory_for_it(
     serve: Serve, problem: Problem, name: str, status: int
 ) -> None:
     """Six bytes per pixel, before anything is drawn, and given back; what is encoded frame by frame needs less."""
     pixels = 4 * 2 * (28 * 8) ** 2
+    picture = BytesIO()
+    Image.new("L", (28, 28)).save(picture, "PNG")
 
     async def scenario() -> list[httpx.Response]:
         limits = {"body_bytes": 1024, "pixels": 784, "memory_bytes": 6 * pixels - 1}
         async with serve(limits=limits) as (_, client):
             query = f"/draw/generate?steps=4&scale=8&seed=1&format={name}"
-            return [await client.get(f"{query}&count={count}") for count in (2, 1, 1)]
+            redraw = f"/draw/reconstruct?steps=8&scale=8&format={name}"
+            redrawn = await client.post(redraw, content=picture.getvalue(), headers={"content-type": "image/png"})
+            return [redrawn, *[await client.get(f"{query}&count={count}") for count in (2, 1, 1)]]
 
-    large, *others = asyncio.run(scenario())
+    *large, first, second = asyncio.run(scenario())
 
-    assert large.status_code == status
-    if status == 413:
-        assert f"at most {6 * pixels - 1} are allowed" in problem(large, 413, "too-large")["detail"]
-    assert [answer.status_code for answer in others] == [200, 200]
+    for response in large:
+        assert response.status_code == status
+        if status == 413:
+            assert f"at most {6 * pixels - 1} are allowed" in problem(response, 413, "too-large")["detail"]
+    assert (first.status_code, second.status_code) == (200, 200)
