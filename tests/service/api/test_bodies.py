@@ -30,6 +30,9 @@ FORM = {"content-type": "multipart/form-data; boundary=frontier"}
 FILE = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
 
 
+PNG_CHUNK = bytes(4) + b"junk" + zlib.crc32(b"junk").to_bytes(4)
+JPEG_SEGMENT = b"\xff\xfe\3\xea" + bytes(1000)
+"""What nobody needs, to be put in a file any number of times."""
 SIZES = {"wide": (1000, 600), "high": (400, 1000), "dot": (1, 1)}
 
 
@@ -38,6 +41,11 @@ def blank(width: int, height: int) -> bytes:
     file = BytesIO()
     Image.new("L", (width, height)).save(file, "PNG")
     return file.getvalue()
+
+
+def padded(data: bytes, begin: int, filling: bytes) -> bytes:
+    """A file with more than a glance's worth of filling in it."""
+    return data[:begin] + filling * (80_000 // len(filling)) + data[begin:]
 
 
 def huge_png() -> bytes:
@@ -101,8 +109,19 @@ def test_png_that_lacks_its_last_bytes_is_a_400(
         (FORM, form(FILE, end=b"")),
         (FORM, form(FILE, end=b"--front")),
         (FORM, form(b'Content-Disposition: form-data; filename="a"\r\n\r\nnameless')),
+        (FORM, form(*[b'Content-Disposition: form-data; name="a"\r\n\r\n'] * 17)),
     ],
-    ids=["no boundary", "empty", "no form", "other boundary", "bad header", "no end", "half an end", "nameless part"],
+    ids=[
+        "no boundary",
+        "empty",
+        "no form",
+        "other boundary",
+        "bad header",
+        "no end",
+        "half an end",
+        "nameless part",
+        "many fields",
+    ],
 )
 def test_malformed_form_is_a_400(client: httpx.Client, problem: Problem, headers: dict[str, str], body: bytes) -> None:
     """A form that breaks the rules of forms, or ends before its end, is undecodable as a whole."""
@@ -232,6 +251,23 @@ def test_body_over_the_limit_is_a_413_announced_or_not(
     assert client.get("/livez").status_code == 200
 
 
+def test_episode_is_held_to_the_limit_of_every_body_where_that_is_smaller(serve: Serve, problem: Problem) -> None:
+    """A body of just that size is read."""
+
+    async def scenario() -> list[httpx.Response]:
+        async with serve(limits={"body_bytes": 1024}) as (_, client):
+            episode = b'{"sequence": [[1, 0, 1, 1, 0, 0, 1, 0]]}'
+            headers = {"content-type": "application/json"}
+            return [
+                await client.post("/ntm/copy", content=episode.ljust(size), headers=headers) for size in (1024, 1025)
+            ]
+
+    fits, over = asyncio.run(scenario())
+
+    assert fits.status_code == 200
+    assert "1024" in problem(over, 413, "too-large")["detail"]
+
+
 @pytest.mark.parametrize("path", ["/stn/rectify", "/draw/reconstruct"])
 def test_picture_of_too_many_pixels_is_a_413_by_its_header(client: httpx.Client, problem: Problem, path: str) -> None:
     """A hundred megapixels in a hundred bytes are not decoded."""
@@ -290,10 +326,7 @@ def test_form_without_a_file_is_a_422(client: httpx.Client, problem: Problem, di
         assert problem(response, 422, "invalid-parameter")["parameter"] == "image"
 
 
-@pytest.mark.parametrize(
-    ("file_format", "begin", "filling"),
-    [("png", 33, bytes(4) + b"junk" + zlib.crc32(b"junk").to_bytes(4)), ("jpeg", 2, b"\xff\xfe\3\xea" + bytes(1000))],
-)
+@pytest.mark.parametrize(("file_format", "begin", "filling"), [("png", 33, PNG_CHUNK), ("jpeg", 2, JPEG_SEGMENT)])
 def test_header_behind_much_else_is_found_by_the_codecs(
     client: httpx.Client, digit: Image.Image, file_format: str, begin: int, filling: bytes
 ) -> None:
@@ -301,12 +334,24 @@ def test_header_behind_much_else_is_found_by_the_codecs(
     file = BytesIO()
     digit.save(file, file_format)
     data = file.getvalue()
-    padded = data[:begin] + filling * (80_000 // len(filling)) + data[begin:]
 
     answers = [
         client.post("/stn/rectify?format=json", content=each, headers={"content-type": f"image/{file_format}"})
-        for each in (data, padded)
+        for each in (data, padded(data, begin, filling))
     ]
 
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["results"][0]["label"] == answers[1].json()["results"][0]["label"]
+
+
+def test_pictures_whose_headers_are_behind_much_else_share_the_allowance_of_pixels(
+    client: httpx.Client, problem: Problem
+) -> None:
+    """They are counted when they are decoded."""
+    file = BytesIO()
+    Image.new("L", SIZES["wide"]).save(file, "JPEG")
+    files = [("image", (name, padded(file.getvalue(), 2, JPEG_SEGMENT), "image/jpeg")) for name in "ab"]
+
+    document = problem(client.post("/stn/rectify", files=files), 413, "too-large")
+
+    assert "600000 of the 1000000" in document["detail"]
