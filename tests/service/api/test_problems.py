@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from service import errors
-from service.api.problems import STATUSES, status_of
+from service.api.problems import LONGEST_DETAIL, STATUSES, document, status_of
 from service.app import Glimpse
 from service.tasks import ntm
 
@@ -99,6 +99,7 @@ def test_wrong_method_is_answered_with_all_right_ones(client: httpx.Client) -> N
         ("GET", "/draw/generate?scale=0", "scale", "'0'", "1..16"),
         ("GET", "/draw/generate?scale=17", "scale", "'17'", "1..16"),
         ("GET", "/draw/generate?steps=64&count=64&scale=16", "scale", "16", "1..4"),
+        ("GET", "/draw/generate?format=json&steps=64&count=64&scale=16", "scale", "16", "1..4"),
         ("GET", "/draw/generate?fps=61", "fps", "'61'", "1..60"),
         ("GET", "/draw/generate?attention=perhaps", "attention", "'perhaps'", "true or false"),
         ("GET", "/draw/generate?format=jpeg", "format", "'jpeg'", "gif, apng, webp, png, final, json, npz, sse"),
@@ -226,8 +227,8 @@ def test_timeout_that_is_no_positive_whole_number_is_a_422(client: httpx.Client,
 
 def test_more_files_than_allowed_are_a_422(client: httpx.Client, problem: Problem, digit_png: bytes) -> None:
     """The limit on files is a setting, here 8; one more, or many more, names the field and the limit."""
-    for count in (9, 20):
-        files = [("image", (f"{index}.png", digit_png, "image/png")) for index in range(count)]
+    for count, data in ((9, digit_png), (20, digit_png), (9, b"tiny"), (20, b"tiny")):
+        files = [("image", (f"{index}.png", data, "image/png")) for index in range(count)]
         document = problem(client.post("/stn/rectify", files=files), 422, "invalid-parameter")
         assert document["parameter"] == "image"
         assert "at most 8" in document["detail"]
@@ -319,15 +320,27 @@ def test_view_of_arrays_is_a_422_before_the_body_is_looked_at(
     assert problem(response, 422, "invalid-parameter")["parameter"] == "view"
 
 
+def test_detail_is_cut_where_it_is_too_long() -> None:
+    """The longest that is not is kept as it is."""
+    longest = "x" * LONGEST_DETAIL
+
+    assert document(404, "code", longest)["detail"] == longest
+    assert document(404, "code", longest + "y")["detail"] == f"{longest}..."
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("/ntm/copy", {"x" * 20_000: 1}), (f"/stn/rectify?model={'x' * 20_000}", None)],
-    ids=["key", "name"],
+    [
+        ("/ntm/copy", {"x" * 20_000: 1}),
+        (f"/stn/rectify?model={'x' * 20_000}", None),
+        (f"/stn/rectify?model={'x' * 8_000}", None),
+    ],
+    ids=["key", "endless name", "name"],
 )
 def test_answer_repeats_no_more_than_the_beginning_of_what_was_sent(
     client: httpx.Client, path: str, body: object
 ) -> None:
-    """Twenty thousand characters are refused in a short document."""
+    """Thousands of characters are refused in a short document."""
     response = client.post(path, json=body)
 
     assert response.status_code in {404, 422}
