@@ -328,6 +328,21 @@ def test_reconstruction_answers_windows_and_the_bound(
     assert all(window.keys() == WINDOW for window in (*sample["attention"], *sample["reading"]))
 
 
+def test_reconstruction_as_npz_holds_what_the_json_says(client: httpx.Client, digit_png: bytes) -> None:
+    """The windows that it reads through too, and the bound."""
+    query = "/draw/reconstruct?steps=5&seed=6"
+    document = client.post(f"{query}&format=json", content=digit_png, headers=PNG).json()
+    (sample,) = document["samples"]
+
+    response = client.post(f"{query}&format=npz", content=digit_png, headers=PNG)
+
+    with np.load(BytesIO(response.content), allow_pickle=False) as arrays:
+        for name in ("attention", "reading"):
+            windows = [[window[each] for each in ("gx", "gy", "delta", "sigma", "gamma")] for window in sample[name]]
+            np.testing.assert_allclose(arrays[name], [windows], atol=1e-4)
+        assert arrays["bound_nats"] == pytest.approx(document["bound_nats"], abs=1e-3)
+
+
 def test_reconstruction_streams_its_steps(client: httpx.Client, digit_png: bytes, decoded: Decode) -> None:
     """Events with both windows, then the bound."""
     query = "steps=10&seed=6"
