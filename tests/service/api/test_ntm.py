@@ -272,6 +272,13 @@ def test_sizes_of_a_random_episode_are_those_that_were_asked_for(
     assert np.shape(document["expected"]) == np.shape(document["output"]) == shape
 
 
+def test_random_query_is_always_of_an_item_that_another_follows(client: httpx.Client) -> None:
+    """Of two items that is the first, whatever the seed."""
+    answers = [client.get(f"/ntm/associative-recall?items=2&seed={seed}") for seed in range(20)]
+
+    assert [answer.status_code for answer in answers] == [200] * 20
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_random_episode_can_be_sent_back(client: httpx.Client, task: str) -> None:
     """The answer carries the episode in the words of the task: sent as a body, it gets the same answer."""

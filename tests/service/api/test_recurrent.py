@@ -1,6 +1,8 @@
 """Answers of recurrent models, as they are sent."""
 
 import asyncio
+import json
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -14,7 +16,7 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClie
 
 
 def test_stream_of_many_samples_is_sent_in_pieces(serve: Serve) -> None:
-    """The first of them need not wait until all are encoded."""
+    """The first need not wait until all are encoded; all samples come to a step before any comes to the next."""
     scope: Scope = {
         "type": "http",
         "method": "GET",
@@ -33,6 +35,9 @@ def test_stream_of_many_samples_is_sent_in_pieces(serve: Serve) -> None:
 
     asyncio.run(scenario())
 
-    pieces = [message["body"].count(b"event: step") for message in sent if message["type"] == "http.response.body"]
+    bodies = [message["body"] for message in sent if message["type"] == "http.response.body"]
+    pieces = [body.count(b"event: step") for body in bodies]
     assert sum(pieces) == 80
     assert max(pieces) == MOST_EVENTS
+    steps = [json.loads(data)["step"] for data in re.findall(rb"event: step\ndata: (.*)\n", b"".join(bodies))]
+    assert steps == [0] * 40 + [1] * 40
