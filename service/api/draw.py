@@ -58,7 +58,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
-        _check_size(query, query.count, answer_format)
+        _check_size(query, answer_format)
         seed = seed_or_random(query.seed)
         generation = partial(
             draw.generation,
@@ -81,7 +81,6 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         model = context.catalogue.find(MODEL, query.version, "draw")
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
-        _check_size(query, 1, answer_format)
         deadline = exchange.deadline
         # DRAW was trained to see upright, centred digits in white ink: what the rectifier makes of any picture.
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
@@ -145,17 +144,17 @@ def _pixels(query: DrawingQuery, samples: int, answer_format: str) -> int:
     return frames * side**2
 
 
-def _check_size(query: DrawingQuery, samples: int, answer_format: str) -> None:
-    """Refuse a response that is too large.
+def _check_size(query: GenerateQuery, answer_format: str) -> None:
+    """Refuse a response that is too large; of a single sample none is.
 
     Raises:
         InvalidParameter: it has too many pixels.
     """
-    if answer_format != "sse" and _pixels(query, samples, answer_format) > MAX_ANSWER_PIXELS:
-        largest = int((MAX_ANSWER_PIXELS / (query.steps * samples)) ** 0.5 / SIDE)
+    if answer_format != "sse" and _pixels(query, query.count, answer_format) > MAX_ANSWER_PIXELS:
+        largest = int((MAX_ANSWER_PIXELS / (query.steps * query.count)) ** 0.5 / SIDE)
         raise InvalidParameter(
             "scale",
-            f"must be a whole number in 1..{largest} for {samples} samples of {query.steps} steps "
+            f"must be a whole number in 1..{largest} for {query.count} samples of {query.steps} steps "
             f"as {answer_format}, not {query.scale}",
         )
 
