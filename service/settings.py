@@ -117,6 +117,11 @@ class Settings(BaseSettings):
         """Threads within one graph: as many as were asked for, or as suit this machine."""
         return self.threads or max(1, granted_cpus() // (2 * self.workers))
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("api_keys", mode="before")
     @classmethod
     def _separated_by_commas(cls, value: object) -> object:

@@ -78,6 +78,13 @@ def test_setting_out_of_range_or_misspelt_is_refused_by_name(
         Settings()
 
 
+def test_log_level_is_taken_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs have it in capitals."""
+    monkeypatch.setenv("GLIMPSE_LOG_LEVEL", "WARNING")
+
+    assert Settings().log_level == "warning"
+
+
 def test_settings_are_immutable() -> None:
     """They are read once, and passed down as values."""
     settings = Settings()

@@ -272,7 +272,12 @@ def test_unknown_paths_do_not_become_labels(client: httpx.Client) -> None:
 
 def test_api_keys_are_asked_for_everywhere_but_of_probes(serve: Serve, problem: Problem) -> None:
     """Either header opens the door, a wrong key does not; probes, Prometheus and documentation need none."""
-    right = ({"x-api-key": "first"}, {"authorization": "Bearer second"}, {"authorization": "bearer  first"})
+    right: tuple[dict[str, str], ...] = (
+        {"x-api-key": "first"},
+        {"authorization": "Bearer second"},
+        {"authorization": "bearer  first"},
+        {"x-api-key": "third", "authorization": "Bearer second"},
+    )
     wrong: tuple[dict[str, str], ...] = (
         {},
         {"x-api-key": "third"},
