@@ -25,7 +25,7 @@ format: $(VENV)/.installed-dev  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-pictures: $(VENV)/.installed-dev  ## Make the README's pictures with the service that runs on port 8000
+pictures: $(VENV)/.installed-dev  ## Make the documents' pictures with the service that runs on port 8000
 	$(BIN)/python docs/make_pictures.py
 
 clean:  ## Remove what the other commands made

@@ -32,7 +32,8 @@ def test_commands_work_in_their_order(server: str, tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
             kept[path.name] = image.format
-    assert kept == {"seven.gif": "GIF", "seven.png": "PNG", "upright.png": "PNG", "copy.png": "PNG"}
+    pictures = {"seven.png": "PNG", "upright.png": "PNG", "copy.png": "PNG"}
+    assert kept == {"seven.gif": "GIF", "redrawn.gif": "GIF", **pictures}
 
 
 @pytest.mark.usefixtures("clean_environment")
