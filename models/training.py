@@ -5,7 +5,8 @@ Rules of this file:
 - The batch and the noise of update `n` are a function of `(seed, n)` alone, and of whether the run began with weights:
   the generator is seeded anew for every update. A run that was stopped and resumed therefore walks the same path as
   one that was not.
-- Everything needed to go on is in one file, `last.safetensors`, replaced atomically every few minutes.
+- Everything needed to go on is in one file, `last.safetensors`, replaced atomically every few minutes and when a signal
+  stops the run.
 - What is kept is `best.safetensors`: the running average of the weights, at the evaluation with the lowest score.
 - More updates than last time is all it takes to train further: the learning rate is constant after the warm-up and
   falls linearly to zero over the last `cooldown` share of the updates that are asked for.
@@ -13,10 +14,14 @@ Rules of this file:
 
 import copy
 import csv
+import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +29,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.checkpoint import Checkpoint, CheckpointError, load, save, starts
-from models.errors import ModelError
+from models.errors import ModelError, TrainingStoppedError
 
 
 class TrainingError(ModelError):
@@ -114,13 +119,19 @@ def train(
 
     Raises:
         TrainingError: `directory` holds a run of another experiment, seed or start, or the loss is not finite.
+        TrainingStoppedError: SIGINT or SIGTERM came; the update in hand was finished, and the run saved.
     """
     run = _Run(experiment, schedule, directory, seed, start)
     run.resume()
     device = next(experiment.network.parameters()).device
-    with tqdm(total=schedule.updates, initial=run.update, unit="update", dynamic_ncols=True) as progress:
+    progress_bar = tqdm(total=schedule.updates, initial=run.update, unit="update", dynamic_ncols=True)
+    with _signals_noted() as signals, progress_bar as progress:
         saved_at = time.monotonic()
         while run.update < schedule.updates:
+            if signals:
+                run.save()
+                message = f"stopped at update {run.update} of {schedule.updates}; the same command goes on from there"
+                raise TrainingStoppedError(message, exit_code=128 + signals[0])
             loss = run.step(update_generator(seed, run.update, device))
             if run.update % schedule.evaluate_every == 0 or run.update == schedule.updates:
                 run.evaluate()
@@ -135,6 +146,32 @@ def train(
         run.evaluate()
         run.save()
     return run.best_metrics
+
+
+@contextmanager
+def _signals_noted() -> Iterator[list[int]]:
+    """Note SIGINT and SIGTERM in a list, for an update not to be broken off; a second one ends the process at once."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which is where Python hears of signals
+        yield noted
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        noted.append(number)
+        restore()
+
+    for number in numbers:
+        signal.signal(number, on_signal)
+    try:
+        yield noted
+    finally:
+        restore()
 
 
 class _Run:

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoint import load, save
+from models.errors import TrainingStoppedError
 from models.training import Schedule, TrainingError, train, update_generator
 
 CPU = torch.device("cpu")
@@ -21,11 +23,20 @@ SCHEDULE = Schedule(updates=30, learning_rate=0.05, warmup_updates=5, evaluate_e
 class Line:
     """Fits a line with a hidden layer; fails in an update of one's choice."""
 
-    def __init__(self, *, name: str = "line", width: int = 4, fails_at: int | None = None, nan: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        name: str = "line",
+        width: int = 4,
+        fails_at: int | None = None,
+        nan: bool = False,
+        signal_at: tuple[int, signal.Signals] | None = None,
+    ) -> None:
         self.network = nn.Sequential(nn.Linear(1, width), nn.BatchNorm1d(width), nn.Linear(width, 1))
         self.description: Mapping[str, Any] = {"family": "line", "name": name, "config": {"width": width}}
         self.fails_at = fails_at
         self.nan = nan
+        self.signal_at = signal_at
         self.updates = 0
         self.heard: list[int] = []
         self.scores: Iterator[float] = itertools.repeat(0.0)
@@ -33,6 +44,8 @@ class Line:
 
     def loss(self, generator: torch.Generator, update: int) -> Tensor:
         self.heard.append(update)
+        if self.signal_at is not None and self.signal_at[0] == update:
+            signal.raise_signal(self.signal_at[1])
         if self.updates == self.fails_at:
             if not self.nan:
                 raise KeyboardInterrupt
@@ -57,6 +70,26 @@ def tensors(folder: Path, name: str) -> Mapping[str, Tensor]:
 
 
 # --- resuming ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_that_a_signal_stops_is_saved_and_goes_on_from_there(tmp_path: Path, number: signal.Signals) -> None:
+    """The update in hand is finished, whenever the last checkpoint was; the result is that of an unbroken run."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    schedule = replace(SCHEDULE, checkpoint_seconds=1e9)
+    train(experiment(), schedule, whole, seed=1)
+    handler = signal.getsignal(number)
+
+    with pytest.raises(TrainingStoppedError, match="stopped at update 8 of 30; the same command goes on") as stopped:
+        train(experiment(signal_at=(7, number)), schedule, parts, seed=1)
+    assert stopped.value.exit_code == 128 + number
+    assert signal.getsignal(number) is handler
+    resumed = experiment()
+    train(resumed, schedule, parts, seed=1)
+
+    assert resumed.heard == list(range(8, schedule.updates))
+    for key, tensor in tensors(whole, "last").items():
+        assert torch.equal(tensors(parts, "last")[key], tensor), key
 
 
 @pytest.mark.parametrize("stopped_after", [1, 10, 17, 29])
