@@ -34,12 +34,14 @@ clean:  ## Remove what the other commands made
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Glimpse needs 3.11 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed-serve: $(VENV)/bin/python pyproject.toml
+	@echo "installing the service, which takes about a minute"
 	$(PIP) --editable '.[cpu]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing all that training and the tests need, which takes some minutes"
 	$(PIP) --constraint constraints.txt --editable '.[cpu,train,dev]'
 	touch $@ $(VENV)/.installed-serve

@@ -1,5 +1,6 @@
 """The `glimpse` command. One function a verb; each calls the module that does the work, and prints what it answers."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,11 +24,18 @@ def main() -> None:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from models.errors import ModelError
+    from models.errors import ModelError, TrainingStoppedError
     from service.errors import GlimpseError
 
     try:
         app()
+    except TrainingStoppedError as error:
+        print(f"glimpse: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise SystemExit(f"glimpse: {error.filename}: {error.strerror}") from error
     except (GlimpseError, ModelError, SettingsError) as error:
         raise SystemExit(f"glimpse: {error}") from error
     except ModuleNotFoundError as error:
@@ -63,7 +71,6 @@ def serve(
 ) -> None:
     """Serve the models over HTTP."""
     import signal
-    import sys
 
     # Until the server takes over, and again once it has shut down cleanly (it raises the signal anew), SIGTERM means
     # success; without a handler, the first process of a container would not hear it at all.
@@ -265,6 +272,7 @@ def export(
         Path | None, typer.Option(help="Where NAME/VERSION is made; among the shipped models when absent.")
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Latest + 1 when absent.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the version if it is there.")] = False,  # noqa: FBT002
     torchscript: Annotated[bool, typer.Option("--torchscript", help="Export TorchScript too.")] = False,  # noqa: FBT002
 ) -> None:
     """Export a trained model, after proving that it answers what the network does."""
@@ -272,7 +280,8 @@ def export(
     from models.checkpoint import weights_file
     from service.settings import SHIPPED_MODELS
 
-    print(package.export(weights_file(run), repository or SHIPPED_MODELS, version=version, torchscript=torchscript))
+    where = repository or SHIPPED_MODELS
+    print(package.export(weights_file(run), where, version=version, torchscript=torchscript, replace=replace))
 
 
 @app.command()
@@ -280,8 +289,6 @@ def models(
     repository: Annotated[Path | None, typer.Option(help="Model repository; the shipped one when absent.")] = None,
 ) -> None:
     """List the models of a repository, after checking every file; ends with 1 if one of them is damaged."""
-    import sys
-
     from service.errors import ArtifactRejected
     from service.runtime.repository import artifacts, read_manifest
     from service.settings import SHIPPED_MODELS

@@ -18,12 +18,19 @@ from export.staging import staged
 from models.checkpoint import Checkpoint, CheckpointError, load, load_weights, save
 from models.draw.network import Config as DrawConfig
 from models.draw.network import Draw
+from models.errors import ModelError
 from models.ntm.network import Config as NtmConfig
 from models.ntm.network import NeuralTuringMachine
 from models.stn.network import Config as StnConfig
 from models.stn.network import StnNetwork
 
 GOLDEN_STEPS, GOLDEN_ROWS = 8, 2
+
+
+class VersionExistsError(ModelError):
+    """A version of a model that is there already is not replaced unless that is asked for."""
+
+
 BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "stn": lambda **config: StnNetwork(StnConfig(**config)),
     "draw": lambda **config: Draw(DrawConfig(**config)),
@@ -46,13 +53,26 @@ def network_of(checkpoint: Checkpoint, source: Path) -> nn.Module:
     return network.eval()
 
 
-def export(source: Path, repository: Path, *, version: int | None = None, torchscript: bool = False) -> Path:
-    """Export the checkpoint `source` to `repository/NAME/VERSION`; answers that folder.
+def export(
+    source: Path,
+    repository: Path,
+    *,
+    version: int | None = None,
+    torchscript: bool = False,
+    replace: bool = False,
+) -> Path:
+    """Export the checkpoint `source` to `repository/NAME/VERSION` and return that folder.
 
-    Without a version it is the one after the latest that is there. TorchScript is for the runtime of that name.
+    Args:
+        source: the checkpoint.
+        repository: of models.
+        version: the one after the latest that is there when None.
+        torchscript: export for the runtime of that name, too.
+        replace: allow `version` to be there already. Clients that ask for it by number get another model then.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
+        VersionExistsError: `version` is there.
         ParityError: a graph does not answer what the network does; an artifact that was there is as it was.
     """
     checkpoint = load(source)
@@ -60,6 +80,8 @@ def export(source: Path, repository: Path, *, version: int | None = None, torchs
     versions = repository / str(checkpoint.description["name"])
     version = version or 1 + max((int(path.name) for path in versions.glob("*") if path.name.isdigit()), default=0)
     folder = versions / str(version)
+    if not replace and (folder / manifest.MANIFEST_FILE).exists():
+        raise VersionExistsError(f"{folder} is there already; name another version, or replace it")
     with staged(folder) as unfinished:
         _build(unfinished, checkpoint, network, version, torchscript=torchscript)
     return folder

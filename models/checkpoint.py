@@ -39,6 +39,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         save_file(tensors, temporary, metadata={"glimpse": json.dumps(dict(checkpoint.description))})
         temporary.chmod(0o644)  # the library makes it private; a model is to be read by whoever serves it
         os.replace(temporary, path)  # noqa: PTH105 - Path.replace is the same call with a return value
+    except SafetensorError as error:  # the library's word for what the file system says
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -55,7 +55,8 @@ def run(
     experiment = make(torch.device(options.device))
     if weights is not None:
         fresh = adopt_weights(experiment.network, weights, places)
-        tqdm.write("\n  ".join([f"{len(fresh)} tensors do not come from {places}", *fresh]))
+        fits = f"{len(fresh)} tensors do not come from {places}" if fresh else f"every tensor comes from {places}"
+        tqdm.write("\n  ".join([fits, *fresh]))
     asked = {"updates": options.updates, "learning_rate": options.learning_rate, "cooldown": options.cooldown}
     chosen: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     schedule = replace(schedule, **chosen, bfloat16=options.precision == "bfloat16")

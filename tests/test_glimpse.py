@@ -82,6 +82,18 @@ def test_error_of_ours_is_one_line(
         glimpse.main()
 
 
+def test_path_that_cannot_be_used_is_told_in_one_line(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As the file system says it, with the path."""
+    (tmp_path / "file").touch()
+    run = str(repository / "ntm-copy" / "1")
+    monkeypatch.setattr("sys.argv", ["glimpse", "export", run, "--repository", str(tmp_path / "file" / "below")])
+
+    with pytest.raises(SystemExit, match=r"^glimpse: .*file/below.*: Not a directory$"):
+        glimpse.main()
+
+
 @pytest.mark.parametrize(
     ("variables", "told"),
     [

@@ -13,7 +13,7 @@ from export import manifest, package, parity, to_onnx
 from export.card import model_card
 from export.graphs import ExportGraph, graphs_of
 from export.manifest import MANIFEST_FILE, Manifest, read, read_tensors
-from export.package import export, network_of
+from export.package import VersionExistsError, export, network_of
 from models.checkpoint import CheckpointError, load, save
 from service.runtime.repository import artifacts
 from service.settings import SHIPPED_MODELS
@@ -99,6 +99,17 @@ def test_export_replaces_what_was_there(checkpoints: Path, tmp_path: Path) -> No
     assert not stale.exists()
 
 
+def test_version_that_is_there_is_not_replaced_unasked(older: tuple[Path, Manifest], checkpoints: Path) -> None:
+    """A client that asks for a version by its number would get another model."""
+    folder, described = older
+
+    with pytest.raises(VersionExistsError, match="1 is there already; name another version"):
+        export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1)
+
+    assert (folder / "older").exists()
+    assert read(folder) == described
+
+
 @pytest.fixture
 def older(checkpoints: Path, tmp_path: Path) -> tuple[Path, Manifest]:
     """An artifact that is to be replaced, and its manifest."""
@@ -120,7 +131,7 @@ def test_interrupted_export_leaves_the_older_artifact_whole(
     monkeypatch.setattr(package, stage, interrupted)
 
     with pytest.raises(KeyboardInterrupt):
-        export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1)
+        export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1, replace=True)
     assert (folder / "older").exists()
     assert read(folder) == described
     assert [path.name for path in folder.parents[1].iterdir() if path.is_dir()] == ["ntm-copy"]
@@ -139,7 +150,7 @@ def test_service_sees_the_older_artifact_until_the_export_is_done(
 
     monkeypatch.setattr(manifest, "write", watched)
 
-    export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1)
+    export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1, replace=True)
 
     assert seen == [([folder], True, True)]
     assert artifacts(folder.parents[1]) == [folder]
@@ -165,7 +176,7 @@ def test_graph_without_parity_is_refused_and_the_older_artifact_is_whole(
     monkeypatch.setattr(to_onnx, "export", spoilt)
 
     with pytest.raises(parity.ParityError, match=r"model\.onnx at batch 1, 1 steps: \w+\[.*\] is .* off by"):
-        export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1)
+        export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1, replace=True)
     assert read(folder) == described
 
 
