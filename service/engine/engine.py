@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+
 from export.manifest import Array
 from service.engine.batcher import Batcher, BatchingPolicy
 from service.engine.report import Listener
@@ -16,7 +18,7 @@ from service.engine.request import Request
 from service.engine.slots import Slots
 from service.engine.worker import Verify, Worker
 from service.errors import DeadlineExceeded, NotReady, Overloaded
-from service.runtime.base import Runtime
+from service.runtime.base import Runtime, shape_of
 
 logger = logging.getLogger("glimpse.engine")
 
@@ -90,7 +92,8 @@ class Reservation:
 
     def output_bytes(self, request: Request) -> int:
         """Return how much memory the outputs of a request take in this engine."""
-        return request.output_bytes(self._engine.runtime.signature)
+        per_row, per_step = self._engine.output_sizes(request.wanted)
+        return request.rows * (per_row + request.steps * per_step)
 
     def release(self) -> None:
         """Give the room back."""
@@ -133,6 +136,7 @@ class Engine:
         self._is_stopped = False
         self.reserved_rows = 0
         """Rows of requests that are still being prepared: they count as if they were waiting."""
+        self._output_sizes: dict[frozenset[str] | None, tuple[int, int]] = {}
         self._gathered_rows = 0
         self._fruitless_workers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -211,6 +215,22 @@ class Engine:
             timer.cancel()
             # An error's traceback leads here: with a way back to it, all of this would stay until a garbage collection.
             request.future = request.error = None
+
+    def output_sizes(self, wanted: frozenset[str] | None) -> tuple[int, int]:
+        """Return how many bytes of the wanted outputs (all when None) a row takes, and a step of it.
+
+        Remembered, because it is asked for with every request and takes longer than all the rest of its admission.
+        """
+        sizes = self._output_sizes.get(wanted)
+        if sizes is None:
+            per_row = per_step = 0
+            for spec in self.runtime.signature.outputs:
+                size = math.prod(shape_of(spec, 1, 1)) * np.dtype(spec.dtype).itemsize
+                if wanted is None or spec.name in wanted:
+                    per_row += size * (not spec.is_per_step)
+                    per_step += size * spec.is_per_step
+            sizes = self._output_sizes[wanted] = per_row, per_step
+        return sizes
 
     def report_given_up(self, rows: int, deadline: float) -> None:
         """Tell the listener of rows that nobody waits for any more: let down at their deadline, or gone away."""

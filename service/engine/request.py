@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from export.manifest import Array, Signature, TensorSpec
+from export.manifest import Array, Signature
 from service.errors import GlimpseError
 from service.runtime.base import shape_of
 
@@ -97,18 +97,9 @@ class Request:
             given, fitting = self.inputs[spec.name], shape_of(spec, self.rows, self.steps)
             assert given.shape == fitting, f"this is a bug: {spec.name} has the shape {given.shape}, not {fitting}"
             assert given.dtype == spec.dtype, f"this is a bug: {spec.name} is {given.dtype}, not {spec.dtype}"
-        for spec in self._kept(signature):
-            self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.steps), spec.dtype)
-
-    def output_bytes(self, signature: Signature) -> int:
-        """How much memory `allocate` takes."""
-        return sum(
-            math.prod(shape_of(spec, self.rows, self.steps)) * np.dtype(spec.dtype).itemsize
-            for spec in self._kept(signature)
-        )
-
-    def _kept(self, signature: Signature) -> list[TensorSpec]:
-        return [spec for spec in signature.outputs if self.wanted is None or spec.name in self.wanted]
+        for spec in signature.outputs:
+            if self.wanted is None or spec.name in self.wanted:
+                self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.steps), spec.dtype)
 
     def queue_seconds(self, now: float) -> float:
         """From admission to the first segment, or until now."""

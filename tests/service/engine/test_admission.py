@@ -207,3 +207,17 @@ async def test_room_that_was_not_used_is_given_back() -> None:
 
         with bench.engine.reserve(3), pytest.raises(Overloaded):
             bench.engine.reserve(1)
+
+
+@in_virtual_time
+async def test_outputs_take_what_was_told_before_they_were_there() -> None:
+    """To the byte: all of them, or those that are wanted alone, whatever was asked for before."""
+    async with serving() as bench:
+        bench.gate.open()
+        for rows, steps, wanted in [(1, 3, None), (3, 7, None), (2, 5, frozenset({"sums"})), (1, 1, None)]:
+            request = recurrent_request(steps, rows=rows)
+            request.wanted = wanted
+            with bench.engine.reserve(rows) as room:
+                told = room.output_bytes(request)
+                await room.submit(request)
+            assert told == sum(array.nbytes for array in request.outputs.values()) > 0
