@@ -108,6 +108,16 @@ def test_memory_of_equal_slots_is_addressed_evenly(generator: torch.Generator) -
         torch.testing.assert_close(w_c, torch.full((B, H, N), 1 / N, dtype=torch.float64))
 
 
+def test_memory_of_zeros_has_finite_gradients(generator: torch.Generator) -> None:
+    """The length of a slot of zeros has no derivative, and is kept above nothing."""
+    focus, memory = random_focus(generator), torch.zeros(B, M, N, dtype=torch.float64, requires_grad=True)
+
+    content(focus.k, focus.beta, memory)[:, :, 0].sum().backward()  # type: ignore[no-untyped-call]
+
+    assert memory.grad is not None
+    assert memory.grad.isfinite().all()
+
+
 def test_gate_selects_between_content_and_the_past(generator: torch.Generator) -> None:
     """The gate at 1 gives the content's weighting, at 0 the previous one."""
     w_c, w_prev = weightings(generator), weightings(generator)

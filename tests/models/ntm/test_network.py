@@ -112,6 +112,25 @@ def test_reads_are_of_the_memory_after_the_step_wrote(network: NeuralTuringMachi
     torch.testing.assert_close(state.reads, expected.flatten(1))
 
 
+def test_step_says_what_its_controller_and_its_own_reads_tell(network: NeuralTuringMachine) -> None:
+    """The output sees what this step has read, the controller what the step before had."""
+    before, x = steps(network, episode())[-1].state, episode()[0]
+    hidden, _ = network.controller(torch.cat((x, before.reads), 1), before.controller)
+
+    step = network(x, before)
+
+    torch.testing.assert_close(step.logits, network.output(torch.cat((hidden, step.state.reads), 1)))
+
+
+def test_first_reads_are_within_what_can_be_written(network: NeuralTuringMachine) -> None:
+    """However large their parameters grow, they lie in -1..1, as add vectors do."""
+    torch.nn.init.constant_(network.initial_reads, 5.0)
+
+    reads = network.initial_state(B).reads
+
+    assert ((reads > 0.99) & (reads <= 1)).all()
+
+
 def test_step_writes_its_add_vectors_where_its_write_heads_look(network: NeuralTuringMachine) -> None:
     """The new memory is the old one, erased and added to at the write heads' weightings of this step."""
     before = steps(network, episode())[-1].state

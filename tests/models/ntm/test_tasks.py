@@ -100,6 +100,13 @@ def test_ngram_input_is_the_bit_before(generator: torch.Generator) -> None:
     assert mask[:, 0, 0].tolist() == [0] * 5 + [1] * 15
 
 
+def test_first_ngram_bits_are_a_fair_coins() -> None:
+    """Before there are five bits there is no context: the first five are all zeros once in 32 times."""
+    _, targets, _ = dynamic_ngrams(torch.Generator().manual_seed(0), 4_000, length=6)
+
+    assert (~targets[:5].bool().any(0)).float().mean().item() == pytest.approx(1 / 32, abs=0.01)
+
+
 def test_ngram_bits_follow_their_contexts_with_an_arcsine_law() -> None:
     """The share of ones after a context varies from sequence to sequence as Beta(1/2, 1/2) does."""
     _, targets, _ = dynamic_ngrams(torch.Generator().manual_seed(0), 40, length=3000)
@@ -182,6 +189,14 @@ def test_priority_sort_asks_for_the_highest_first(length: int, recalled: int, ge
     assert not inputs[length, :, :9].any()
     assert not inputs[length + 1 :].any()
     assert mask[:, 0, 0].tolist() == [0] * (length + 1) + [1] * recalled
+
+
+def test_priorities_are_as_often_negative_as_positive() -> None:
+    """They are uniform in -1..1."""
+    priorities = priority_sort(torch.Generator().manual_seed(0), 500, length=20).inputs[:20, :, 8]
+
+    assert priorities.mean().item() == pytest.approx(0, abs=0.02)
+    assert priorities.std().item() == pytest.approx(3**-0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("name", TASKS)
