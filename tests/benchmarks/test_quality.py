@@ -23,8 +23,9 @@ from models.draw.objective import binarise, bound
 from models.mnist import Digits
 from models.ntm.network import NeuralTuringMachine
 from models.ntm.tasks import TASKS
-from models.stn.evaluate import UPLOADS, Batch
+from models.stn.evaluate import UPLOADS, Batch, Score
 from models.stn.network import StnNetwork
+from models.stn.transformer import ProjectiveGrid
 from service.engine.request import Request
 from service.errors import ArtifactRejected
 from service.tasks import draw
@@ -115,6 +116,33 @@ def test_stn_table_has_every_distortion_beside_the_papers_errors(repository: Pat
     assert all(set(row) <= set(UPLOADS) for row in table.values())
 
 
+def test_stn_table_has_every_score_in_its_row(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs alone are stored as JPEG, and the best fit is one of the model's own family."""
+    model = quality.served(repository / "stn-projective" / "1", "stn")
+    types: list[str] = []
+    grids: list[object] = []
+    monkeypatch.setattr(quality, "rectifier", lambda _, content_type: types.append(content_type))
+    monkeypatch.setattr(quality, "best_fit", grids.append)
+    monkeypatch.setattr(quality, "score", lambda *_: [Score(12.0, 0.04, (3.0, 5.0)), Score(math.nan, 0.01, (1.0, 2.0))])
+
+    table = quality.stn_table(model, digits(2), {"plain": reader(), "lenet": reader()}, seed=1, draws=1)
+
+    assert types == [quality.JPEG if name == "photograph" else quality.PNG for name in UPLOADS]
+    assert [type(grid) for grid in grids] == [ProjectiveGrid]
+    assert {name: row["P"] for name, row in table.items() if not name.startswith("the paper's")} == pytest.approx(
+        {
+            "stn-projective": 12.0,
+            "readers of clean digits": 4.0,
+            "readers of clean digits, plain": 3.0,
+            "readers of clean digits, lenet": 5.0,
+            "the same, by the best fit": 1.5,
+            "the same, by the best fit, plain": 1.0,
+            "the same, by the best fit, lenet": 2.0,
+            "pixels, root mean square": 20.0,
+        }
+    )
+
+
 def test_stn_table_of_several_draws_is_their_mean(repository: Path) -> None:
     """The first is that of the seed, and the others have the next ones."""
     model, readers = quality.served(repository / "stn-affine" / "1", "stn"), {"plain": reader()}
@@ -200,6 +228,38 @@ def test_draw_table_tells_what_is_served_from_what_is_not(repository: Path, tmp_
     side = 28 * quality.SHEET_SCALE + 1
     assert sheet.shape == (10 * side - 1, 8 * side - 1, 3)
     assert (sheet == (255, 0, 0)).all(axis=2).any()
+    assert not np.array_equal(sheet[: side - 1], sheet[side : 2 * side - 1])
+
+
+def test_draw_table_counts_what_is_read_of_the_last_pictures(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In percent: here every digit is read as what was asked for, and all but the zeros with certainty."""
+    model = quality.served(repository / "draw" / "1", "draw")
+
+    def drawn(_: object, request: Request) -> Request:
+        """Black pictures, but for the last, whose grey is the digit told."""
+        digits_told = request.inputs["condition"][0, :, : draw.CLASSES].argmax(axis=1)
+        pictures = np.zeros((request.steps, request.rows, 28, 28), np.uint8)
+        pictures[-1] = digits_told[:, None, None]
+        request.outputs["pictures"] = pictures
+        return request
+
+    def read(pictures: Tensor, _: object) -> Tensor:
+        labels = (255 * pictures[:, 0, 0]).round().long()
+        surety = torch.where(labels == 0, 0.5, 1.0).unsqueeze(1)
+        return surety * F.one_hot(labels, 10)
+
+    monkeypatch.setattr(quality, "answered", drawn)
+    monkeypatch.setattr(quality, "read", read)
+    monkeypatch.setattr(quality, "bound_nats", lambda _model, _digits, steps, *, seed: 100.0 * seed + steps)
+
+    table = quality.draw_table(model, digits(3), reader(), samples=20, seed=7, out=None)
+
+    zeros = [draw.drawn_digit(7, sample) for sample in range(20)].count(0)
+    assert table["recognisable %, as served"]["16"] == pytest.approx(100 - 5 * zeros)
+    assert table["recognisable %, digit asked for"]["16"] == pytest.approx(90)
+    assert table["right digit %, as served"]["16"] == table["right digit %, digit asked for"]["16"] == 100
+    assert table["bound in nats, class withheld"] == {str(steps): 700.0 + steps for steps in BOUND_STEPS}
+    assert [quality.DIGITS_TOLD["digit asked for"](7, sample) for sample in (0, 9, 13)] == [0, 9, 3]
 
 
 @pytest.mark.parametrize("task", TASKS)
