@@ -1,4 +1,4 @@
-"""The `glimpse` command. One function a verb; each calls the module that does the work, and prints what it answers."""
+"""The `glimpse` command. One function per verb; each calls the module that does the work, and prints the result."""
 
 import sys
 from collections.abc import Mapping
@@ -101,7 +101,7 @@ Cooldown = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the weights, the data and the noise.")]
 Runs = Annotated[Path, typer.Option(help="Parent folder of all runs.")]
 On = Annotated[Device, typer.Option(help="Where to train.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+ThreadPool = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
 Start = Annotated[
     list[Path] | None,
@@ -120,7 +120,7 @@ def train_stn(
     seed: Seed = 1,
     runs: Runs = Path("runs"),
     device: On = "cpu",
-    threads: Threads = 1,
+    threads: ThreadPool = 1,
     precision: Forward = "bfloat16",
     start: Start = None,
 ) -> None:
@@ -150,7 +150,7 @@ def train_draw(
     seed: Seed = 1,
     runs: Runs = Path("runs"),
     device: On = "cpu",
-    threads: Threads = 1,
+    threads: ThreadPool = 1,
     precision: Forward = "bfloat16",
     start: Start = None,
 ) -> None:
@@ -175,7 +175,7 @@ def train_ntm(
     seed: Seed = 1,
     runs: Runs = Path("runs"),
     device: On = "cpu",
-    threads: Threads = 1,
+    threads: ThreadPool = 1,
     compiled: Compile = False,  # noqa: FBT002
     start: Start = None,
     controller: Annotated[NtmController, typer.Option(help="What decides what the heads do.")] = "lstm",
@@ -275,7 +275,7 @@ def export(
     replace: Annotated[bool, typer.Option("--replace", help="Replace the version if it is there.")] = False,  # noqa: FBT002
     torchscript: Annotated[bool, typer.Option("--torchscript", help="Export TorchScript too.")] = False,  # noqa: FBT002
 ) -> None:
-    """Export a trained model, after proving that it answers what the network does."""
+    """Export a trained model, after proving that it computes what the network does."""
     from export import package
     from models.checkpoint import weights_file
     from service.settings import SHIPPED_MODELS

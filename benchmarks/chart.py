@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 130, 30, 50
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-"""Of Okabe and Ito; told apart by everyone."""
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
 INK, GRID = "#333333", "#dddddd"
 
 

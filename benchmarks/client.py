@@ -165,7 +165,7 @@ class _Run:
             task.add_done_callback(self._reconnecting.discard)
 
     def _use(self, connection: "_Connection", now: float) -> bool:
-        """Send what is due over a connection, or keep it; answers whether anything was due."""
+        """Send what is due over a connection, or keep it; return whether anything was due."""
         due = self._arrivals.take(now)
         if due is None:
             self._free.append(connection)

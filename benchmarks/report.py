@@ -56,7 +56,7 @@ class Start:
     seconds: float
     """Until all of its processes were ready."""
     memory: float
-    """Of all of its processes, in bytes."""
+    """Resident memory of all its processes, in bytes."""
 
 
 @dataclass(slots=True)

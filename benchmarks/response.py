@@ -30,7 +30,7 @@ class ResponseReader:
         self._is_last_chunk = False
 
     def feed(self, data: bytes) -> bool:
-        """Take what has arrived; answers whether the response is complete.
+        """Take what has arrived; return whether the response is complete.
 
         Raises:
             ValueError: this is not HTTP/1.1, or more than one response.
@@ -51,7 +51,7 @@ class ResponseReader:
         return True
 
     def end(self) -> bool:
-        """The connection has closed; answers whether that was in order, and not in the midst of a response."""
+        """The connection has closed; return whether that was in order, and not in the midst of a response."""
         return self._part is _Part.UNTIL_CLOSE or (self.is_last and self._part is _Part.HEAD)
 
     def _read_head(self, head: bytes) -> None:

@@ -16,7 +16,7 @@ from benchmarks.timeline import Timeline
 T = TypeVar("T")
 
 WARM_UP_SHARE = 0.2
-LONGEST_WARM_UP_SECONDS = 2.0
+MAX_WARM_UP_SECONDS = 2.0
 POOL = 512
 """Connections of an open loop, many more than requests that a healthy server has under way."""
 OVERLOAD_POOL = 2048
@@ -43,7 +43,7 @@ class ServerSide:
     encode: float
     batch_rows: float
     padding_share: float
-    """Of all row-steps that were computed."""
+    """Share of all row-steps that were computed."""
     requests: int
     """How many it has counted; all of them, if nobody else asked."""
 
@@ -89,7 +89,7 @@ class Overload:
 
 def closed(name: str, url: str, calls: list[Call], *, connections: int, seconds: float) -> Run:
     """Throughput and latency at a number of connections, after a warm-up."""
-    warm_up = min(LONGEST_WARM_UP_SECONDS, WARM_UP_SHARE * seconds)
+    warm_up = min(MAX_WARM_UP_SECONDS, WARM_UP_SHARE * seconds)
     run(load(url, calls, ClosedLoop(warm_up), connections=connections))
     before = server.metrics(url)
     timeline = run(load(url, calls, ClosedLoop(seconds), connections=connections))

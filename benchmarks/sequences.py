@@ -31,7 +31,7 @@ from service.metrics import Metrics
 from service.runtime.base import Bound, Runtime, shape_of
 from service.settings import Settings
 from service.tasks import draw, ntm
-from service.tasks.seed import LARGEST_SEED
+from service.tasks.seed import MAX_SEED
 
 SEGMENT = 16
 """Steps at once where nobody has to be let in; longer ones are not faster."""
@@ -77,7 +77,7 @@ def subject(name: str, repository: Path) -> Subject:
         graph = model.graphs["generate"]
 
         def example(length: int) -> Request:
-            seed = int(generator.integers(LARGEST_SEED))
+            seed = int(generator.integers(MAX_SEED))
             return draw.generation(
                 model.manifest, seed=seed, count=1, steps=length, digit=None, temperature=1.0, deadline=0.0
             )

@@ -10,7 +10,7 @@ TURNS = 5
 
 
 def in_turns(contenders: Mapping[str, Callable[[float], T]], seconds: float) -> dict[str, list[T]]:
-    """Measure each for so many seconds in all; answers what every turn found, without the first, which warms up."""
+    """Measure each in turns, `seconds` in all; return what every turn found, without the first, which warms up."""
     found: dict[str, list[T]] = {name: [] for name in contenders}
     for turn in range(TURNS + 1):
         for name, measure in contenders.items():
@@ -21,7 +21,7 @@ def in_turns(contenders: Mapping[str, Callable[[float], T]], seconds: float) -> 
 
 
 def repeat(work: Callable[[], object], seconds: float) -> tuple[int, float]:
-    """Do something for so long, at least once; answers how often, and how long it took."""
+    """Repeat something for so long, at least once; return how often it ran, and how long it took."""
     began = time.perf_counter()
     times = 0
     while not times or time.perf_counter() - began < seconds:

@@ -45,7 +45,7 @@ class ExportGraph:
     """A module with what its exporters need to know."""
 
     module: nn.Module
-    """Called with the signature's inputs, then its state; answers its outputs, then the next state, as a tuple."""
+    """Called with the signature's inputs, then its state; returns its outputs, then the next state, as a tuple."""
     form: Form
     signature: Signature
     initial: Mapping[str, Tensor]

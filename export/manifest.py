@@ -68,7 +68,7 @@ class Signature(_Record):
     outputs: tuple[TensorSpec, ...]
     state: tuple[TensorSpec, ...] = ()
     least_rows: int = Field(1, ge=1)
-    """Rows that a batch has at least, for a row's answer not to depend on how many there are."""
+    """Smallest batch in which a row's result does not depend on the batch size."""
 
     @property
     def is_recurrent(self) -> bool:

@@ -18,7 +18,7 @@ TOLERANCE = {"float32": 2e-4, "uint8": 1.0, "int64": 0.0}
 """Largest absolute difference by type; for floats beyond 1, relative to the largest value."""
 BATCHES = (1, 2, 64)
 STEPS = (1, 7)
-"""Of a recurrent graph."""
+"""Numbers of steps that a recurrent graph is compared at."""
 Runner = Callable[[Mapping[str, Tensor]], Mapping[str, Array]]
 """Computes a served graph, from inputs by name to outputs by name."""
 

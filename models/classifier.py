@@ -32,7 +32,7 @@ class Config:
     """The shape of a classifier."""
 
     channels: tuple[int, ...] = (16, 32)
-    """Of the convolutions; the first two halve the picture."""
+    """Channels of the convolutions; the first two halve the picture."""
     kernel: int = 3
     padding: int = 1
     is_normalised: bool = False
@@ -47,7 +47,7 @@ READERS: Mapping[str, Config] = {
 }
 """Classifiers as different as people build them: what one overlooks, another sees."""
 UNSEEN: Mapping[str, Config] = {"unseen": Config(channels=(32, 64), padding=0)}
-"""Of a shape that no model was trained to please."""
+"""Classifier of an architecture that no model was trained to please."""
 
 
 class Role(NamedTuple):

@@ -22,13 +22,13 @@ class RunOptions:
     cooldown: float | None
     """As in the schedule; its own when None."""
     seed: int
-    """Of the weights, the data and the noise."""
+    """Seed of the weights, the data and the noise."""
     runs: Path
     """Folder of all runs; this one gets a folder in it, by the experiment's name."""
     device: str
     threads: int
     precision: str
-    """Of the forward pass: `float32`, or `bfloat16` by autocast."""
+    """Precision of the forward pass: `float32`, or `bfloat16` by autocast."""
     start: Sequence[Path]
     """Runs, checkpoints or models' folders, the mean of whose weights it begins with where they fit; random ones when
     empty."""
@@ -37,7 +37,7 @@ class RunOptions:
 def run(
     make: Callable[[torch.device], Experiment], schedule: Schedule, options: RunOptions
 ) -> tuple[Path, Mapping[str, float]]:
-    """Train the experiment that `make` answers on a device; answers the run's folder and its best metrics.
+    """Train the experiment that `make` returns for a device; return the run's folder and its best metrics.
 
     Raises:
         CheckpointError: there are no weights to begin with, not one of them fits, or they have no mean.

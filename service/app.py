@@ -28,7 +28,7 @@ from service.api.context import Context
 from service.api.endpoint import Endpoint
 from service.api.exception_handlers import install_problems
 from service.api.gateway import DOCUMENTATION_FILES, OPEN_PATHS, Gateway
-from service.api.threads import Threads
+from service.api.threads import ThreadPool
 from service.engine.engine import Engine
 from service.errors import ArtifactRejected, GlimpseError, InferenceFailed, UnknownTask
 from service.metrics import Metrics
@@ -36,13 +36,13 @@ from service.runtime.base import RuntimeOptions
 from service.runtime.repository import LoadedModel, artifacts, device_of, load
 from service.schemas.ntm import TASKS
 from service.settings import Batching, Settings, granted_cpus, unknown_variables
-from service.termination import Termination, end_whatever_runs
+from service.termination import Termination, force_exit_soon
 
 logger = logging.getLogger("glimpse")
 
 SUPERVISION_SECONDS = 0.5
-YOUNG_OBJECTS = 10_000
-"""Allocations between two looks of the garbage collector at what is new: some hundred requests'."""
+GC_THRESHOLD = 10_000
+"""Allocations between two collections of the youngest generation: those of some hundred requests."""
 
 
 class Glimpse:
@@ -58,8 +58,8 @@ class Glimpse:
             settings,
             self.catalogue,
             self._admission,
-            codecs=Threads(max(2, granted_cpus()), "glimpse-codec"),
-            header_reader=Threads(1, "glimpse-header-reader"),
+            codecs=ThreadPool(max(2, granted_cpus()), "glimpse-codec"),
+            header_reader=ThreadPool(1, "glimpse-header-reader"),
         )
         endpoints = [
             *stn.endpoints(self._context),
@@ -111,24 +111,26 @@ class Glimpse:
             await self._gateway(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """From start to shutdown, as the server tells of them."""
+        """Follow the server's lifespan events, from start to shutdown."""
         await receive()
         self._termination.take_over()
         async with self.running() as loading:
-            if self.settings.workers > 1:  # whoever is not ready takes no connections from those that are
+            if self.settings.workers > 1:  # a worker must not receive connections before it is ready
                 await loading
             await send({"type": "lifespan.startup.complete"})  # now the port opens; `/readyz` says the rest
             await receive()
         if self._termination.is_asked_for:  # a start that fails has an exit code of its own
-            end_whatever_runs()
+            force_exit_soon()
         await send({"type": "lifespan.shutdown.complete"})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
-        """The application at work; the task is done when its models are loaded. At the end it drains and stops."""
+        """Run the application and yield a task that ends when the models are loaded. At the end, drain and stop."""
         cv2.setNumThreads(1)
-        loading = asyncio.create_task(_or_end(self._load(), "cannot start", exit_codes.START_FAILURE))
-        supervising = asyncio.create_task(_or_end(self._supervise(), "supervision failed", exit_codes.BEYOND_REPAIR))
+        loading = asyncio.create_task(_exit_on_failure(self._load(), "cannot start", exit_codes.START_FAILURE))
+        supervising = asyncio.create_task(
+            _exit_on_failure(self._supervise(), "supervision failed", exit_codes.BEYOND_REPAIR)
+        )
         keeping_figures = asyncio.create_task(self._keep_figures())
         try:
             yield loading
@@ -149,17 +151,19 @@ class Glimpse:
             try:
                 self._serve(await asyncio.to_thread(_load_and_verify, folder, settings.runtime, options))
             except ArtifactRejected as error:
-                rejected[folder.parent.name] = str(error)  # not the error: its traceback would keep what was loaded
+                rejected[folder.parent.name] = str(
+                    error
+                )  # not the error itself: its traceback would keep what was loaded
                 logger.error("refused: %s", error)  # noqa: TRY400 - it says all there is to say
         for name, why in rejected.items():
             if name not in self.catalogue.models:  # no other version of it serves in its place
                 raise ArtifactRejected(why)
         for engine in self.catalogue.engines():
             engine.start()
-        # What was loaded stays: the garbage collector need not look at it again with every few hundred requests.
+        # What was loaded stays: the garbage collector need not traverse it again every few hundred requests.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS)
+        gc.set_threshold(GC_THRESHOLD)
         self.catalogue.not_ready_because = None
         self._tell_readiness()
         names = ", ".join(f"{m.manifest.name}/{m.manifest.version}" for m in self.catalogue)
@@ -185,7 +189,7 @@ class Glimpse:
     async def _supervise(self) -> None:
         """Replace workers that died; end a process whose runtime hangs, so that another can take its place.
 
-        It takes two looks in a row to end it: in a process that was frozen time has passed, and nothing hangs.
+        It takes two looks in a row: in a process that was frozen, time has passed though nothing hangs.
         """
         suspects: set[Engine] = set()
         while True:
@@ -200,14 +204,14 @@ class Glimpse:
             suspects = beyond_repair
 
     async def _keep_figures(self) -> None:
-        """Bring the process's own figures up to date; nobody waits for it, since a sick GPU may not answer."""
+        """Update the process's own figures, in the background: a broken GPU may not respond."""
         has_failed = False
         while True:
             try:
                 await asyncio.to_thread(self.metrics.observe_process)
                 has_failed = False
             except Exception:
-                if not has_failed:  # once is enough, until it works again
+                if not has_failed:  # log it once, until it works again
                     logger.exception("the process's own figures cannot be read")
                 has_failed = True
             await asyncio.sleep(SUPERVISION_SECONDS)
@@ -216,22 +220,22 @@ class Glimpse:
         self.metrics.observe_readiness(is_ready=system.not_ready_because(self._context) is None)
 
     async def drain(self) -> None:
-        """Let nobody in, and finish what was admitted, as far as there is time."""
+        """Admit nothing any more, and finish what was admitted, as far as there is time."""
         self.metrics.observe_readiness(is_ready=False)
         if not await self._admission.drain(self.settings.drain_seconds):
             logger.warning("requests are still in hand after %g s of draining", self.settings.drain_seconds)
 
 
 def create() -> Glimpse:
-    """The application by the settings of the environment; what uvicorn calls."""
+    """Make the application from the environment's settings; uvicorn calls this."""
     settings = Settings()
     for name in unknown_variables(os.environ):
         logger.warning("ignoring %s: there is no such setting", name)
     return Glimpse(settings)
 
 
-async def _or_end(work: Coroutine[Any, Any, None], failure: str, exit_code: int) -> None:
-    """Do what the process cannot do without; if it fails, say so in one clear line and end the process."""
+async def _exit_on_failure(work: Coroutine[Any, Any, None], failure: str, exit_code: int) -> None:
+    """Run what the process cannot do without; if it fails, log one clear line and exit."""
     try:
         await work
     except GlimpseError as error:

@@ -1,7 +1,7 @@
 """Every metric of the service, in one place. Fed by reports; nothing else imports the Prometheus client.
 
-With several worker processes, each writes to files in `PROMETHEUS_MULTIPROC_DIR`, and whichever is scraped adds all
-of them up; of gauges, those of the processes alive: their sum, or where that says nothing the largest or the smallest.
+With several worker processes, each writes to files in `PROMETHEUS_MULTIPROC_DIR`, and whichever is scraped adds all of
+them up. Gauges cover live processes only, and are summed, or reduced by max or min where a sum is meaningless.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The port: one that several processes share, and its end, where connections that nobody will accept are not begun."""
+"""The port: shared by several processes, and closed without losing connections that were already accepted."""
 
 import os
 import socket
@@ -9,16 +9,16 @@ from typing import Protocol
 class SharedPort(socket.socket):
     """A bound port that is passed on, by pickling, to processes which listen on it, each with a socket of its own.
 
-    From a socket that all accept from, whoever happens to be awake takes most: of 64 connections that come at once, one
-    of two processes often had 50 or all. The kernel (Linux's, at least) deals them out by a hash instead.
+    If all accepted from one socket, whichever process is awake would take most: of 64 connections that came at once,
+    one of two processes often had 50 or all. With a socket each, the kernel (Linux's) deals them out by a hash.
     """
 
     @classmethod
     def taken_over(cls, bound: socket.socket) -> "SharedPort":
-        """A bound socket, which from now on shares its address: with those that are passed on, and with nobody else."""
+        """Take over a bound socket, which now shares its address with those that are passed on, and with no other."""
         port = cls(bound.family, bound.type, bound.proto, fileno=bound.detach())
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # It was bound with this, past connections that linger. Kept, it would let in whoever has it too.
+        # uvicorn set it to bind past TIME_WAIT; left on, another process that sets it too could bind the same port.
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         return port
 
@@ -31,7 +31,7 @@ class SharedPort(socket.socket):
         return port
 
     def __reduce__(self) -> tuple[Callable[..., "SharedPort"], tuple[int, tuple[str, int]]]:
-        """In the process that it is passed on to it is another socket."""
+        """Become another socket in the process that it is passed on to."""
         return SharedPort._with_address, (int(self.family), self.getsockname()[:2])
 
 
@@ -43,10 +43,10 @@ class Bound(Protocol):
         ...
 
 
-def let_nobody_queue_up(listening: Iterable[Bound]) -> None:
-    """Have the kernel complete no more connections than are accepted: those in its queue are reset at the port's end.
+def shrink_backlog(listening: Iterable[Bound]) -> None:
+    """Have the kernel complete no more connections than are accepted; those in its queue are reset at the close.
 
-    Newcomers are left unanswered, and refused once the port is closed. Whose handshake is under way then is reset.
+    New connections wait, and are refused once the port is closed. A handshake that is under way then is reset.
     """
     for bound in listening:
         with socket.socket(fileno=os.dup(bound.fileno())) as same:

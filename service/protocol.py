@@ -1,14 +1,14 @@
 """uvicorn's HTTP protocol, and what a service on an open port needs beyond it.
 
-- An answer that is all there leaves in one write, unless it is large.
-- Who asks for another protocol is answered in this one, body and all. The parser takes all that follows such a request
-  for the other protocol: left at that, its body would be lost, or be read as a request of its own.
-- What follows a body is no header, and blanks behind a header are not of it.
-- A head, or what may follow a body, that does not end is refused; who says nothing for long does not keep a connection.
-- What is no HTTP is answered with a problem document, as everything else is.
-- A client that takes next to nothing of its answers does not keep its connection.
-- When the connection is lost, whatever it had asked for is given up, not the newest request alone; and at once, without
-  a task that waits for that.
+- A complete response leaves in one write, unless it is large.
+- A request with `Upgrade` is served as plain HTTP/1.1, body included. The parser hands everything after the head to
+  the other protocol: the body would be lost, or be read as a request of its own.
+- Trailers are not headers, and blanks after a header's value are not part of it.
+- A head, or a trailer, that does not end is refused, and an idle connection is closed.
+- What is not HTTP gets a problem document, as every other error does.
+- A client that takes next to nothing of its responses loses its connection.
+- When a connection is lost, all of its requests are given up at once, not only the newest, and without a task that
+  waits for that.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from service.api.problems import MEDIA_TYPE, document
 from service.metrics import STAGES
 from service.transport import ClientTransport
 
-LARGEST_HEAD_BYTES = 2**16
-"""Most bytes that may come without a request or a part of a body being complete with them."""
-SLOWEST_HEAD_SECONDS = 30.0
-"""From its first byte, within which a head must be complete, or whatever follows the answer; and within which the first
-request must begin."""
-MOST_AHEAD, MOST_BYTES_AHEAD = 8, HIGH_WATER_LIMIT
-"""Requests, and bytes of their bodies, that a client may send ahead of an answer. While there are more nothing is read,
-not even that it leaves."""
+MAX_HEAD_BYTES = 2**16
+"""Most bytes that may arrive without completing a head or a part of a body."""
+HEAD_TIMEOUT_SECONDS = 30.0
+"""Seconds a client has to complete a request head, to finish a body that was answered early, or to begin its first
+request."""
+MAX_REQUESTS_AHEAD, MAX_BYTES_AHEAD = 8, HIGH_WATER_LIMIT
+"""Requests, and bytes of their bodies, that a client may send ahead of a response. While there are more, the connection
+is not read, and a departure goes unnoticed."""
 NO_TIME = TIMING % ((0,) * len(STAGES))
 
 
@@ -45,24 +45,24 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._idle_bytes = 0
         self._is_in_head = False
-        self._patience: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         super().connection_made(ClientTransport(transport, self.loop, self._is_sending))  # type: ignore[arg-type]
-        self._patience = self.loop.call_later(SLOWEST_HEAD_SECONDS, self._lose_patience)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works for this connection."""
         super().connection_lost(exc)
-        self._have_patience()
+        self._cancel_head_timer()
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 _give_up(cycle)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, and start what is complete."""
+        """Parse what arrived, and start what is complete."""
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
@@ -73,16 +73,16 @@ class HttpProtocol(HttpToolsProtocol):
             why = error.__context__ or error  # what one of these methods raised, rather than that one did
             self._refuse(HTTPStatus.BAD_REQUEST, "bad-request", f"this is not HTTP: {why}")
             return
-        if self._idle_bytes > LARGEST_HEAD_BYTES:
-            detail = f"the request's head has more than {LARGEST_HEAD_BYTES} bytes, which is the most that is allowed"
+        if self._idle_bytes > MAX_HEAD_BYTES:
+            detail = f"the request's head has more than {MAX_HEAD_BYTES} bytes, which is the most that is allowed"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too-large", detail)
         else:
-            self._watch()
+            self._arm_head_timer()
 
     def on_message_begin(self) -> None:
-        """Take note of a request's first byte."""
+        """Note a request's first byte."""
         self._idle_bytes = max(self._idle_bytes, 1)  # the one before may have come with it, and have set this to 0
-        self._have_patience()
+        self._cancel_head_timer()
         self._is_in_head = True
         super().on_message_begin()
 
@@ -92,7 +92,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """Take note of a head's end; from here on the request has its own deadline."""
+        """Note the end of a head; from here on the request has its own deadline."""
         self._idle_bytes = 0
         self._is_in_head = False
         if self.parser.get_http_version() == "1.0":  # it knows no interim answer (RFC 9110, 10.1.1)
@@ -109,7 +109,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Take note of a request's end, also when it was answered before."""
+        """Note the end of a request, which may have been answered before."""
         self._idle_bytes = 0
         super().on_message_complete()
         if self.cycle.response_complete:
@@ -117,12 +117,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._read_on()
 
     def on_response_complete(self) -> None:
-        """Go on with what was sent ahead; what follows an early answer has its time from now on."""
+        """Go on with what was sent ahead; limit the time for the rest of a body that was answered early."""
         super().on_response_complete()
-        self._watch()
+        self._arm_head_timer()
 
     def shutdown(self) -> None:
-        """Finish what is under way; whoever is lingering is let down."""
+        """Finish what is under way; close connections that linger."""
         super().shutdown()
         if self.transport.is_closing():
             self.transport.close()
@@ -134,7 +134,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def _is_waiting(self) -> bool:
-        """Whether something is to become complete that no request waits for: a head, or what follows an answer."""
+        """Whether a head, or the rest of a body that was answered early, is incomplete."""
         cycle = self.cycle
         is_sending_on = cycle is not None and cycle.response_complete and cycle.more_body
         return self._idle_bytes > 0 or is_sending_on
@@ -143,32 +143,32 @@ class HttpProtocol(HttpToolsProtocol):
         return self._is_in_head or (self.cycle is not None and self.cycle.more_body)
 
     def _read_on(self) -> None:
-        """Read, though what came is not worked on yet: of a connection that is not read, the end is not seen."""
-        if self.flow.read_paused and len(self.pipeline) <= MOST_AHEAD:
+        """Read on, to notice a departure, although earlier requests are not answered yet."""
+        if self.flow.read_paused and len(self.pipeline) <= MAX_REQUESTS_AHEAD:
             bytes_ahead = sum(len(cycle.body) for cycle, _ in self.pipeline)
-            if bytes_ahead <= MOST_BYTES_AHEAD:
+            if bytes_ahead <= MAX_BYTES_AHEAD:
                 self.flow.resume_reading()
 
-    def _watch(self) -> None:
-        """Have patience with whoever sends what no request waits for, but not for ever."""
+    def _arm_head_timer(self) -> None:
+        """Limit the time for what no request waits for."""
         if not self._is_waiting:
-            self._have_patience()
-        elif self._patience is None:
-            self._patience = self.loop.call_later(SLOWEST_HEAD_SECONDS, self._lose_patience)
+            self._cancel_head_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
 
-    def _have_patience(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-    def _lose_patience(self) -> None:
-        self._patience = None
+    def _on_head_timeout(self) -> None:
+        self._head_timer = None
         if self.transport.is_closing():
             return
         if self._running is None and not self._idle_bytes:  # it would take a refusal for its first answer
             self.transport.close()
             return
-        detail = f"the request was not complete after {SLOWEST_HEAD_SECONDS:g} s"
+        detail = f"the request was not complete after {HEAD_TIMEOUT_SECONDS:g} s"
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "timeout", detail)
 
     def _feed(self, data: bytes) -> None:
@@ -182,7 +182,7 @@ class HttpProtocol(HttpToolsProtocol):
                 return
 
     def _go_on_in_http(self) -> None:
-        """Have what follows a head that asks for another protocol read as its body, if it announces one."""
+        """Read what follows a head with `Upgrade` as its body, if it announces one."""
         framing = [header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
         if framing:
             self.cycle.more_body = True
@@ -198,9 +198,9 @@ class HttpProtocol(HttpToolsProtocol):
     async def _respond(
         self, cycle: RequestResponseCycle, status: int, head: Sequence[tuple[bytes, bytes]], body: bytes
     ) -> None:
-        """Send an answer that is all there, in one write unless it is large; see `service.api.exchange.Respond`.
+        """Send a complete response, in one write unless it is large; see `service.api.exchange.Respond`.
 
-        It is what two ASGI messages would send, at a quarter of the cost: its head is ours, and not looked at again.
+        The same as two ASGI messages, at a quarter of the cost: the head is ours, and is not validated again.
         """
         await self.flow.drain()  # what came before it
         if cycle.disconnected:
@@ -226,7 +226,7 @@ class HttpProtocol(HttpToolsProtocol):
         await self.flow.drain()
 
     def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
-        """Answer what never became a request, and close; not before what came ahead of it has its answer."""
+        """Answer what never became a request, and close, once all requests before it have their responses."""
         running = self._running
         if running is not None and running.response_complete and running.more_body:
             self.transport.close()  # it was answered early: this would be taken for the next request's response
@@ -252,7 +252,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _give_up(cycle: RequestResponseCycle) -> None:
-    """Tell whoever works for a request that nobody waits for the answer."""
+    """Tell the application that nobody waits for this response any more."""
     cycle.disconnected = True
     cycle.message_event.set()
     departure = cycle.scope[DEPARTURE_KEY]  # type: ignore[literal-required]
@@ -261,7 +261,7 @@ def _give_up(cycle: RequestResponseCycle) -> None:
 
 
 class _Continuation:
-    """Tells a protocol what a parser reads after the head that the protocol has had already."""
+    """Passes on to a protocol what a parser reads after a head that the protocol has seen already."""
 
     def __init__(self, protocol: HttpToolsProtocol) -> None:
         self._protocol = protocol

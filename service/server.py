@@ -1,4 +1,4 @@
-"""Running the application under uvicorn: one process or several on one port, and what they end with."""
+"""Runs the application under uvicorn: one process, or several on one port, and their exit codes."""
 
 import atexit
 import os
@@ -18,13 +18,13 @@ from service.settings import Settings
 
 APPLICATION = "service.app:create"
 FAREWELL_SECONDS = 5
-"""Within which clients take the last answers."""
+"""Seconds that clients get to read their last responses."""
 START_SECONDS = 30
-"""Within which one of several processes has its models, to take another's place."""
+"""Seconds that a replacement worker gets to load its models. uvicorn uses the same limit for all health checks."""
 
 
 def serve(given: Mapping[str, object]) -> int:
-    """Serve until told to stop; answers the exit code.
+    """Serve until told to stop, and return the exit code.
 
     Args:
         given: settings that win over the environment, by name.
@@ -50,9 +50,9 @@ def serve(given: Mapping[str, object]) -> int:
         "log_config": _log_config(settings.log_level),
         "access_log": False,
         "server_header": False,
-        "proxy_headers": False,  # nobody here asks for the client's address
+        "proxy_headers": False,  # the client's address is not used
         "timeout_keep_alive": settings.keep_alive_seconds,
-        "timeout_graceful_shutdown": FAREWELL_SECONDS,  # what was admitted has had its time to be computed
+        "timeout_graceful_shutdown": FAREWELL_SECONDS,  # the drain comes before this, and has a limit of its own
         "timeout_worker_healthcheck": START_SECONDS,
     }
     if settings.workers == 1:
@@ -66,13 +66,13 @@ def serve(given: Mapping[str, object]) -> int:
 
 
 def _log_config(level: str) -> dict[str, Any]:
-    """For every process: one format for all that is logged, by us, the server or a library."""
+    """Return the logging configuration of every process: one format for our lines, the server's and the libraries'."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
-        # Of a form that is malformed the client is told.
+        # A malformed form is the client's mistake; the response says so.
         "loggers": {"python_multipart": {"level": "ERROR"}},
     }

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.engine.batcher import BatchingPolicy
-from service.media.picture import BYTES_A_PIXEL, MOST_PIXELS
+from service.media.picture import BYTES_PER_PIXEL, MAX_PIXELS
 
 SHIPPED_MODELS = Path(__file__).parent.parent / "models" / "pretrained"
 
@@ -52,7 +52,7 @@ class Limits(_Group):
 
     body_bytes: int = Field(16 * 2**20, ge=1024)
     """Largest request body. A larger one is refused with 413."""
-    pixels: int = Field(MOST_PIXELS, ge=784)
+    pixels: int = Field(MAX_PIXELS, ge=784)
     """Most pixels of all pictures of a request together, by their headers. A picture that goes over it is refused with
     413 before it is decoded."""
     memory_bytes: int = Field(512 * 2**20, ge=2**20)
@@ -70,7 +70,7 @@ class Limits(_Group):
 
     @model_validator(mode="after")
     def _every_request_fits_into_memory(self) -> Self:
-        largest = 2 * self.body_bytes + BYTES_A_PIXEL * self.pixels
+        largest = 2 * self.body_bytes + BYTES_PER_PIXEL * self.pixels
         if largest > self.memory_bytes:
             raise ValueError(
                 f"limits.memory_bytes ({self.memory_bytes}) must be at least {largest}, for a body of "
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`cuda` refuses to start without a working GPU; `auto` takes one if there is one."""
     threads: int = Field(0, ge=0, le=256)
-    """Threads within one graph. 0: half the granted CPUs, divided among the workers, at least 1."""
+    """ThreadPool within one graph. 0: half the granted CPUs, divided among the workers, at least 1."""
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=64)
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
 
     @property
     def graph_threads(self) -> int:
-        """Threads within one graph: as many as were asked for, or as suit this machine."""
+        """ThreadPool within one graph: as many as were asked for, or as suit this machine."""
         return self.threads or max(1, granted_cpus() // (2 * self.workers))
 
     @field_validator("log_level", mode="before")

@@ -1,8 +1,8 @@
-"""The way to the client: an end in two steps, and an end for clients that take next to nothing.
+"""The transport to a client: a close in two steps, and an abort for clients that take next to nothing.
 
-uvicorn closes a connection as soon as the last answer is written. To what a client sends after that the kernel answers
-with a reset, which overtakes the answer: whoever sends too much would never hear so. Here the connection then ends in
-two steps (RFC 9112, 9.6).
+uvicorn closes a connection as soon as the last response is written. The kernel answers anything that the client still
+sends with a reset, which overtakes the response: a client whose body is too large would never learn so. Here such a
+connection closes in two steps (RFC 9112, 9.6).
 """
 
 import asyncio
@@ -10,18 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 STALL_SECONDS = 20.0
-"""How often is looked at what a client takes. The kernel's buffers empty in leaps that are seconds apart."""
-LEAST_BYTES = 4096 * int(STALL_SECONDS)
-"""What a client takes in that time, or all that there is for it: one that takes less would keep its place for hours."""
+"""Seconds between two checks of a client's progress; kernel buffers drain in bursts that are seconds apart."""
+MIN_BYTES_TAKEN = 4096 * int(STALL_SECONDS)
+"""Bytes that a client must take between two checks; at a lower rate it could hold its slot for hours."""
 LINGER_SECONDS = 5.0
-"""For which a client that has its answer may go on to send."""
+"""Seconds that a client may go on sending after its response."""
 
 
 class ClientTransport:
-    """A transport that can tell whether its client takes anything, and lets it finish what it is sending.
-
-    Otherwise it is the transport that it wraps.
-    """
+    """Wraps a transport; aborts clients that take nothing, and lets a client finish what it is sending."""
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, is_sending: Callable[[], bool]
@@ -41,7 +38,7 @@ class ClientTransport:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close once all is written; a client that takes nothing of it does not keep the connection."""
+        """Close once everything is written; a client that takes nothing of it is aborted."""
         if self._is_sending() and not self.is_closing():
             self._is_lingering = True
             self._transport.write_eof()
@@ -52,21 +49,21 @@ class ClientTransport:
         self.abort_if_stalled()
 
     def is_closing(self) -> bool:
-        """Whether nothing is to be read or written any more; what comes in all the same is of no interest."""
+        """Whether nothing is to be read or written any more; what still arrives is ignored."""
         return self._is_lingering or self._transport.is_closing()
 
     def abort_if_stalled(self) -> None:
-        """From now on, until all that was written has been taken, abort when it is taken too slowly."""
+        """Abort the connection if what was written is taken too slowly, until all of it has been taken."""
         if not self._is_watched:
             self._look(0)
 
     def _look(self, due: int) -> None:
-        """See whether as many bytes as were due have been taken, since the connection began."""
+        """Check whether as many bytes as were due have been taken since the connection began."""
         left = self._transport.get_write_buffer_size()
         taken = self._written - left
         self._is_watched = left > 0 and taken >= due
         if self._is_watched:
-            self._loop.call_later(STALL_SECONDS, self._look, min(taken + LEAST_BYTES, self._written))
+            self._loop.call_later(STALL_SECONDS, self._look, min(taken + MIN_BYTES_TAKEN, self._written))
         elif left:
             self._transport.abort()
 

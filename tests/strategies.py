@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from service.engine.batcher import BatchingPolicy
 
-MOST_ROWS = 3
-MOST_STEPS = 7
+MAX_ROWS = 3
+MAX_STEPS = 7
 
 
 def policies(queue_delays: st.SearchStrategy[float]) -> st.SearchStrategy[BatchingPolicy]:
@@ -45,10 +45,10 @@ def arrivals() -> st.SearchStrategy[list[Arrival]]:
         st.builds(
             Arrival,
             segment=st.integers(0, 10),
-            rows=st.integers(1, MOST_ROWS),
-            steps=st.integers(1, MOST_STEPS),
+            rows=st.integers(1, MAX_ROWS),
+            steps=st.integers(1, MAX_STEPS),
             seed=st.integers(0, 2**32 - 1),
-            poisoned_step=st.none() | st.integers(0, MOST_STEPS - 1),
+            poisoned_step=st.none() | st.integers(0, MAX_STEPS - 1),
             leaves_after=st.none() | st.integers(0, 5),
             is_stream=st.booleans(),
         ),

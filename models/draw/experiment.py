@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models import mnist
-from models.draw.network import LONGEST_DRAWING, NO_CLASS, SHORTEST_DRAWING, Config, Draw, condition
+from models.draw.network import MAX_STEPS, MIN_STEPS, NO_CLASS, Config, Draw, condition
 from models.draw.objective import binarise, bound
 from models.training import Schedule
 
@@ -54,7 +54,7 @@ class DrawExperiment:
         withheld = torch.rand(B, generator=generator, device=device) < NO_CLASS_SHARE
         labels = torch.where(withheld, NO_CLASS, self.labels[index])
         share = torch.rand((), generator=generator, device=device).item()
-        steps = round(SHORTEST_DRAWING * math.exp(share * math.log(LONGEST_DRAWING / SHORTEST_DRAWING)))
+        steps = round(MIN_STEPS * math.exp(share * math.log(MAX_STEPS / MIN_STEPS)))
         x = binarise(self.images[index], generator)
         noise = torch.randn(steps, B, self.config.latent_size, generator=generator, device=device)
         return bound(x, self.network.reconstruct(x, condition(labels, steps), noise)).nats.mean()

@@ -31,7 +31,7 @@ CLASSES = 10
 NO_CLASS = 10
 """The label of a picture whose class is not given."""
 CONDITION_SIZE = CLASSES + 1 + 2
-SHORTEST_DRAWING, LONGEST_DRAWING = 8, 64
+MIN_STEPS, MAX_STEPS = 8, 64
 """Numbers of steps that the network is trained for."""
 
 
@@ -91,7 +91,7 @@ def condition(labels: Int[Tensor, " B"], steps: int) -> Float[Tensor, "T B Y"]:
     B = labels.shape[0]
     one_hot = nn.functional.one_hot(labels, CLASSES + 1).to(torch.float32)
     elapsed = torch.arange(steps, device=labels.device, dtype=torch.float32) / steps
-    pace = torch.full_like(elapsed, SHORTEST_DRAWING / steps)
+    pace = torch.full_like(elapsed, MIN_STEPS / steps)
     clock = torch.stack([elapsed, pace], dim=-1)
     return torch.cat([one_hot.expand(steps, B, -1), clock[:, None].expand(steps, B, -1)], dim=-1)
 
@@ -154,7 +154,7 @@ class Draw(nn.Module):
     def look(
         self, x: Float[Tensor, "B A A"], y: Float[Tensor, "B Y"], state: State, read_window: Window
     ) -> tuple[LSTMState, Posterior]:
-        """Equations 3 to 5 and 1, 2: read the picture and the error image, encode, and answer Q(Z_t | h_t^enc)."""
+        """Equations 3 to 5 and 1, 2: read the picture and the error image, encode, and return Q(Z_t | h_t^enc)."""
         error_image = x - torch.sigmoid(state.canvas)
         r = read(torch.stack([x, error_image], dim=1), read_window, self.config.read_filters)
         encoder = self.encoder(torch.cat([r.flatten(1), state.decoder.hidden, y], dim=-1), state.encoder)

@@ -18,7 +18,7 @@ from models.ntm.network import NeuralTuringMachine
 from models.ntm.tasks import CONTEXT_BITS, Episodes, Task
 
 SEED = 20_141_020
-"""Of the episodes that every evaluation uses: never a training seed's, since those are mixed."""
+"""Seed shared by all evaluations. Training mixes its seeds (`update_generator`), so its episodes differ from these."""
 
 
 def evaluate(network: NeuralTuringMachine, task: Task, *, sequences: int) -> Mapping[str, float]:

@@ -32,10 +32,10 @@ CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 CONTROL = ThinPlateSplineGrid().control
 """The points of a digit that are followed, [16 2]."""
 DRAWS = 8
-"""Of corners, until the picture is not too flat."""
-LEAST_TURN = 0.1
-"""Of the corners of a picture that is not too flat: twice the area of the triangle at each, as a share of the untouched
-square's. Of P, 3.0 % of the pictures are flatter, among them the 1.4 % that are folded, where a turn is below 0."""
+"""Most draws of a picture's corners, until it is not too flat."""
+MIN_TURN = 0.1
+"""Least turn at every corner of a picture that is not too flat: twice the area of the triangle there, as a share of the
+untouched square's. 3.0 % of P's pictures are flatter, among them the 1.4 % that are folded, with a turn below 0."""
 OUTSIDE = 2.0
 """A coordinate outside every picture."""
 
@@ -91,7 +91,7 @@ class Perspective:
 
     scale: tuple[float, float] = (0.75, 1.0)
     corner_pixels: float = 5.0
-    least_turn: float = LEAST_TURN
+    least_turn: float = MIN_TURN
 
     def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
         """Scale, then pull at the corners."""
@@ -205,7 +205,7 @@ def pulled_corners(
     corners: Float[Tensor, "B 4 2"],
     deviation: float | Float[Tensor, "B 1 1"],
     generator: torch.Generator,
-    least_turn: float = LEAST_TURN,
+    least_turn: float = MIN_TURN,
 ) -> Float[Tensor, "B 4 2"]:
     """Corners moved at random, drawn anew (up to `DRAWS` times in all) while one of them turns less than the least."""
     drawn = corners + deviation * normal(generator, (DRAWS, *corners.shape))

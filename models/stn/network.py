@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from models.stn.transformer import AffineGrid, GridGenerator, Kind, Warp, grid_generator, identity_head
 
 RECTIFIED_SIDE = 28
-LEAST_RANGE = 1 / 32
+MIN_RANGE = 1 / 32
 """A picture whose greys span less than this is taken to be blank: its noise is not stretched further."""
 
 
@@ -79,7 +79,7 @@ class Tone(NamedTuple):
     def stretching(cls, picture: Float[Tensor, "B 1 S S"]) -> "Tone":
         """The tone that stretches a picture's greys to 0..1."""
         darkest = picture.amin((1, 2, 3), keepdim=True)
-        gain = 1 / (picture.amax((1, 2, 3), keepdim=True) - darkest).clamp(min=LEAST_RANGE)
+        gain = 1 / (picture.amax((1, 2, 3), keepdim=True) - darkest).clamp(min=MIN_RANGE)
         return cls(gain, -gain * darkest)
 
     @classmethod

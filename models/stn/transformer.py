@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 Kind = Literal["affine", "projective", "tps"]
 
-NEAREST_HORIZON = 0.1
+MIN_DENOMINATOR = 0.1
 """The projective denominator is kept above this: a target point on the horizon would lie at infinity."""
 
 
@@ -90,7 +90,7 @@ class ProjectiveGrid(GridGenerator):
     def forward(self, theta: Float[Tensor, "B 8"], target: Float[Tensor, "*any N 2"]) -> Float[Tensor, "B N 2"]:
         """Project."""
         points = _homogeneous(target) @ F.pad(theta, (0, 1), value=1.0).view(-1, 3, 3).transpose(1, 2)
-        return points[..., :2] / points[..., 2:].clamp(min=NEAREST_HORIZON)
+        return points[..., :2] / points[..., 2:].clamp(min=MIN_DENOMINATOR)
 
     def within(self, affine: Float[Tensor, "B 6"], theta: Float[Tensor, "B 8"]) -> Float[Tensor, "B 8"]:
         """The product of the two matrices: an affine map in front leaves the denominator as it is."""

@@ -1,7 +1,7 @@
-"""Admission: who is let in, and when the last of them has left.
+"""Admission: which requests are accepted, and when the last of them is done.
 
-What is admitted is finished: a process that drains lets nobody in and waits for whoever is inside, whatever they still
-have before them. The engines' queues have a limit of their own, in rows.
+What is admitted is finished: a process that drains admits nothing and waits for the requests in hand, however long they
+still take. The engines' queues have a limit of their own, in rows.
 """
 
 import asyncio
@@ -12,23 +12,23 @@ from service.errors import NotReady, Overloaded
 
 
 class Admission:
-    """Counts the exchanges in hand. Belongs to the event loop."""
+    """Counts the requests in hand. Belongs to the event loop."""
 
     def __init__(self, most: int) -> None:
-        """Admit at most so many at a time."""
+        """`most`: how many may be in progress at a time."""
         self._most = most
         self._in_hand = 0
-        self._aside = 0
+        self._receiving = 0
         self._emptied = asyncio.Event()
         self.is_draining = False
-        """Whether nobody is let in any more."""
+        """Whether nothing is admitted any more."""
 
     def enter(self) -> None:
-        """Let one in.
+        """Admit a request.
 
         Raises:
             NotReady: the process is draining.
-            Overloaded: there are as many as may be.
+            Overloaded: too many are in progress.
         """
         if self.is_draining:
             raise NotReady("the service is shutting down and takes no new requests")
@@ -36,32 +36,32 @@ class Admission:
         self._in_hand += 1
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """One who was let in takes nobody's place within, though a drain waits for it: it waits for its client's body.
+    def receiving_body(self) -> Iterator[None]:
+        """While the body is being received, do not count the request against the limit; a drain still waits for it.
 
         Raises:
-            Overloaded: at the end, there are as many others as may be.
+            Overloaded: at the end, too many others are in progress.
         """
-        self._aside += 1
+        self._receiving += 1
         try:
             yield
         finally:
-            self._aside -= 1
+            self._receiving -= 1
         self._check(0)
 
     def leave(self) -> None:
-        """Take leave of one who was let in."""
+        """Count an admitted request as done."""
         self._in_hand -= 1
         if self.is_draining and not self._in_hand:
             self._emptied.set()
 
     def _check(self, newcomers: int) -> None:
-        in_progress = self._in_hand - self._aside
+        in_progress = self._in_hand - self._receiving
         if in_progress + newcomers > self._most:
             raise Overloaded(f"{self._most} requests are in progress, the most at a time")
 
     async def drain(self, timeout_seconds: float) -> bool:
-        """Let nobody in, and wait for all to leave; answers whether they did in time."""
+        """Admit nothing any more, wait for what is in hand, and return whether it was done in time."""
         self.is_draining = True
         if not self._in_hand:
             return True

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from service.api.admission import Admission
 from service.api.catalogue import Catalogue
-from service.api.threads import Threads
+from service.api.threads import ThreadPool
 from service.settings import Settings
 
 
@@ -15,7 +15,7 @@ class Context:
     settings: Settings
     catalogue: Catalogue
     admission: Admission
-    codecs: Threads
+    codecs: ThreadPool
     """For decoding and encoding."""
-    header_reader: Threads
+    header_reader: ThreadPool
     """One that reads headers of files, so that whoever is refused need not wait for the codecs to be told."""

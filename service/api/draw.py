@@ -19,7 +19,7 @@ from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
 from service.api.rectification import rectify_all
 from service.api.recurrent import respond
-from service.api.threads import go_on_if_wanted
+from service.api.threads import raise_if_abandoned
 from service.api.uploads import REQUEST_BODY, read_uploads
 from service.engine.request import Request
 from service.errors import InvalidParameter
@@ -34,7 +34,7 @@ from service.tasks.seed import seed_or_random
 MODEL = "draw"
 RECTIFIER = "stn-affine"
 SIDE = 28
-"""Of the canvas, in pixels."""
+"""Side of the canvas, in pixels."""
 FORMATS = {"image/gif": "gif", "application/json": "json", NPZ: "npz", EVENTS: "sse"}
 MEDIA_TYPES = ("image/gif", "image/apng", "image/webp", "image/png", "application/json", NPZ, EVENTS)
 MAX_ANSWER_PIXELS = 64_000_000
@@ -222,12 +222,12 @@ class DrawingWork:
         return draw.drawings(self.request, self.model.manifest)
 
     def _enlarged(self, drawing: draw.Drawing) -> Pixels:
-        go_on_if_wanted()
+        raise_if_abandoned()
         return drawing.enlarged(self.query.scale, with_attention=self.query.attention)
 
     def _sheet(self, step: int, *, with_attention: bool) -> Pixels:
         """All samples at a step, in a sheet that is about as wide as it is high."""
-        go_on_if_wanted()
+        raise_if_abandoned()
         samples = draw.moment(self.request, step, self.model.manifest)
         columns = max(1, round(math.sqrt(self.request.rows)))
         return grid(samples.enlarged(self.query.scale, with_attention=with_attention), columns)

@@ -22,10 +22,10 @@ from service.errors import InvalidParameter
 Query = TypeVar("Query", bound=BaseModel)
 
 CACHED_QUERIES = 1024
-LONGEST_CACHED_QUERY = 256
-"""In bytes. What an endpoint remembers of its clients is bounded by this times the above."""
-LONGEST_QUERY = 8192
-"""In bytes; a longer one takes long to unescape, and says nothing that a shorter one could not."""
+MAX_CACHED_BYTES = 256
+"""Longest query that is remembered; with the number above, this bounds what an endpoint keeps."""
+MAX_QUERY_BYTES = 8192
+"""Longest query that is read; a longer one takes long to unescape, and could say nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Documentation:
     description: str
     tag: str
     media_types: tuple[str, ...]
-    """Of a good answer."""
+    """Media types of a successful response."""
     answer: type[BaseModel]
     """What it is as JSON."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -79,12 +79,12 @@ def parser(model: type[Query]) -> Callable[[bytes], Query]:
     """Return a function that parses query strings, and remembers short ones: what it returns is immutable."""
 
     def parse(query_string: bytes) -> Query:
-        if len(query_string) > LONGEST_QUERY:
-            raise InvalidParameter("query", f"must be at most {LONGEST_QUERY} bytes, not {len(query_string)}")
+        if len(query_string) > MAX_QUERY_BYTES:
+            raise InvalidParameter("query", f"must be at most {MAX_QUERY_BYTES} bytes, not {len(query_string)}")
         return validated(model, _values(query_string.decode("latin-1")))
 
     remembered = lru_cache(CACHED_QUERIES)(parse)
-    return lambda query: remembered(query) if len(query) <= LONGEST_CACHED_QUERY else parse(query)
+    return lambda query: remembered(query) if len(query) <= MAX_CACHED_BYTES else parse(query)
 
 
 def _values(query: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from service.api.problems import document, status_of
 from service.errors import GlimpseError, StreamTooSlow
 
 MEDIA_TYPE = "text/event-stream"
-LONGEST_STALL_SECONDS = 15.0
+MAX_STALL_SECONDS = 15.0
 """A client that takes nothing for so long is given up. No shorter, because the kernel's buffers empty in leaps that are
 seconds apart; until `transport.STALL_SECONDS`, when the connection itself is given up, the client can be told."""
 PIECE_BYTES = 2**16
@@ -30,7 +30,7 @@ async def send_events(send: Send, events: AsyncIterator[bytes], headers: Mapping
 
     The first group is awaited before anything is sent: what fails before it can still be answered with a status.
     A slow client delays its own stream alone: what is computed meanwhile stays in the request's outputs. One that takes
-    nothing at all for `LONGEST_STALL_SECONDS` is sent an error, and given up.
+    nothing at all for `MAX_STALL_SECONDS` is sent an error, and given up.
 
     Raises:
         GlimpseError: the request failed: before its first event, or since, when the client has been told already.
@@ -58,8 +58,8 @@ async def _send(send: Send, body: bytes, *, is_last: bool = False) -> None:
         message = {"type": "http.response.body", "body": body[begin:end], "more_body": more_body}
         try:
             # Not `wait_for`: in Python 3.11 it forgets a cancellation that comes as the send succeeds.
-            async with asyncio.timeout(LONGEST_STALL_SECONDS):
+            async with asyncio.timeout(MAX_STALL_SECONDS):
                 await send(message)
         except TimeoutError as error:
-            detail = f"the client read nothing for {LONGEST_STALL_SECONDS:g} s; the stream ends here"
+            detail = f"the client read nothing for {MAX_STALL_SECONDS:g} s; the stream ends here"
             raise StreamTooSlow(detail) from error

@@ -10,7 +10,7 @@ from service.api.answer import Answer
 from service.errors import GlimpseError
 
 CODES = {404: "not-found", 405: "method-not-allowed"}
-"""Of what the framework refuses by itself."""
+"""Error codes of what the framework refuses by itself, by status."""
 
 
 def install_problems(app: FastAPI) -> None:

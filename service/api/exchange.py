@@ -25,9 +25,9 @@ _counter = itertools.count()
 TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES)
 
 DEPARTURE_KEY = "glimpse.departure"
-"""Of a future in the ASGI scope, which the server has done once the client has left."""
+"""Key of a future in the ASGI scope, which is done once the client has left."""
 RESPOND_KEY = "glimpse.respond"
-"""Of a function in the ASGI scope, by which the server sends an answer that is all there."""
+"""Key of a function in the ASGI scope that sends a complete response; see `Respond`."""
 CLOSE = (b"connection", b"close")
 """In the head of an answer, it ends the connection."""
 

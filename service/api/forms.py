@@ -16,8 +16,8 @@ MEDIA_TYPE = "multipart/form-data"
 FIELD = "image"
 BOUNDARY = re.compile(rb"[ !#-\[\]-~]{1,70}")
 """Wider than RFC 2046, 5.1.1: whatever needs no escape between quotes."""
-LONGEST_CONTENT_TYPE = 1024
-"""A longer one takes long to parse."""
+MAX_TYPE_CHARACTERS = 1024
+"""Longest content type that is parsed."""
 MAX_OTHER_PARTS = 16
 """Parts that are not asked for, and are dropped."""
 
@@ -121,8 +121,8 @@ class _Form:
 
 
 def _boundary(content_type: str) -> str:
-    if len(content_type) > LONGEST_CONTENT_TYPE:
-        raise UndecodableInput(f"the content type has {len(content_type)} characters; at most {LONGEST_CONTENT_TYPE}")
+    if len(content_type) > MAX_TYPE_CHARACTERS:
+        raise UndecodableInput(f"the content type has {len(content_type)} characters; at most {MAX_TYPE_CHARACTERS}")
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not BOUNDARY.fullmatch(boundary):
         raise UndecodableInput(f"the multipart form's content type must name a boundary, not {boundary!r}")

@@ -26,7 +26,7 @@ from service.metrics import Metrics
 logger = logging.getLogger("glimpse.api")
 
 DOCUMENTATION_FILES = "/docs/files"
-"""Where the parts of the page `/docs` are. They come from here, not from elsewhere: keys are typed into it."""
+"""Path of the files of `/docs`. They are served from here, because keys are typed into that page."""
 OPEN_PATHS = frozenset(
     {
         *("/livez", "/readyz", "/metrics", "/docs", "/openapi.json"),
@@ -34,9 +34,9 @@ OPEN_PATHS = frozenset(
         *playground.FILES,
     }
 )
-"""What probes and Prometheus ask for needs no key, nor do the pages on which a key can be given."""
+"""Paths that need no key: those of probes and Prometheus, and the pages on which a key can be entered."""
 FRAMEWORK_PATHS = OPEN_PATHS | {"/models"}
-"""What is FastAPI's to serve. The metrics know these paths and the endpoints'; all others are one to them."""
+"""Paths that FastAPI serves. The metrics name these and the endpoints' paths; all others are `other`."""
 
 VARIES = (b"vary", b"accept")
 """In every head: where no format is named, the answer depends on what the client accepts, which caches must know."""
@@ -66,8 +66,8 @@ class Gateway:
         self._api_keys = [key.encode() for key in api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Carry one exchange from its head to its last byte."""
-        # Left in the scope, which it leads back to, it would keep the request until a garbage collection.
+        """Handle one request, from its head to the last byte of its response."""
+        # It refers back to the scope: left there, the cycle would keep the request until a garbage collection.
         respond: Respond | None = scope.pop(RESPOND_KEY, None)
         if scope["method"] == "HEAD":  # the server leaves the body out
             scope = {**scope, "method": "GET"}
@@ -81,7 +81,7 @@ class Gateway:
             self._metrics.observe_exchange(route, exchange.model, exchange.status, seconds, exchange.seconds())
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, reply: "_Reply") -> None:
-        """Have it answered, whatever happens."""
+        """Dispatch the request, and turn whatever it raises into a response."""
         try:
             await self._dispatch(exchange, scope, receive, reply)
         except GlimpseError as error:
@@ -104,7 +104,7 @@ class Gateway:
         endpoint = self._endpoints.get((scope["method"], scope["path"]))
         if self._api_keys and scope["path"] not in OPEN_PATHS:
             self._authorise(exchange)
-        if endpoint is None:  # How the service fares can always be asked.
+        if endpoint is None:  # health, metrics and documentation bypass admission
             await self._app(scope, receive, reply)
             return
         self._admission.enter()
@@ -118,13 +118,13 @@ class Gateway:
     def _authorise(self, exchange: Exchange) -> None:
         scheme, _, token = exchange.header(b"authorization").partition(" ")
         given = [exchange.header(b"x-api-key"), token.lstrip() if scheme.lower() == "bearer" else ""]
-        # Every key is compared, each in constant time: how long it takes tells nothing.
+        # Compare every key, each in constant time, so that the time taken reveals nothing.
         if not sum(hmac.compare_digest(one.encode("latin-1"), key) for one in given for key in self._api_keys):
             raise Unauthorized("send an API key in X-API-Key or as a bearer token")
 
 
 class _Reply:
-    """The way back to the client: an ASGI `send` that marks the head of the answer, and one for whole answers."""
+    """The way back to the client: an ASGI `send` that completes the head, and a method for whole responses."""
 
     __slots__ = ("_admission", "_exchange", "_respond", "_send")
 
@@ -141,7 +141,7 @@ class _Reply:
         await self._send(message)
 
     async def whole(self, answer: Answer) -> None:
-        """Send an answer that is all there; over when the client has taken it, as far as the server can tell."""
+        """Send a whole response; return when the client has taken it, as far as the server can tell."""
         # However slowly the client takes it: what it was made from is not needed any more.
         self._exchange.memory.hold(len(answer.body))
         head = self._begin(answer.status, answer.head())
@@ -152,7 +152,7 @@ class _Reply:
             await self._respond(answer.status, head, answer.body)
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Take note that the answer begins; answers its head, with the headers that every answer carries."""
+        """Note that the response begins, and return its head with the headers that every response carries."""
         self._exchange.begin_answer()
         self._exchange.status = status
         head = [

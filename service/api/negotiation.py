@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 NPZ = "application/x-npz"
-LONGEST_ACCEPT = 1024
-"""In characters; a longer one takes long to weigh, and is taken for none."""
+MAX_ACCEPT_CHARACTERS = 1024
+"""Longest `Accept` header that is read; a longer one takes long to weigh, and is ignored."""
 
 
 def chosen(named: str | None, accept: str, formats: Mapping[str, str], default: str) -> str:
@@ -18,7 +18,7 @@ def chosen(named: str | None, accept: str, formats: Mapping[str, str], default: 
     """
     if named is not None:
         return named
-    if not accept or accept == "*/*" or len(accept) > LONGEST_ACCEPT:
+    if not accept or accept == "*/*" or len(accept) > MAX_ACCEPT_CHARACTERS:
         return default
     ranges = [_weighted(part) for part in accept.split(",")]
     # What nothing else decides, the default does.

@@ -28,7 +28,7 @@ from service.tasks.seed import seed_or_random
 GRAPH = "step"
 JSON = "application/json"
 FORMATS = {JSON: "json", "image/png": "png", EVENTS: "sse"}
-LARGEST_EPISODE_BYTES = 2**16
+MAX_EPISODE_BYTES = 2**16
 """Twice the largest episode of any task when it is printed a bit a line and indented by 8, 20 times the same when it is
 not. A larger one is a mistake, and need not be read to its end."""
 QUICK_BYTES = 4096
@@ -45,7 +45,7 @@ STREAM = (
     "`format=sse` sends an event `step` for each step once it is computed, `{step, input, probabilities}` and its row "
     "of the trace if that is asked for, and then `done`, the document; or `error`, a problem document."
 )
-DEEPEST_LIST = 3
+MAX_LIST_DEPTH = 3
 """Levels of lists in an episode: items of vectors of bits."""
 BYTES_PER_STEP, BYTES_PER_TRACED_STEP = 2**10, 2**13
 """Most memory that a step takes in a response, without and with what the machine did: its numbers as text."""
@@ -69,8 +69,8 @@ def _given(context: Context, task: str, body_model: type[EpisodeBody]) -> Endpoi
         content_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
         if content_type not in {JSON, ""}:
             raise UnsupportedType(f"the body must be {JSON}, not {content_type}")
-        with context.admission.aside():
-            data = await exchange.body(min(LARGEST_EPISODE_BYTES, context.settings.limits.body_bytes))
+        with context.admission.receiving_body():
+            data = await exchange.body(min(MAX_EPISODE_BYTES, context.settings.limits.body_bytes))
         with engine.reserve(1, exchange.deadline) as room:
             with exchange.timed("decode"):
                 is_quick = len(data) <= QUICK_BYTES
@@ -139,7 +139,7 @@ def parsed(model: type[EpisodeBody], data: bytes) -> ntm.Episode:
         raise invalid(model, error) from error
 
 
-def _whole(value: Any, depth: int = DEEPEST_LIST) -> Any:
+def _whole(value: Any, depth: int = MAX_LIST_DEPTH) -> Any:
     """Return a value whose whole numbers are integers: to JSON 1.0 is one, and NumPy writes a float's bits so."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -160,7 +160,7 @@ class EpisodeWork:
     model: ServedModel
     episode: ntm.Episode
     seed: int | None
-    """Of a random episode."""
+    """Seed of a random episode; None for a client's."""
     answer_format: str
     request: Request
 

@@ -10,8 +10,8 @@ from service.api.answer import Answer
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499
-LONGEST_DETAIL = 1000
-"""In characters."""
+MAX_DETAIL_CHARACTERS = 1000
+"""Longest detail of a problem document; the rest is cut off."""
 
 STATUSES: Mapping[type[errors.GlimpseError], int] = {
     errors.UndecodableInput: 400,
@@ -48,7 +48,7 @@ RESPONSES: dict[str, Any] = {
         }
     }
 }
-"""The content of every error, for the OpenAPI document."""
+"""The media type of every error and its schema, for the OpenAPI document."""
 
 
 def status_of(error: errors.GlimpseError) -> int:
@@ -58,8 +58,8 @@ def status_of(error: errors.GlimpseError) -> int:
 
 def document(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
     """A problem document; of a long detail, which may repeat what a client sent, the beginning."""
-    if len(detail) > LONGEST_DETAIL:
-        detail = f"{detail[:LONGEST_DETAIL]}..."
+    if len(detail) > MAX_DETAIL_CHARACTERS:
+        detail = f"{detail[:MAX_DETAIL_CHARACTERS]}..."
     title = TITLES.get(status) or HTTPStatus(status).phrase
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **extra}
 

@@ -7,7 +7,7 @@ from service.api.catalogue import ServedModel
 from service.api.context import Context
 from service.api.exchange import Exchange
 from service.api.forms import Upload
-from service.api.threads import go_on_if_wanted
+from service.api.threads import raise_if_abandoned
 from service.api.uploads import decode_uploads
 from service.engine.engine import Reservation
 from service.media.picture import Picture, Pixels
@@ -39,6 +39,6 @@ async def rectify_all(
 def _framed(pictures: Sequence[Picture], manifest: Manifest) -> list[Pixels]:
     squares = []
     for picture in pictures:
-        go_on_if_wanted()
+        raise_if_abandoned()
         squares.append(stn.network_input(picture, manifest))
     return squares

@@ -14,8 +14,8 @@ from service.api.exchange import Exchange
 from service.engine.engine import Reservation
 from service.engine.request import Request
 
-MOST_EVENTS = 16
-"""That are encoded before they are sent: of many samples, the first need not wait for the last."""
+MAX_EVENTS = 16
+"""Most events that are encoded at once; the first ones of many samples need not wait for the last."""
 
 
 class Work(Protocol):
@@ -60,7 +60,7 @@ class Work(Protocol):
 
 
 async def respond(context: Context, exchange: Exchange, send: Send, room: Reservation, work: Work) -> Answer | None:
-    """Have work computed in the room that was kept for it; answers it, or None once it was sent step by step.
+    """Compute `work` in its reservation; return the response, or None once it was sent step by step.
 
     Raises:
         Overloaded, TooLarge: there is no memory left for what is computed, or for the response.
@@ -88,9 +88,9 @@ async def _events(context: Context, exchange: Exchange, room: Reservation, work:
             new_steps = sorted(
                 (step, progress.row) for progress in news for step in range(progress.begin, progress.end)
             )
-            for begin in range(0, len(new_steps), MOST_EVENTS):
+            for begin in range(0, len(new_steps), MAX_EVENTS):
                 with exchange.timed("encode"):
-                    events = await context.codecs.run(_step_events, work, new_steps[begin : begin + MOST_EVENTS])
+                    events = await context.codecs.run(_step_events, work, new_steps[begin : begin + MAX_EVENTS])
                 yield events
     with exchange.timed("encode"):
         end = await context.codecs.run(lambda: encoded([("done", work.summary())]))

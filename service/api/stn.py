@@ -12,7 +12,7 @@ from service.api.endpoint import Documentation, Endpoint
 from service.api.exchange import Exchange
 from service.api.negotiation import NPZ, chosen
 from service.api.rectification import rectify_all
-from service.api.threads import go_on_if_wanted
+from service.api.threads import raise_if_abandoned
 from service.api.uploads import REQUEST_BODY, read_uploads
 from service.errors import InvalidParameter
 from service.media.encoding import PictureFormat
@@ -91,7 +91,7 @@ def _picture(reading: stn.Reading, query: RectifyQuery, picture_format: PictureF
 def _json(readings: list[stn.Reading], query: RectifyQuery, manifest: Manifest) -> Answer:
     results = []
     for reading in readings:
-        go_on_if_wanted()
+        raise_if_abandoned()
         image = _view(reading, query)
         results.append(
             {
@@ -114,7 +114,7 @@ def _json(readings: list[stn.Reading], query: RectifyQuery, manifest: Manifest) 
 def _npz(readings: list[stn.Reading], query: RectifyQuery) -> Answer:
     images = np.empty((len(readings), query.size, query.size), np.uint8)
     for image, reading in zip(images, readings, strict=True):
-        go_on_if_wanted()
+        raise_if_abandoned()
         image[:] = reading.sampled(query.size)
     return npz_answer(
         {

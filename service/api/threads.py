@@ -1,4 +1,4 @@
-"""Threads for work that would stop the event loop: whatever takes longer than about 100 microseconds."""
+"""ThreadPool for work that would stop the event loop: whatever takes longer than about 100 microseconds."""
 
 import asyncio
 import threading
@@ -15,14 +15,14 @@ R = TypeVar("R")
 _thread = threading.local()
 
 
-class Threads:
-    """So many threads of a name."""
+class ThreadPool:
+    """A named pool of `count` threads."""
 
     def __init__(self, count: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Do work on one of them. Whoever is cancelled before it began leaves nothing of it in their queue."""
+        """Run `work` on a thread. If the caller is cancelled before it begins, nothing of it stays in the queue."""
         wanted = [partial(work, *args, **kwargs)]
 
         def begin() -> R:
@@ -35,15 +35,15 @@ class Threads:
             wanted.clear()
 
     def close(self) -> None:
-        """Begin nothing any more; does not wait for what is under way."""
+        """Start no more work; do not wait for what is under way."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def go_on_if_wanted() -> None:
-    """To be asked within long work, now and then.
+def raise_if_abandoned() -> None:
+    """Stop long work whose caller has gone; to be called within it now and then.
 
     Raises:
-        Cancelled: whoever waited for it was cancelled.
+        Cancelled: the caller was cancelled.
     """
     if not getattr(_thread, "wanted", True):
         raise Cancelled("nobody waits for this any more")

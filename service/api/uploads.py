@@ -10,18 +10,18 @@ from service.api.budget import Share
 from service.api.context import Context
 from service.api.exchange import Exchange
 from service.api.forms import Upload
-from service.api.threads import go_on_if_wanted
+from service.api.threads import raise_if_abandoned
 from service.errors import TooLarge, UndecodableInput, UnsupportedType
 from service.media.decoding import CONTENT_TYPES, DecodeLimits, check_type, decode, decode_at_once, size
-from service.media.picture import BYTES_A_PIXEL, Picture
+from service.media.picture import BYTES_PER_PIXEL, Picture
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 QUICK_FORM_BYTES = 4096
-"""A form of this size is parsed within about 100 microseconds."""
+"""Largest form that is parsed on the event loop: it takes up to about 100 microseconds."""
 GLANCE_BYTES = 2**16
-"""Of a file, for the size of its picture: a hostile one takes some milliseconds, and an honest one has it there."""
+"""Part of a file that is read for its picture's size: honest files have it there, and it is read quickly."""
 
 REQUEST_BODY = {
     **{content_type: {"schema": {"type": "string", "format": "binary"}} for content_type in CONTENT_TYPES},
@@ -52,7 +52,7 @@ async def read_uploads(exchange: Exchange, context: Context) -> list[Upload]:
     is_form = forms.is_form(content_type)
     if not is_form:
         check_type(content_type)
-    with context.admission.aside():
+    with context.admission.receiving_body():
         body = await exchange.body(limits.body_bytes)
     if not is_form:
         return [Upload(body, content_type)]
@@ -102,7 +102,7 @@ class _Allowance:
                 "are those of the files before it"
             )
         self._left -= width * height
-        self._memory.take(BYTES_A_PIXEL * width * height)
+        self._memory.take(BYTES_PER_PIXEL * width * height)
 
     def job(self, file: Upload) -> Callable[[], Picture]:
         """What decodes a file. What its picture needs is taken now if the file's beginning says it, otherwise then.
@@ -124,7 +124,7 @@ def _each(files: Sequence[S], work: Callable[[S], T]) -> list[T]:
     """Work on every file; an error says on which of several."""
     done = []
     for number, file in enumerate(files, 1):
-        go_on_if_wanted()
+        raise_if_abandoned()
         try:
             done.append(work(file))
         except (UndecodableInput, UnsupportedType, TooLarge) as error:

@@ -154,7 +154,7 @@ class Batcher:
         return max(now, oldest.queued_at + self.policy.max_queue_delay_seconds)
 
     def advance(self, batch: Batch, now: float) -> list[Request]:
-        """Count a computed segment; answers the requests that it finished."""
+        """Count a computed segment; return the requests that it finished."""
         finished = []
         for sequence in batch.running:
             request = sequence.request
@@ -172,7 +172,7 @@ class Batcher:
         return finished
 
     def clear(self) -> list[Request]:
-        """Give up everything that waits or runs; answers the requests that were still unsettled."""
+        """Give up everything that waits or runs; return the requests that were still unsettled."""
         known = dict.fromkeys((*(sequence.request for sequence in self._running), *self._waiting))
         live = [request for request in known if not request.is_settled]
         for request in live:
@@ -183,9 +183,9 @@ class Batcher:
         return live
 
     def _enter(self, now: float, gaps: list[int]) -> list[tuple[int, Sequence]]:
-        """Let in who waits: into the gaps first, from the lowest on, then behind the last slot.
+        """Let waiting sequences enter: into the gaps first, from the lowest on, then behind the last slot.
 
-        Whose deadline has passed is given up, not computed; the engine tells it so.
+        A request whose deadline has passed is given up, not computed; the engine reports it.
         """
         entered: list[tuple[int, Sequence]] = []
         running = self._running

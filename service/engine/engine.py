@@ -38,8 +38,8 @@ class Progress:
 class Reservation:
     """Room in an engine's queue, kept while a request is being prepared. Belongs to the event loop.
 
-    As a context, it is given back at its end if it was not used. The engine hears of who was given up within: before
-    the request was submitted, or after it was computed; between the two it knows by itself.
+    As a context manager, it is given back at its end if it was not used. It reports rows that are cancelled or late
+    before they are submitted or after they were computed; in between, the engine does.
     """
 
     def __init__(self, engine: "Engine", rows: int, deadline: float) -> None:
@@ -156,7 +156,7 @@ class Engine:
         self._worker.start()
 
     async def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End the worker; whoever still waits is told, as is whoever comes later."""
+        """End the worker. Requests that still wait, or come later, get `NotReady`."""
         self._is_stopped = True
         self._worker.stop()
         await asyncio.to_thread(self._worker.join, timeout_seconds)
@@ -172,7 +172,7 @@ class Engine:
         return Reservation(self, rows, deadline)
 
     def check_room(self, rows: int) -> None:
-        """Refuse at once, before its body is read, what could not wait.
+        """Refuse a request at once, before its body is read, if the queue has no room for it.
 
         Raises:
             NotReady: the engine has been stopped.
@@ -233,12 +233,12 @@ class Engine:
         return sizes
 
     def report_given_up(self, rows: int, deadline: float) -> None:
-        """Tell the listener of rows that nobody waits for any more: let down at their deadline, or gone away."""
+        """Report rows that nobody waits for any more: their deadline has passed, or their client has left."""
         is_late = self._clock() >= deadline
         (self._listener.on_deadline_missed if is_late else self._listener.on_cancelled)(rows)
 
     def unhealthy_because(self) -> str | None:
-        """Why this engine cannot answer, or None."""
+        """Return why this engine cannot compute, or None."""
         if not self._worker.is_alive:
             return f"{self.name}: the worker thread has died"
         if (busy := self._worker.busy_seconds()) > self._stall_seconds:
@@ -256,7 +256,7 @@ class Engine:
         )
 
     def recover(self) -> bool:
-        """Replace a worker that has died; answers whether that was needed. Its clients are told to try again."""
+        """Replace a worker that has died, and return whether it was replaced. Its clients are told to try again."""
         if not self._worker.has_died or self.is_beyond_repair():
             return False
         self._give_up("lost its worker while this request was in it")
@@ -270,9 +270,9 @@ class Engine:
         return True
 
     def _gather(self, rows: int) -> None:
-        """Whoever comes in the same turn of the event loop is computed together, up to a worthwhile batch.
+        """Compute requests of the same turn of the event loop together, up to a worthwhile batch.
 
-        An idle worker begins at the end of the turn; until then it would have had to share the interpreter.
+        An idle worker begins at the end of the turn; before that, it would have to share the interpreter.
         """
         assert self._loop is not None, "this is a bug: the engine was not started"
         is_first = not self._gathered_rows
@@ -294,7 +294,7 @@ class Engine:
         request.future.set_exception(DeadlineExceeded("the deadline passed before the answer was computed"))
 
     def _give_up(self, why: str) -> None:
-        """Let everybody down who waits or runs; nothing is wrong with them."""
+        """Fail all requests that wait or run with `NotReady`; nothing is wrong with them."""
         for request in self._worker.clear():
             request.error = NotReady(f"{self.name} {why}")
             self._settle(request)

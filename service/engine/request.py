@@ -26,9 +26,9 @@ class Sequence:
 
     request: "Request"
     row: int
-    shown: tuple[Array, ...] = ()
+    step_inputs: tuple[Array, ...] = ()
     """Its own inputs a step, [T 1 ...] each, in the signature's order; cut out when it enters a slot."""
-    kept: tuple[Array | None, ...] = ()
+    step_outputs: tuple[Array | None, ...] = ()
     """Where its outputs a step go, [T ...] each; None for those that nobody wants."""
 
     @property
@@ -70,7 +70,7 @@ class Request:
     outputs: dict[str, Array] = field(init=False, default_factory=dict)
     future: asyncio.Future[None] | None = field(init=False, default=None)
     steps_done: list[int] = field(init=False)
-    """Of every row; its outputs are there up to these."""
+    """Steps computed of every row; its outputs are there up to these."""
     rows_entered: int = field(init=False, default=0)
     """Rows that have had a slot."""
     rows_left: int = field(init=False)

@@ -22,7 +22,7 @@ from service.engine.batcher import Batch
 from service.engine.request import Sequence
 from service.runtime.base import Bound, Runtime, shape_of
 
-MOST_BINDINGS = 4096
+MAX_BINDINGS = 4096
 """About 12 kB each in ONNX Runtime; the default policy needs a quarter of them, for a graph that is recurrent."""
 
 
@@ -49,7 +49,7 @@ class Slots:
         self._inputs, self._step_inputs = rows(signature.inputs), steps(signature.inputs)
         self._outputs, self._step_outputs = rows(signature.outputs), steps(signature.outputs)
         self._states = (rows(signature.state), rows(signature.state))
-        self._now = 0
+        self._current = 0
         self._bound: dict[tuple[int, int, int, int], Bound] = {}
 
     def load(self, batch: Batch) -> None:
@@ -58,10 +58,10 @@ class Slots:
             self._move(source, target)
         if batch.entered:
             self._enter(batch.entered)
-        self._show(batch.running, batch.steps)
+        self._copy_inputs(batch.running, batch.steps)
 
     def compute(self, batch: Batch) -> dict[int, Exception]:
-        """Compute the segment that was loaded; answers what failed, by slot.
+        """Compute the segment that was loaded; return what failed, by slot.
 
         If the batch fails as a whole, its rows are computed one by one, so that only those fail that fail alone.
         """
@@ -77,14 +77,14 @@ class Slots:
                         self._compute_alone(sequence, slot, batch.steps)
                     except Exception as alone:  # noqa: BLE001
                         failures[slot] = alone
-        self._now = 1 - self._now
+        self._current = 1 - self._current
         return failures
 
     def _compute_alone(self, sequence: Sequence, slot: int, steps: int) -> None:
-        self._show([sequence], steps)
+        self._copy_inputs([sequence], steps)
         self._move(slot, self._spare)
         self._segment([sequence], self._spare, steps)
-        for array in self._states[1 - self._now].values():
+        for array in self._states[1 - self._current].values():
             array[slot] = array[self._spare]
 
     def _segment(self, running: list[Sequence], first: int, steps: int) -> None:
@@ -93,14 +93,14 @@ class Slots:
         for copy in range(first + len(running), first + rows):
             self._move(first, copy)
         self._bind(rows, first, steps)()
-        self._answer(running, first, steps)
+        self._copy_outputs(running, first, steps)
 
     def _rows(self, running: list[Sequence]) -> int:
         return max(len(running), self._least_rows)
 
-    def _show(self, running: list[Sequence], steps: int) -> None:
+    def _copy_inputs(self, running: list[Sequence], steps: int) -> None:
         for index, buffer in enumerate(self._step_inputs.values()):
-            given = [s.shown[index][s.steps_done : s.steps_done + steps] for s in running]
+            given = [s.step_inputs[index][s.steps_done : s.steps_done + steps] for s in running]
             for slot, part in enumerate(given):
                 if len(part) < steps:
                     # Padding repeats the sequence's own last step. What an earlier segment left there is another
@@ -109,12 +109,12 @@ class Slots:
             given += given[:1] * (self._rows(running) - len(running))
             np.concatenate(given, axis=1, out=buffer.cut(len(given), steps))
 
-    def _answer(self, running: list[Sequence], first: int, steps: int) -> None:
+    def _copy_outputs(self, running: list[Sequence], first: int, steps: int) -> None:
         for index, buffer in enumerate(self._step_outputs.values()):
-            if all(sequence.kept[index] is None for sequence in running):
+            if all(sequence.step_outputs[index] is None for sequence in running):
                 continue
             for part, sequence in zip(buffer.cut(self._rows(running), steps).swapaxes(0, 1), running, strict=False):
-                kept = sequence.kept[index]
+                kept = sequence.step_outputs[index]
                 if kept is not None:
                     here = kept[sequence.steps_done : sequence.steps_done + steps]
                     here[:] = part if len(here) == steps else part[: len(here)]
@@ -125,13 +125,13 @@ class Slots:
                     kept[sequence.row] = answer
 
     def _bind(self, rows: int, first: int, steps: int) -> Bound:
-        key = (rows, first, steps, self._now)
+        key = (rows, first, steps, self._current)
         bound = self._bound.get(key)
         if bound is None:
-            if len(self._bound) == MOST_BINDINGS:
+            if len(self._bound) == MAX_BINDINGS:
                 self._bound.clear()
             last = first + rows
-            before, after = self._states[self._now], self._states[1 - self._now]
+            before, after = self._states[self._current], self._states[1 - self._current]
             inputs = {name: array[first:last] for name, array in (self._inputs | before).items()}
             outputs = {name: array[first:last] for name, array in self._outputs.items()}
             outputs |= {f"next_{name}": array[first:last] for name, array in after.items()}
@@ -141,22 +141,22 @@ class Slots:
         return bound
 
     def _move(self, source: int, target: int) -> None:
-        for arrays in (self._inputs, self._states[self._now]):
+        for arrays in (self._inputs, self._states[self._current]):
             for array in arrays.values():
                 array[target] = array[source]
 
     def _enter(self, entered: list[tuple[int, Sequence]]) -> None:
-        if self._states[self._now]:
+        if self._states[self._current]:
             slots = np.array([slot for slot, _ in entered])
-            for name, array in self._states[self._now].items():
+            for name, array in self._states[self._current].items():
                 array[slots] = self._initial[name]
         for slot, sequence in entered:
             request, row = sequence.request, sequence.row
             for name, array in self._inputs.items():
                 array[slot] = request.inputs[name][row]
             # Cut out once: cutting costs as much as copying a few steps does.
-            sequence.shown = tuple(request.inputs[name][:, row : row + 1] for name in self._step_inputs)
-            sequence.kept = tuple(
+            sequence.step_inputs = tuple(request.inputs[name][:, row : row + 1] for name in self._step_inputs)
+            sequence.step_outputs = tuple(
                 request.outputs[name][:, row] if name in request.outputs else None for name in self._step_outputs
             )
 

@@ -20,11 +20,11 @@ from service.errors import InferenceFailed
 logger = logging.getLogger("glimpse.engine")
 
 Deliver = Callable[[list[Request], list[Request]], None]
-"""Called on the worker's thread with the requests that were settled and the streams that have grown."""
+"""Called on the worker's thread with the requests that were settled and the streams that have new steps."""
 
 
 Verify = Callable[[], None]
-"""Computes an example whose answer is known, on the worker's thread; raises if that is not what the runtime answers."""
+"""Computes the golden example on the worker's thread; raises if the runtime does not reproduce it."""
 
 
 class Worker:
@@ -47,7 +47,7 @@ class Worker:
         self._verify = verify
         self._clock = clock
         self.broken_because: str | None = None
-        """Why nothing can be computed any more, or None."""
+        """Reason why nothing can be computed any more, or None."""
         self.has_computed = False
         """Whether a batch was ever computed."""
         self._wake = threading.Condition()
@@ -56,7 +56,7 @@ class Worker:
         self._settled: list[Request] = []
         self._streams: list[Request] = []
         self._computed: BatchReport | None = None
-        """What the listener has not been told yet."""
+        """Report that the listener has not received yet."""
         self._thread = threading.Thread(target=self._run, name=f"glimpse-{name}", daemon=True)
 
     def start(self) -> None:
@@ -70,7 +70,7 @@ class Worker:
             self._wake.notify()
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait for the thread's end; answers whether it has ended, or never began."""
+        """Wait for the thread's end; return whether it has ended, or never began."""
         if self._was_started:
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
@@ -99,7 +99,7 @@ class Worker:
         self._batcher.check_room(rows, reserved_rows)
 
     def discard(self, request: Request) -> bool:
-        """Give a request up; from any thread. Answers whether there was anything to give up."""
+        """Give a request up; from any thread. Return whether there was anything to give up."""
         with self._wake:
             if request.is_settled:
                 return False
@@ -108,7 +108,7 @@ class Worker:
             return True
 
     def clear(self) -> list[Request]:
-        """Give everything up; answers the requests that nobody has answered."""
+        """Give everything up; return the requests that were not settled yet."""
         with self._wake:
             return self._batcher.clear()
 
@@ -136,12 +136,12 @@ class Worker:
             slots = self._make_slots()
             while (batch := self._next_batch()) is not None:
                 self._compute(slots, batch)
-                del batch  # an idle worker would keep its requests, with all that they were given and answered
+                del batch  # an idle worker would keep its requests, with their inputs and outputs
         except Exception:
             # The engine notices that the thread is gone, fails what was left and starts another.
             logger.exception("%s died", self._thread.name)
         finally:
-            self._tell()
+            self._deliver_pending()
 
     def _next_batch(self) -> Batch | None:
         with self._wake:
@@ -149,7 +149,7 @@ class Worker:
                 now = self._clock()
                 batch = self._batcher.next_batch(now)
                 if batch is None:
-                    self._tell()  # first of all: somebody waits for it
+                    self._deliver_pending()  # first of all: somebody waits for it
                 self._report()
                 if batch is not None:
                     self._busy_since = now
@@ -161,7 +161,7 @@ class Worker:
 
     def _compute(self, slots: Slots, batch: Batch) -> None:
         slots.load(batch)
-        self._tell()
+        self._deliver_pending()
         failures = slots.compute(batch)
         with self._wake:
             failed = self._fail(batch, failures)
@@ -176,7 +176,7 @@ class Worker:
         for cause in failed.values():
             logger.error("a request failed alone: %s", cause, exc_info=cause)
         if len(failures) == len(batch.running):
-            self._examine()
+            self._verify_runtime()
         self._computed = BatchReport(
             rows=len(batch.running),
             steps=batch.steps,
@@ -186,15 +186,15 @@ class Worker:
             failed_rows=len(failures),
         )
 
-    def _tell(self) -> None:
-        """Deliver what has not been told yet."""
+    def _deliver_pending(self) -> None:
+        """Deliver what has not been delivered yet."""
         if self._settled or self._streams:
             settled, self._settled = self._settled, []
             streams, self._streams = self._streams, []
             self._deliver(settled, streams)
 
     def _report(self) -> None:
-        """Tell the listener of the last batch, and of what is left to do."""
+        """Report the last batch and the queue to the listener."""
         computed, self._computed = self._computed, None
         if computed is not None:
             self._listener.on_batch(computed)
@@ -202,7 +202,7 @@ class Worker:
         self._listener.on_slots(self._batcher.running_rows)
 
     def _fail(self, batch: Batch, failures: dict[int, Exception]) -> dict[Request, Exception]:
-        """Give up whoever failed; answers them, with why."""
+        """Give up the requests that failed; return them, with the cause."""
         failed = {}
         for slot, cause in failures.items():
             request = batch.running[slot].request
@@ -213,9 +213,9 @@ class Worker:
                 failed[request] = cause
         return failed
 
-    def _examine(self) -> None:
-        """Where everybody failed, find out whether it is the runtime that is broken; it may hang, too."""
-        self._tell()
+    def _verify_runtime(self) -> None:
+        """Run the golden example, to tell a broken runtime from bad inputs when every row failed. It may hang, too."""
+        self._deliver_pending()
         self._busy_since = self._clock()
         try:
             self._verify()

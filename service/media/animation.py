@@ -34,7 +34,7 @@ GIF_SCREEN = struct.Struct("<6sHHBBB")
 GIF_CONTROL = struct.Struct("<2sBBHBB")
 GIF_DESCRIPTOR = struct.Struct("<cHHHHBB")
 GIF_256_COLOURS = 0xF7
-GIF_MOST_FPS = 50
+GIF_MAX_FPS = 50
 GIF_KEEP, GIF_KEEP_AND_UNCHANGED = 0x04, 0x05
 GIF_LOOP_FOREVER = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
 
@@ -92,7 +92,7 @@ def _gif(frames: Iterable[Pixels], fps: float) -> bytes:
         shown = indices
     height, width = shown.shape
     parts = [GIF_SCREEN.pack(b"GIF89a", width, height, GIF_256_COLOURS, 0, 0), PALETTE, GIF_LOOP_FOREVER]
-    for t, ticks in enumerate(_ticks(len(pictures), min(fps, GIF_MOST_FPS), ticks_a_second=100)):
+    for t, ticks in enumerate(_ticks(len(pictures), min(fps, GIF_MAX_FPS), ticks_a_second=100)):
         disposal = GIF_KEEP if t == 0 else GIF_KEEP_AND_UNCHANGED
         parts += (
             GIF_CONTROL.pack(b"\x21\xf9", 4, disposal, ticks, UNCHANGED_INDEX, 0),

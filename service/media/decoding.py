@@ -37,7 +37,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from service.errors import GlimpseError, Overloaded, TooLarge, UndecodableInput, UnsupportedType
 from service.media import jpeg, png
 from service.media.flattening import flattened, in_colour
-from service.media.picture import MOST_PIXELS, Picture
+from service.media.picture import MAX_PIXELS, Picture
 
 # Pillow warns of odd metadata and logs what is damaged, which is the client's affair. A filter for good, because
 # `catch_warnings` changes those of every thread.
@@ -59,8 +59,8 @@ SIGNATURES: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
 TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
 TIFF_SAMPLE_FORMAT, UNSIGNED = 339, 1
-MOST_RUN_BYTES = 2**20
-"""Of a BMP whose pixels are written as runs: the one decoder that is in Python, at up to a microsecond a byte."""
+MAX_RUN_BYTES = 2**20
+"""Largest BMP of run-length encoded pixels: their decoder is in Python, and takes up to a microsecond per byte."""
 
 QUICK_BYTES = 4096
 QUICK_PIXELS = 64 * 64
@@ -81,7 +81,7 @@ UPRIGHT = {
 class DecodeLimits:
     """The largest picture that is decoded."""
 
-    max_pixels: int = MOST_PIXELS
+    max_pixels: int = MAX_PIXELS
     max_side: int = (1 << 14) - 1
     """The most that a WebP picture has, which an upload may be sent back as."""
 
@@ -148,8 +148,8 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
             check(*image.size)
         if isinstance(image, TiffImageFile) and TIFF_TILE_WIDTH in image.tag_v2:  # a tile is decoded as a whole
             check(image.tag_v2[TIFF_TILE_WIDTH], image.tag_v2.get(TIFF_TILE_LENGTH, 1))
-        if isinstance(image, BmpImageFile) and image.tile[0].codec_name == "bmp_rle" and len(data) > MOST_RUN_BYTES:
-            raise TooLarge(f"the BMP picture has {len(data)} bytes of runs; at most {MOST_RUN_BYTES} are decoded")
+        if isinstance(image, BmpImageFile) and image.tile[0].codec_name == "bmp_rle" and len(data) > MAX_RUN_BYTES:
+            raise TooLarge(f"the BMP picture has {len(data)} bytes of runs; at most {MAX_RUN_BYTES} are decoded")
         upright = _upright(image)
         if _is_misread(image):
             raise UndecodableInput("the TIFF picture has samples of 2**31 and more, which are not supported")

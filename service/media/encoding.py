@@ -12,7 +12,7 @@ from service.media.picture import Pixels
 # lengths alone, and a quarter of the bytes for a picture enlarged to blocks.
 DEFLATED = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 STORED = (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
-LARGEST_STORED_BYTES = 1000
+MAX_STORED_BYTES = 1000
 """As a file, so small a picture travels in one packet however well it is compressed. To deflate it takes five times as
 long: 28 us at 28 x 28, and 5 to store it."""
 
@@ -38,7 +38,7 @@ def encode(image: Pixels, picture_format: PictureFormat = PictureFormat.PNG) -> 
         Image.fromarray(image).save(file, "WEBP", lossless=True, method=0, quality=20)
         return file.getvalue()
     in_order = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    is_small = image.nbytes + image.shape[0] <= LARGEST_STORED_BYTES  # each row has a byte for its filter
+    is_small = image.nbytes + image.shape[0] <= MAX_STORED_BYTES  # each row has a byte for its filter
     is_encoded, data = cv2.imencode(".png", in_order, STORED if is_small else DEFLATED)
     if not is_encoded:
         raise ValueError(f"OpenCV does not encode an array {image.shape} of {image.dtype}; this is a bug")

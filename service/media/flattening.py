@@ -13,7 +13,7 @@ from PIL import Image
 from service.media.picture import Picture, Pixels
 
 SOFT_SHARE = 0.01
-"""Of what is visible of a picture with alpha, how much may be of the other kind where all is dark, or all light."""
+"""Largest share of visible pixels of the opposite brightness in a picture that counts as all dark or all light."""
 BAND_ROWS = 64
 
 

@@ -8,10 +8,10 @@ import re
 
 from service.errors import UndecodableInput
 
-MOST_SCANS = 100
-MOST_MARKERS = 1000
+MAX_SCANS = 100
+MAX_MARKERS = 1000
 """Outside of the scans' data. A large colour profile or preview makes a few hundred."""
-MOST_FILL_BYTES = 1024
+MAX_FILL_BYTES = 1024
 """Before a marker; each costs the decoder a microsecond."""
 START_OF_SCAN, END_OF_IMAGE, TEMPORARY = 0xDA, 0xD9, 0x01
 RESTARTS = range(0xD0, 0xD8)
@@ -32,12 +32,12 @@ def check(data: bytes) -> None:
         marker, position = found[2][0], found.end()
         markers += 1
         scans += marker == START_OF_SCAN
-        if len(found[1]) > MOST_FILL_BYTES:
-            raise UndecodableInput(f"the JPEG picture has more than {MOST_FILL_BYTES} fill bytes before a marker")
-        if markers > MOST_MARKERS:
-            raise UndecodableInput(f"the JPEG picture has more than {MOST_MARKERS} segments")
-        if scans > MOST_SCANS:
-            raise UndecodableInput(f"the JPEG picture has more than {MOST_SCANS} scans")
+        if len(found[1]) > MAX_FILL_BYTES:
+            raise UndecodableInput(f"the JPEG picture has more than {MAX_FILL_BYTES} fill bytes before a marker")
+        if markers > MAX_MARKERS:
+            raise UndecodableInput(f"the JPEG picture has more than {MAX_MARKERS} segments")
+        if scans > MAX_SCANS:
+            raise UndecodableInput(f"the JPEG picture has more than {MAX_SCANS} scans")
         if marker == END_OF_IMAGE:
             return
         if marker == TEMPORARY or marker in RESTARTS:  # nothing belongs to them

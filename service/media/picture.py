@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
-MOST_PIXELS = 16_000_000
-"""Of an upload, unless it is said otherwise."""
-BYTES_A_PIXEL = 4
-"""Of a picture in memory: its grey level, and its colour."""
+MAX_PIXELS = 16_000_000
+"""Most pixels of an upload, by default."""
+BYTES_PER_PIXEL = 4
+"""Memory that a pixel takes: one byte of grey, and three of colour."""
 Points: TypeAlias = NDArray[np.floating]
 """Positions [... 2], x before y."""
 

@@ -16,13 +16,13 @@ HEADER = struct.Struct(">8xI4sIIBB3s4x")
 PLAIN_CHUNKS = re.compile(rb"IHDR(IDAT)+IEND")
 GREY, RGB = 0, 2
 SAMPLES = {GREY: 1, RGB: 3, 3: 1, 4: 2, 6: 4}
-"""Of a pixel, by colour type; the others are with a palette, grey with alpha, colour with alpha."""
+"""Samples of a pixel by colour type: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha."""
 INTERLACED = 1
-MOST_SURPLUS = 2**14
+MAX_SURPLUS = 2**14
 """Bytes that may be inflated beyond the pixels: some encoders leave a few."""
 PIECE = 2**20
 """Bytes that are inflated at a time."""
-MOST_CHUNKS = 100_000
+MAX_CHUNKS = 100_000
 
 
 def header(data: bytes) -> tuple[int, int, int, int, bytes]:
@@ -50,7 +50,7 @@ def is_plain(data: bytes) -> bool:
     kinds, deflated = _chunks(data)
     row_bytes = 1 + (width * depth * SAMPLES.get(colour, max(SAMPLES.values())) + 7) // 8
     passes = 2 if methods[2] == INTERLACED else 1  # seven, of smaller pictures; less than twice as much in all
-    _check_inflated(deflated, passes * height * row_bytes + MOST_SURPLUS)
+    _check_inflated(deflated, passes * height * row_bytes + MAX_SURPLUS)
     has_nothing_else = PLAIN_CHUNKS.fullmatch(b"".join(kinds)) is not None
     return has_nothing_else and depth == 8 and colour in (GREY, RGB) and not any(methods)
 
@@ -97,7 +97,7 @@ def _chunks(data: bytes) -> tuple[list[bytes], list[memoryview]]:
         kinds.append(kind)
         if kind == b"IDAT":
             deflated.append(view[start + 8 : end - 4])
-        if len(kinds) > MOST_CHUNKS:
-            raise UndecodableInput(f"the PNG picture has more than {MOST_CHUNKS} chunks")
+        if len(kinds) > MAX_CHUNKS:
+            raise UndecodableInput(f"the PNG picture has more than {MAX_CHUNKS} chunks")
         start = end
     return kinds, deflated

@@ -14,7 +14,7 @@ Row = list[float]
 
 
 class Document(BaseModel):
-    """What every answer says of the model that made it."""
+    """The model that made a response, which every response names."""
 
     model: str
     version: int
@@ -116,9 +116,9 @@ class Reconstructed(Drawn):
 class Trace(BaseModel):
     """What a machine did: one row per step, several heads side by side."""
 
-    read_weights: list[Row] = Field(description="Where it read: a weight for each of 128 slots")
+    read_weights: list[Row] = Field(description="Where it read: a weight for each of 128 slots, head by head")
     write_weights: list[Row] = Field(description="Where it wrote")
-    reads: list[Row] = Field(description="What it read: 20 numbers")
+    reads: list[Row] = Field(description="What it read: 20 numbers from each head")
     adds: list[Row] = Field(description="What it added")
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.tasks.seed import LARGEST_SEED
+from service.tasks.seed import MAX_SEED
 
 DrawFormat = Literal["gif", "apng", "webp", "png", "final", "json", "npz", "sse"]
 
@@ -16,7 +16,7 @@ class DrawingQuery(BaseModel):
 
     version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest when absent")
     steps: int = Field(32, ge=1, le=64, description="Steps of the drawing; trained for 8 to 64")
-    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when absent; always returned")
     format: DrawFormat | None = Field(
         None,
         description="When absent, `Accept` decides: events, JSON, otherwise a GIF. WebP merges equal frames",

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import InvalidParameter
 from service.tasks import ntm
-from service.tasks.seed import LARGEST_SEED
+from service.tasks.seed import MAX_SEED
 
 Bit = Annotated[int, Field(ge=0, le=1)]
 Vector = Annotated[list[Bit], Field(min_length=ntm.BITS, max_length=ntm.BITS)]
@@ -114,7 +114,7 @@ class NtmQuery(BaseModel):
 class RandomQuery(NtmQuery):
     """The sizes of a random episode."""
 
-    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Random when absent; always returned")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when absent; always returned")
 
     @property
     def is_quick(self) -> bool:
@@ -131,7 +131,7 @@ class RandomQuery(NtmQuery):
 
 
 class RandomCopyQuery(RandomQuery):
-    """Of `GET /ntm/copy`."""
+    """Query of `GET /ntm/copy`."""
 
     length: int = Field(20, ge=1, le=128, description="Vectors in the sequence")
 
@@ -141,7 +141,7 @@ class RandomCopyQuery(RandomQuery):
 
 
 class RandomRepeatCopyQuery(RandomQuery):
-    """Of `GET /ntm/repeat-copy`."""
+    """Query of `GET /ntm/repeat-copy`."""
 
     length: int = Field(10, ge=1, le=128, description="Vectors in the sequence")
     repeats: int = Field(10, ge=1, le=32)
@@ -152,7 +152,7 @@ class RandomRepeatCopyQuery(RandomQuery):
 
 
 class RandomAssociativeRecallQuery(RandomQuery):
-    """Of `GET /ntm/associative-recall`."""
+    """Query of `GET /ntm/associative-recall`."""
 
     items: int = Field(6, ge=2, le=32)
 
@@ -163,7 +163,7 @@ class RandomAssociativeRecallQuery(RandomQuery):
 
 
 class RandomDynamicNgramsQuery(RandomQuery):
-    """Of `GET /ntm/dynamic-ngrams`."""
+    """Query of `GET /ntm/dynamic-ngrams`."""
 
     length: int = Field(200, ge=6, le=1024, description="Bits in the sequence")
 
@@ -178,7 +178,7 @@ class RandomDynamicNgramsQuery(RandomQuery):
 
 
 class RandomPrioritySortQuery(RandomQuery):
-    """Of `GET /ntm/priority-sort`."""
+    """Query of `GET /ntm/priority-sort`."""
 
     length: int = Field(20, ge=1, le=32, description="Vectors to sort")
 

@@ -18,12 +18,12 @@ Floats = NDArray[np.float32]
 CLASSES = 10
 NO_CLASS = 10
 NOISE_STREAM, DIGIT_STREAM = 0, 1
-"""Of the random numbers that belong to a sample: parts of the counter's space that never meet."""
-SHORTEST_DRAWING = 8
-"""The pace that the network was trained to call 1."""
+"""Streams of a sample's random numbers: parts of the counter's space that never overlap."""
+MIN_STEPS = 8
+"""Fewest steps that the network was trained for; they are the pace 1."""
 HALF_WHITE = 127
 PARAMETERS = ("gx", "gy", "delta", "sigma", "gamma")
-"""Of an attention window, in the order of the graph's outputs; lengths in pixels of the canvas."""
+"""Parameters of an attention window, in the order of the graph's outputs; lengths are in pixels of the canvas."""
 
 
 def noise(seed: int, sample: int, steps: int, size: int) -> Floats:
@@ -73,7 +73,7 @@ def condition(digit: int | None, steps: int) -> Floats:
     told = np.zeros((steps, CLASSES + 3), np.float32)
     told[:, NO_CLASS if digit is None else digit] = 1
     told[:, -2] = np.arange(steps, dtype=np.float32) / steps
-    told[:, -1] = SHORTEST_DRAWING / steps
+    told[:, -1] = MIN_STEPS / steps
     return told
 
 

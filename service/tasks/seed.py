@@ -2,10 +2,10 @@
 
 import secrets
 
-LARGEST_SEED = 2**53 - 1
+MAX_SEED = 2**53 - 1
 """The largest whole number that every JSON reader keeps exactly."""
 
 
 def seed_or_random(seed: int | None) -> int:
     """The seed that was asked for; any at all if none was."""
-    return secrets.randbelow(LARGEST_SEED + 1) if seed is None else seed
+    return secrets.randbelow(MAX_SEED + 1) if seed is None else seed

@@ -15,12 +15,12 @@ from service.tasks.transform import Floats, Kind, rescaled, source_points
 
 NATIVE_SIDE = 28
 """Side of the picture that the network itself samples and reads."""
-LOWEST_STRIP = 256
+MIN_STRIP_SIDE = 256
 """Height in pixels below which there is little to see of a strip."""
-OUTLINE_POINTS_A_SIDE = 16
+OUTLINE_POINTS_PER_SIDE = 16
 """A thin-plate spline's outline is curved."""
 CORNERS = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
-"""Of the output: top left, top right, bottom right, bottom left."""
+"""Corners of the output: top left, top right, bottom right, bottom left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Reading:
 
     def overlay(self) -> Pixels:
         """The upload in colour with the outline of what was sampled in red, [H W 3]."""
-        along = np.linspace(-1, 1, OUTLINE_POINTS_A_SIDE, endpoint=False)
+        along = np.linspace(-1, 1, OUTLINE_POINTS_PER_SIDE, endpoint=False)
         top = np.stack([along, np.full_like(along, -1)], axis=-1)
         right = np.stack([np.ones_like(along), along], axis=-1)
         border = np.concatenate([top, right, -top, -right])
@@ -83,7 +83,9 @@ class Reading:
     def side_by_side(self, side: int) -> Pixels:
         """Upload, overlay and rectified digit in a row, `side` or more pixels high, with the class below, [H W 3]."""
         caption = f"{self.label} ({self.confidence:.1%})"
-        return strip([self.picture.rgb(), self.overlay(), self.sampled(side)], caption, height=max(side, LOWEST_STRIP))
+        return strip(
+            [self.picture.rgb(), self.overlay(), self.sampled(side)], caption, height=max(side, MIN_STRIP_SIDE)
+        )
 
     def _frame(self) -> Frame:
         return Frame(self.picture.width, self.picture.height)

@@ -14,7 +14,7 @@ from service.media.picture import Points
 
 Floats = NDArray[np.floating]
 
-NEAREST_HORIZON = 0.1
+MIN_DENOMINATOR = 0.1
 """The projective denominator is kept above this, as in training."""
 CONTROL_REACH = 0.75
 """Outermost coordinate of the thin-plate spline's 4 x 4 control points, as in training."""
@@ -37,7 +37,7 @@ def source_points(kind: Kind, theta: Floats, target: Points) -> Points:
         source = _homogeneous(flat) @ theta.reshape(2, 3).T
     elif kind is Kind.PROJECTIVE:
         projected = _homogeneous(flat) @ np.append(theta, 1.0).reshape(3, 3).T
-        source = projected[:, :2] / np.maximum(projected[:, 2:], NEAREST_HORIZON)
+        source = projected[:, :2] / np.maximum(projected[:, 2:], MIN_DENOMINATOR)
     else:
         bands = [flat[begin : begin + BAND_POINTS] for begin in range(0, len(flat), BAND_POINTS)]
         source = np.concatenate([_splined(band, theta) for band in bands])

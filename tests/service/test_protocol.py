@@ -134,7 +134,7 @@ def test_request_that_does_not_become_complete_is_not_waited_for_without_end(
     sent: list[bytes], monkeypatch: pytest.MonkeyPatch, *, is_closed: bool, is_refused: bool
 ) -> None:
     """A refusal is for a request that has no response yet: any other would be taken for that of the next request."""
-    monkeypatch.setattr(protocol, "SLOWEST_HEAD_SECONDS", 0.0)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_SECONDS", 0.0)
 
     async def app(_: Scope, __: Receive, send: Send) -> None:
         await say(send, b"alive")

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from service.transport import LEAST_BYTES, ClientTransport
+from service.transport import MIN_BYTES_TAKEN, ClientTransport
 from tests.service.wire import Wire
 
 
@@ -31,15 +31,15 @@ def made(*, is_sending: bool = False) -> tuple[ClientTransport, Wire, Loop]:
     return ClientTransport(inner, loop, lambda: is_sending), transport, loop  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("too_little", [0, LEAST_BYTES - 1])
+@pytest.mark.parametrize("too_little", [0, MIN_BYTES_TAKEN - 1])
 def test_connection_ends_when_its_client_takes_next_to_nothing(too_little: int) -> None:
     """Looked at again and again: whoever takes enough in between has time for the rest."""
     subject, transport, loop = made()
-    transport.untaken = 5 * LEAST_BYTES
+    transport.untaken = 5 * MIN_BYTES_TAKEN
     subject.write(b"a" * transport.untaken)
     subject.close()
     for _ in range(3):
-        transport.untaken -= LEAST_BYTES
+        transport.untaken -= MIN_BYTES_TAKEN
         loop.end_of_turn()
         assert not transport.is_aborted
 

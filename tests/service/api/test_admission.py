@@ -20,18 +20,18 @@ def test_no_more_are_let_in_than_there_is_room_for() -> None:
     admission.enter()
 
 
-def test_who_stands_aside_takes_nobodys_place() -> None:
+def test_request_whose_body_is_being_received_takes_no_place() -> None:
     """When it comes back it needs one; a drain waits for it wherever it is."""
 
     async def scenario() -> None:
         admission = Admission(1)
         admission.enter()
-        with pytest.raises(Overloaded, match="1 requests are in progress"), admission.aside():
+        with pytest.raises(Overloaded, match="1 requests are in progress"), admission.receiving_body():
             admission.enter()
         admission.leave()
         admission.leave()
         admission.enter()
-        with admission.aside():
+        with admission.receiving_body():
             assert not await admission.drain(0.001)
         admission.leave()
         assert await admission.drain(0)
@@ -39,11 +39,11 @@ def test_who_stands_aside_takes_nobodys_place() -> None:
     asyncio.run(scenario())
 
 
-def test_who_is_interrupted_aside_has_its_place_again() -> None:
+def test_request_interrupted_while_its_body_comes_has_its_place_again() -> None:
     """Until it leaves."""
     admission = Admission(1)
     admission.enter()
-    with pytest.raises(Cancelled), admission.aside():
+    with pytest.raises(Cancelled), admission.receiving_body():
         raise Cancelled("the client left")
 
     with pytest.raises(Overloaded, match="1 requests are in progress"):

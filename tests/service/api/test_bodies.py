@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.api.ntm import LARGEST_EPISODE_BYTES
+from service.api.ntm import MAX_EPISODE_BYTES
 from service.app import Glimpse
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
@@ -233,7 +233,7 @@ def test_body_that_is_no_json_is_a_400(client: httpx.Client, problem: Problem, b
 
 
 @pytest.mark.parametrize(
-    ("path", "limit"), [("/stn/rectify", 2**20), ("/draw/reconstruct", 2**20), ("/ntm/copy", LARGEST_EPISODE_BYTES)]
+    ("path", "limit"), [("/stn/rectify", 2**20), ("/draw/reconstruct", 2**20), ("/ntm/copy", MAX_EPISODE_BYTES)]
 )
 @pytest.mark.parametrize("announced", [True, False])
 def test_body_over_the_limit_is_a_413_announced_or_not(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from service.api.endpoint import LONGEST_CACHED_QUERY, LONGEST_QUERY, _values, parser
+from service.api.endpoint import MAX_CACHED_BYTES, MAX_QUERY_BYTES, _values, parser
 from service.errors import InvalidParameter
 
 
@@ -19,7 +19,7 @@ class Query(BaseModel):
     name: str
 
 
-@pytest.mark.parametrize(("size", "is_remembered"), [(LONGEST_CACHED_QUERY, True), (LONGEST_CACHED_QUERY + 1, False)])
+@pytest.mark.parametrize(("size", "is_remembered"), [(MAX_CACHED_BYTES, True), (MAX_CACHED_BYTES + 1, False)])
 def test_query_is_remembered_unless_it_is_long(size: int, *, is_remembered: bool) -> None:
     """The same short query is parsed once; a long one is parsed every time, and kept by nobody."""
     parse = parser(Query)
@@ -34,10 +34,10 @@ def test_query_is_remembered_unless_it_is_long(size: int, *, is_remembered: bool
 def test_query_that_is_too_long_is_refused() -> None:
     """Before it is looked at."""
     parse = parser(Query)
-    assert parse(b"name=".ljust(LONGEST_QUERY, b"x")).name
+    assert parse(b"name=".ljust(MAX_QUERY_BYTES, b"x")).name
 
     with pytest.raises(InvalidParameter, match="query must be at most 8192 bytes, not 8193"):
-        parse(b"name=".ljust(LONGEST_QUERY + 1, b"x"))
+        parse(b"name=".ljust(MAX_QUERY_BYTES + 1, b"x"))
 
 
 @given(st.text(st.sampled_from("ab=&;+%41 é"), max_size=20))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api.negotiation import LONGEST_ACCEPT, chosen
+from service.api.negotiation import MAX_ACCEPT_CHARACTERS, chosen
 
 FORMATS = {"image/png": "png", "application/json": "json", "text/event-stream": "sse"}
 
@@ -29,8 +29,8 @@ FORMATS = {"image/png": "png", "application/json": "json", "text/event-stream": 
         ("application/json;q=0.5, */*", "png"),
         ("text/html, */*;q=0.8", "png"),
         ("image/*, image/png;q=0, application/json;q=0.1", "json"),
-        ("application/json".rjust(LONGEST_ACCEPT, ","), "json"),
-        ("application/json".rjust(LONGEST_ACCEPT + 1, ","), "gif"),
+        ("application/json".rjust(MAX_ACCEPT_CHARACTERS, ","), "json"),
+        ("application/json".rjust(MAX_ACCEPT_CHARACTERS + 1, ","), "gif"),
     ],
 )
 def test_accept_decides_where_nothing_was_named(accept: str, expected: str) -> None:

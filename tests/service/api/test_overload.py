@@ -56,7 +56,7 @@ def test_clients_that_do_not_send_their_bodies_take_nobodys_place(
                 return await client.post(path, content=slow(), headers={"content-type": content_type})
 
             waiting = [asyncio.create_task(send()) for _ in range(6)]
-            while app._admission._aside < 6:
+            while app._admission._receiving < 6:
                 await asyncio.wait(waiting, timeout=0.001)
             meanwhile = await client.get("/ntm/copy?length=1")
             may_go_on.set()

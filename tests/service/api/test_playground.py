@@ -24,7 +24,7 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClie
 Attributes = dict[str, str | None]
 
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-MOST_BYTES = 25_000
+MAX_BYTES = 25_000
 TEXTS = {path: (FOLDER / name).read_text() for path, name in FILES.items()}
 SCRIPTS = {path: text for path, text in TEXTS.items() if path.endswith(".js")}
 
@@ -144,7 +144,7 @@ def test_all_of_the_folder_is_served_and_ships() -> None:
 
 def test_all_of_it_is_small() -> None:
     """It is there at once, wherever the service is."""
-    assert sum(len(text.encode()) for text in TEXTS.values()) < MOST_BYTES
+    assert sum(len(text.encode()) for text in TEXTS.values()) < MAX_BYTES
 
 
 def test_every_reference_leads_somewhere(client: httpx.Client) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from service import errors
-from service.api.problems import LONGEST_DETAIL, STATUSES, document, status_of
+from service.api.problems import MAX_DETAIL_CHARACTERS, STATUSES, document, status_of
 from service.app import Glimpse
 from service.tasks import ntm
 
@@ -322,7 +322,7 @@ def test_view_of_arrays_is_a_422_before_the_body_is_looked_at(
 
 def test_detail_is_cut_where_it_is_too_long() -> None:
     """The longest that is not is kept as it is."""
-    longest = "x" * LONGEST_DETAIL
+    longest = "x" * MAX_DETAIL_CHARACTERS
 
     assert document(404, "code", longest)["detail"] == longest
     assert document(404, "code", longest + "y")["detail"] == f"{longest}..."

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 import httpx
 from starlette.types import Message, Scope
 
-from service.api.recurrent import MOST_EVENTS
+from service.api.recurrent import MAX_EVENTS
 from service.app import Glimpse
 
 Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClient]]]
@@ -38,6 +38,6 @@ def test_stream_of_many_samples_is_sent_in_pieces(serve: Serve) -> None:
     bodies = [message["body"] for message in sent if message["type"] == "http.response.body"]
     pieces = [body.count(b"event: step") for body in bodies]
     assert sum(pieces) == 80
-    assert max(pieces) == MOST_EVENTS
+    assert max(pieces) == MAX_EVENTS
     steps = [json.loads(data)["step"] for data in re.findall(rb"event: step\ndata: (.*)\n", b"".join(bodies))]
     assert steps == [0] * 40 + [1] * 40

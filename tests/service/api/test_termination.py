@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.port import let_nobody_queue_up
+from service.port import shrink_backlog
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 Launch = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str], Callable[[str], None]]]]
@@ -65,8 +65,8 @@ def test_sigterm_to_the_whole_group_is_one_signal(launch: Launch) -> None:
 def test_process_ends_though_a_thread_does_not() -> None:
     """A codec may be at work for nobody."""
     program = (
-        "import threading; from service.termination import end_whatever_runs;"
-        "threading.Thread(target=threading.Event().wait).start(); end_whatever_runs()"
+        "import threading; from service.termination import force_exit_soon;"
+        "threading.Thread(target=threading.Event().wait).start(); force_exit_soon()"
     )
 
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
@@ -95,7 +95,7 @@ def test_nobody_is_connected_whom_we_would_not_accept() -> None:
     async def connect_twice() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=128) as bound:
             listener = await asyncio.start_server(lambda *_: None, sock=bound, start_serving=False)
-            let_nobody_queue_up(listener.sockets)
+            shrink_backlog(listener.sockets)
             # The kernel lets in one more than it is told.
             with socket.create_connection(bound.getsockname(), timeout=5), pytest.raises(TimeoutError):
                 socket.create_connection(bound.getsockname(), timeout=0.1)

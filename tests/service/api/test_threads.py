@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from service.api.threads import Threads, go_on_if_wanted
+from service.api.threads import ThreadPool, raise_if_abandoned
 from service.errors import Cancelled
 from tests.service.fakes import PATIENCE_SECONDS
 
@@ -18,8 +18,8 @@ class Body:
 
 
 @contextmanager
-def one_thread() -> Iterator[Threads]:
-    threads = Threads(1, "test")
+def one_thread() -> Iterator[ThreadPool]:
+    threads = ThreadPool(1, "test")
     try:
         yield threads
     finally:
@@ -29,7 +29,7 @@ def one_thread() -> Iterator[Threads]:
 def test_work_that_is_given_up_while_it_waits_holds_nothing() -> None:
     """Its body is freed at once, however long the threads are busy with others."""
 
-    async def scenario(threads: Threads, free: Event) -> None:
+    async def scenario(threads: ThreadPool, free: Event) -> None:
         busy = asyncio.create_task(threads.run(free.wait))
         body = Body()
         kept = weakref.ref(body)
@@ -58,14 +58,14 @@ def test_work_that_is_given_up_under_way_can_know() -> None:
     """What asks now and then ends soon; the next work on its thread is wanted again."""
     is_over = Event()
 
-    async def scenario(threads: Threads) -> None:
+    async def scenario(threads: ThreadPool) -> None:
         loop, began, ended = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
         def long() -> None:
             loop.call_soon_threadsafe(began.set)
             try:
                 while not is_over.is_set():
-                    go_on_if_wanted()
+                    raise_if_abandoned()
             except Cancelled:
                 loop.call_soon_threadsafe(ended.set)
                 raise
@@ -75,7 +75,7 @@ def test_work_that_is_given_up_under_way_can_know() -> None:
         working.cancel()
         await ended.wait()
 
-        await threads.run(go_on_if_wanted)
+        await threads.run(raise_if_abandoned)
 
     with one_thread() as threads:
         try:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from service.engine.batcher import Batch, Batcher, BatchingPolicy, CloseReason
 from service.engine.request import Request, Sequence
 from service.errors import Overloaded
-from tests.strategies import MOST_ROWS, MOST_STEPS, policies
+from tests.strategies import MAX_ROWS, MAX_STEPS, policies
 
 FOREVER = float("inf")
 DELAYS = st.sampled_from([0.0, 0.5])
@@ -86,8 +86,8 @@ class BatcherMachine(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(
-        rows=st.integers(1, MOST_ROWS),
-        steps=st.integers(1, MOST_STEPS),
+        rows=st.integers(1, MAX_ROWS),
+        steps=st.integers(1, MAX_STEPS),
         deadline=st.just(FOREVER) | TIMES,
         is_stream=st.booleans(),
     )

@@ -232,7 +232,7 @@ def test_shape_is_bound_once() -> None:
 
 def test_bindings_are_forgotten_before_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long-lived service meets every shape in the end; forgetting one costs no answer."""
-    monkeypatch.setattr("service.engine.slots.MOST_BINDINGS", 2)
+    monkeypatch.setattr("service.engine.slots.MAX_BINDINGS", 2)
     made = bench(longest=4)
     requests = [made.add(recurrent_request(steps, seed=steps)) for steps in (1, 2, 3, 7)]
 

@@ -9,12 +9,12 @@ from PIL import Image
 
 from service.errors import UndecodableInput
 from service.media.decoding import decode
-from service.media.jpeg import MOST_FILL_BYTES, MOST_MARKERS, MOST_SCANS, check
+from service.media.jpeg import MAX_FILL_BYTES, MAX_MARKERS, MAX_SCANS, check
 
 BEGIN, END = b"\xff\xd8", b"\xff\xd9"
 SCAN = b"\xff\xda" + struct.pack(">H", 8) + bytes(6) + b"\x12\xff\x00\x34\xff\xd0\x56\xff\xff\xd1\x78"
 """With stuffed bytes, restarts and fill in its data."""
-LONG_SCAN = SCAN + b"\x12\xff\x00\xff\xd2" * 2 * MOST_MARKERS
+LONG_SCAN = SCAN + b"\x12\xff\x00\xff\xd2" * 2 * MAX_MARKERS
 
 
 def comment(size: int) -> bytes:
@@ -25,19 +25,19 @@ def comment(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        ([SCAN] * MOST_SCANS, ""),
-        ([SCAN] * (MOST_SCANS + 1), "more than 100 scans"),
-        ([comment(10)] * (MOST_MARKERS - 1), ""),
-        ([comment(10)] * (MOST_MARKERS + 1), "more than 1000 segments"),
-        ([b"\xff\xd0"] * (MOST_MARKERS + 1), "more than 1000 segments"),
+        ([SCAN] * MAX_SCANS, ""),
+        ([SCAN] * (MAX_SCANS + 1), "more than 100 scans"),
+        ([comment(10)] * (MAX_MARKERS - 1), ""),
+        ([comment(10)] * (MAX_MARKERS + 1), "more than 1000 segments"),
+        ([b"\xff\xd0"] * (MAX_MARKERS + 1), "more than 1000 segments"),
         ([comment(60_000), SCAN], ""),
-        ([b"\xff" * (MOST_FILL_BYTES - 1), comment(1)], ""),
-        ([b"\xff" * MOST_FILL_BYTES, comment(1)], "more than 1024 fill bytes"),
+        ([b"\xff" * (MAX_FILL_BYTES - 1), comment(1)], ""),
+        ([b"\xff" * MAX_FILL_BYTES, comment(1)], "more than 1024 fill bytes"),
         ([b"rubbish", SCAN, b"rubbish"] * 50, ""),
         ([b"rubbish", SCAN, b"rubbish"] * 101, "more than 100 scans"),
-        ([LONG_SCAN] * MOST_SCANS, ""),
-        ([LONG_SCAN] * (MOST_SCANS + 1), "more than 100 scans"),
-        ([SCAN, END, bytes(2)] + [SCAN] * MOST_SCANS, ""),
+        ([LONG_SCAN] * MAX_SCANS, ""),
+        ([LONG_SCAN] * (MAX_SCANS + 1), "more than 100 scans"),
+        ([SCAN, END, bytes(2)] + [SCAN] * MAX_SCANS, ""),
     ],
     ids=[
         "scans", "too many scans", "segments", "too many segments", "too many restarts", "scans in a comment", "fill",

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.errors import Overloaded, TooLarge, UndecodableInput
-from service.media.decoding import MOST_RUN_BYTES, DecodeLimits, decode, size
-from service.media.png import MOST_SURPLUS, PIECE
+from service.media.decoding import MAX_RUN_BYTES, DecodeLimits, decode, size
+from service.media.png import MAX_SURPLUS, PIECE
 from tests.service.media.files import FORMATS, png, png_header, ramp, stored
 
 
@@ -163,7 +163,7 @@ def test_tiff_with_an_enormous_tile_is_too_large(width_and_height: tuple[int, in
         decode(data, "image/tiff", DecodeLimits(limit).check)
 
 
-@pytest.mark.parametrize(("file_bytes", "is_refused"), [(MOST_RUN_BYTES, False), (MOST_RUN_BYTES + 1, True)])
+@pytest.mark.parametrize(("file_bytes", "is_refused"), [(MAX_RUN_BYTES, False), (MAX_RUN_BYTES + 1, True)])
 def test_bmp_of_very_many_runs_is_too_large(file_bytes: int, *, is_refused: bool) -> None:
     """Runs are decoded one by one, and may be as short as a pixel."""
     colours = bytes(range(4)) * 256
@@ -174,7 +174,7 @@ def test_bmp_of_very_many_runs_is_too_large(file_bytes: int, *, is_refused: bool
     data = (header + colours + runs).ljust(file_bytes, b"\0")
 
     if is_refused:
-        with pytest.raises(TooLarge, match=f"{file_bytes} bytes of runs; at most {MOST_RUN_BYTES}"):
+        with pytest.raises(TooLarge, match=f"{file_bytes} bytes of runs; at most {MAX_RUN_BYTES}"):
             decode(data, "image/bmp")
     else:
         assert decode(data, "image/bmp").grey.shape == (3, 2)
@@ -196,7 +196,7 @@ def test_tiff_of_larger_samples_than_are_read_is_undecodable(sample_format: int)
 
 @pytest.mark.parametrize("is_interlaced", [False, True])
 @pytest.mark.parametrize("chunks", [1, 3])
-@pytest.mark.parametrize(("surplus", "is_refused"), [(0, False), (100, False), (2 * MOST_SURPLUS, True), (10**8, True)])
+@pytest.mark.parametrize(("surplus", "is_refused"), [(0, False), (100, False), (2 * MAX_SURPLUS, True), (10**8, True)])
 def test_png_with_much_more_in_it_than_its_pixels_is_undecodable(
     surplus: int, chunks: int, *, is_interlaced: bool, is_refused: bool
 ) -> None:
@@ -217,7 +217,7 @@ def test_png_with_much_more_in_it_than_its_pixels_is_undecodable(
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_png_holds_all_the_samples_of_its_pixels(mode: str) -> None:
     """However many there are to a pixel, in a picture of which one more or less is over what may be left over."""
-    side = 2 * int(MOST_SURPLUS**0.5)
+    side = 2 * int(MAX_SURPLUS**0.5)
 
     assert decode(stored(Image.new(mode, (side, side)), "png"), "image/png").width == side
 
@@ -230,11 +230,11 @@ def test_narrow_interlaced_png_holds_more_rows_than_it_is_high() -> None:
     header = png_header(width, height, depth=1)[1][:-1] + b"\1"
     data = png((b"IHDR", header), (b"IDAT", zlib.compress(bytes(2 * rows))), (b"IEND", b""))
 
-    assert 2 * rows > 2 * height + MOST_SURPLUS
+    assert 2 * rows > 2 * height + MAX_SURPLUS
     assert decode(data, "image/png").grey.shape == (height, width)
 
 
-@pytest.mark.parametrize(("surplus", "is_refused"), [(0, False), (2 * MOST_SURPLUS, True)])
+@pytest.mark.parametrize(("surplus", "is_refused"), [(0, False), (2 * MAX_SURPLUS, True)])
 def test_surplus_in_a_png_is_found_behind_many_pixels(surplus: int, *, is_refused: bool) -> None:
     """Also where pixels and surplus are one chunk that is inflated piece by piece."""
     side = int(PIECE**0.5) + 20

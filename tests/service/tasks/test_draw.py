@@ -10,13 +10,13 @@ from export.manifest import Manifest
 from models.draw import network
 from service.engine.request import Request
 from service.tasks import draw
-from service.tasks.seed import LARGEST_SEED
+from service.tasks.seed import MAX_SEED
 
 MANIFEST = Manifest(
     name="draw", version=1, family="draw", config={"latent_size": 6, "write_filters": 5, "read_filters": 3}, graphs={},
     metrics={}, training={}, producer={}, files={},
 )  # fmt: skip
-SEEDS = st.integers(0, LARGEST_SEED)
+SEEDS = st.integers(0, MAX_SEED)
 
 
 def generation(**changes: object) -> Request:
@@ -44,7 +44,7 @@ def test_neighbours_have_other_noise(seed: int, sample: int) -> None:
     """Another seed or another sample gives other numbers, also where seed and sample change places."""
     here = draw.noise(seed, sample, 4, 6)
 
-    assert not np.array_equal(here, draw.noise((seed + 1) % LARGEST_SEED, sample, 4, 6))
+    assert not np.array_equal(here, draw.noise((seed + 1) % MAX_SEED, sample, 4, 6))
     assert not np.array_equal(here, draw.noise(seed, sample + 1, 4, 6))
     if seed != sample:
         assert not np.array_equal(here, draw.noise(sample, seed, 4, 6))
