@@ -123,6 +123,7 @@ def train(
     """
     run = _Run(experiment, schedule, directory, seed, start)
     run.resume()
+    directory.mkdir(parents=True, exist_ok=True)  # now, because the first save comes after minutes of work
     device = next(experiment.network.parameters()).device
     progress_bar = tqdm(total=schedule.updates, initial=run.update, unit="update", dynamic_ncols=True)
     with _signals_noted() as signals, progress_bar as progress:
@@ -303,7 +304,6 @@ class _Run:
         self._clock = now
 
     def _log(self, values: Mapping[str, float]) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "log.csv"
         row = {"update": self.update, "seconds": round(self.seconds, 1), **values}
         header = ",".join(row)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -59,6 +60,29 @@ def test_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
     assert load(path).description == {"update": 1}
     assert torch.equal(load(path).tensors["x"], torch.ones(3))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_the_library_says_of_a_full_disk_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the path; nothing half-written is left."""
+
+    def half_written(_: object, file: Path, **__: object) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoints, "save_file", half_written)
+
+    with pytest.raises(CheckpointError, match=r"last\.safetensors cannot be written: .*No space left"):
+        save(Checkpoint({"x": torch.zeros(3)}, {}), tmp_path / "last.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoint_can_be_read_by_whoever_serves_it(tmp_path: Path) -> None:
+    """Who may be another user than the one who trained it, and may not write it."""
+    save(Checkpoint({"x": torch.zeros(3)}, {}), tmp_path / "last.safetensors")
+
+    assert (tmp_path / "last.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_checkpoint_that_is_missing_is_refused(tmp_path: Path) -> None:

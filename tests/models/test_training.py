@@ -92,6 +92,38 @@ def test_run_that_a_signal_stops_is_saved_and_goes_on_from_there(tmp_path: Path,
         assert torch.equal(tensors(parts, "last")[key], tensor), key
 
 
+def test_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
+    """Without the update in hand; what an earlier run has saved is as it was."""
+    schedule = replace(SCHEDULE, checkpoint_seconds=1e9)
+    train(experiment(), replace(schedule, updates=5), tmp_path, seed=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    impatient = experiment(signal_at=(7, signal.SIGINT))
+    first_signal = impatient.loss
+
+    def loss(generator: torch.Generator, update: int) -> Tensor:
+        value = first_signal(generator, update)
+        if update == 7:
+            signal.raise_signal(signal.SIGINT)
+        return value
+
+    impatient.loss = loss  # type: ignore[method-assign]
+
+    with pytest.raises(KeyboardInterrupt):
+        train(impatient, schedule, tmp_path, seed=1)
+    assert impatient.heard[-1] == 7
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_folder_that_cannot_be_made_is_told_before_the_first_update(tmp_path: Path) -> None:
+    """Not when there is something to save for the first time, minutes later."""
+    (tmp_path / "file").touch()
+    line = experiment()
+
+    with pytest.raises(NotADirectoryError):
+        train(line, SCHEDULE, tmp_path / "file" / "run", seed=1)
+    assert line.heard == []
+
+
 @pytest.mark.parametrize("stopped_after", [1, 10, 17, 29])
 def test_resumed_run_ends_with_the_weights_of_one_that_was_not_stopped(tmp_path: Path, stopped_after: int) -> None:
     """Bit for bit: weights, their average, the optimiser's moments; whatever the weights were before resuming."""
