@@ -33,9 +33,8 @@ def main() -> None:
         print(f"glimpse: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
-        if error.filename is None:
-            raise
-        raise SystemExit(f"glimpse: {error.filename}: {error.strerror}") from error
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise SystemExit(f"glimpse: {where}{error.strerror or error}") from error
     except (GlimpseError, ModelError, SettingsError) as error:
         raise SystemExit(f"glimpse: {error}") from error
     except ModuleNotFoundError as error:

@@ -81,7 +81,7 @@ def export(
     version = version or 1 + max((int(path.name) for path in versions.glob("*") if path.name.isdigit()), default=0)
     folder = versions / str(version)
     if not replace and (folder / manifest.MANIFEST_FILE).exists():
-        raise VersionExistsError(f"{folder} is there already; name another version, or replace it")
+        raise VersionExistsError(f"{folder} is there already; name another version, or give --replace")
     with staged(folder) as unfinished:
         _build(unfinished, checkpoint, network, version, torchscript=torchscript)
     return folder

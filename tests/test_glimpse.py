@@ -1,16 +1,20 @@
 """The command: what it prints, and what a person who is wrong is told."""
 
+import errno
 import re
 import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
 
 import glimpse
+from export import to_onnx
 from export.manifest import read
+from models.errors import TrainingStoppedError
 
 
 def printed(*arguments: str | Path) -> list[str]:
@@ -92,6 +96,31 @@ def test_path_that_cannot_be_used_is_told_in_one_line(
 
     with pytest.raises(SystemExit, match=r"^glimpse: .*file/below.*: Not a directory$"):
         glimpse.main()
+
+
+def test_full_disk_is_told_in_one_line(checkpoints: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The file system does not say then which file it was."""
+    disk_is_full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(to_onnx, "export", Mock(side_effect=disk_is_full))
+    monkeypatch.setattr(
+        "sys.argv", ["glimpse", "export", str(checkpoints / "ntm-copy.safetensors"), "--repository", str(tmp_path)]
+    )
+
+    with pytest.raises(SystemExit, match=r"^glimpse: No space left on device$"):
+        glimpse.main()
+
+
+def test_training_that_a_signal_stopped_ends_with_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which shells and supervisors know; and with one line."""
+    monkeypatch.setattr(glimpse, "app", Mock(side_effect=TrainingStoppedError("stopped at update 3 of 9", 143)))
+
+    with pytest.raises(SystemExit) as stopped:
+        glimpse.main()
+
+    assert stopped.value.code == 143
+    assert capsys.readouterr().err == "glimpse: stopped at update 3 of 9\n"
 
 
 @pytest.mark.parametrize(

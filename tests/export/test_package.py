@@ -88,8 +88,8 @@ def test_version_that_is_not_named_is_the_next_one(checkpoints: Path, tmp_path: 
     assert [manifest.read(folder).version for folder in folders] == [10, 11]
 
 
-def test_export_replaces_what_was_there(checkpoints: Path, tmp_path: Path) -> None:
-    """Nothing of an earlier export of this version is left."""
+def test_folder_without_a_manifest_is_replaced(checkpoints: Path, tmp_path: Path) -> None:
+    """It is no version that anybody could be served; nothing of it is left."""
     stale = tmp_path / "ntm-copy" / "1" / "stale.onnx"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"old")
@@ -103,7 +103,7 @@ def test_version_that_is_there_is_not_replaced_unasked(older: tuple[Path, Manife
     """A client that asks for a version by its number would get another model."""
     folder, described = older
 
-    with pytest.raises(VersionExistsError, match="1 is there already; name another version"):
+    with pytest.raises(VersionExistsError, match="1 is there already; name another version, or give --replace"):
         export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1)
 
     assert (folder / "older").exists()
