@@ -311,7 +311,15 @@ def bench(
     scenario: Annotated[
         str, typer.Argument(help="stn, draw, ntm, mixed; overload; baselines; all of these; or soak.")
     ] = "all",
-    url: Annotated[str | None, typer.Option(help="A service that runs; one is started when absent.")] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="http://HOST:PORT of a service that runs, not with all or baselines; one is started when absent."
+        ),
+    ] = None,
+    api_key: Annotated[
+        str, typer.Option(envvar="GLIMPSE_API_KEY", show_envvar=True, help="Key that the service asks for.")
+    ] = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes of the service that is started.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of every measurement; of a soak, in all.")] = 10.0,
     connections: Annotated[int, typer.Option(min=1, help="Connections of a workload; with --rate the most.")] = 64,
@@ -321,7 +329,16 @@ def bench(
     """Measure throughput and latency, beside baselines."""
     from benchmarks import suite
 
-    suite.bench(scenario, url=url, workers=workers, seconds=seconds, connections=connections, rate=rate, out=out)
+    suite.bench(
+        scenario,
+        url=url,
+        api_key=api_key,
+        workers=workers,
+        seconds=seconds,
+        connections=connections,
+        rate=rate,
+        out=out,
+    )
 
 
 def _print_values(values: Mapping[str, float]) -> None:

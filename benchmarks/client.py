@@ -38,7 +38,9 @@ class Call:
     body: bytes = b""
     content_type: str = ""
     status: int = OK
-    """What it is to be answered with."""
+    """The expected response's status."""
+    api_key: str = ""
+    """Sent with the request unless it is empty."""
 
     def judged(self, status: int) -> int:
         """What counts as its status: a good one where it is the expected one, and only there."""
@@ -49,6 +51,8 @@ class Call:
     def encoded(self, host: str) -> bytes:
         """The request as it goes over the wire."""
         head = f"{self.method} {self.target} HTTP/1.1\r\nhost: {host}\r\n"
+        if self.api_key:
+            head += f"x-api-key: {self.api_key}\r\n"
         if self.body:
             head += f"content-type: {self.content_type}\r\ncontent-length: {len(self.body)}\r\n"
         return head.encode() + b"\r\n" + self.body
@@ -72,6 +76,18 @@ async def load(
         return await run.timeline(patience_seconds)
 
 
+def address_of(url: str) -> tuple[str, int]:
+    """Return the host and the port of a URL.
+
+    Raises:
+        ValueError: it is not `http://HOST:PORT`; the load generator speaks no TLS, and adds no prefix to paths.
+    """
+    address = urlsplit(url)
+    if not address.hostname or "@" in address.netloc or url.rstrip("/") != f"http://{address.netloc}":
+        raise ValueError(f"the load generator speaks plain HTTP, to http://HOST:PORT without a path, not to {url!r}")
+    return address.hostname, address.port or 80
+
+
 def loop_factory() -> asyncio.AbstractEventLoop:
     """The loop that this client is light on."""
     return uvloop.new_event_loop()
@@ -81,11 +97,9 @@ class _Run:
     """Connections on one side, arrivals on the other, records of what happened between them."""
 
     def __init__(self, url: str, calls: Iterable[Call], arrivals: Arrivals) -> None:
-        address = urlsplit(url)
-        if address.scheme != "http" or not address.hostname:
-            raise ValueError(f"the load generator speaks plain HTTP, to http://HOST:PORT and not to {url!r}")
-        self._host, self._port = address.hostname, address.port or 80
-        self._calls = cycle([(call, call.encoded(address.netloc)) for call in calls])
+        self._host, self._port = address_of(url)
+        host = urlsplit(url).netloc
+        self._calls = cycle([(call, call.encoded(host)) for call in calls])
         self._arrivals = arrivals
         self._began = math.inf
         self._open: set[_Connection] = set()

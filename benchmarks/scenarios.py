@@ -28,7 +28,6 @@ REFUSALS = (429, 503)
 NORMAL = 2.0
 """A request is as quick as normally up to so many times the longest of an idle server."""
 STRETCHES = 10
-MEMORY = "glimpse_process_resident_memory_bytes"
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 """Shares of the throughput at which the latency is measured."""
 
@@ -138,8 +137,8 @@ def overload(url: str, calls: list[Call], *, peak_rate: float, rate: float | Non
         peak_rate,
         flood,
         max(0.0, normal_at - (flood.began + flood.seconds)),
-        before[MEMORY],
-        server.metrics(url)[MEMORY],
+        before[server.MEMORY],
+        server.metrics(url)[server.MEMORY],
     )
 
 
@@ -148,7 +147,7 @@ def soak(url: str, calls: list[Call], *, connections: int, seconds: float) -> li
 
     def stretch() -> Stretch:
         timeline = run(load(url, calls, ClosedLoop(seconds / STRETCHES), connections=connections))
-        return Stretch(timeline, server.metrics(url)[MEMORY])
+        return Stretch(timeline, server.metrics(url)[server.MEMORY])
 
     return [stretch() for _ in range(STRETCHES)]
 

@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import workloads
+from benchmarks.client import address_of
 from service.errors import GlimpseError
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -26,6 +26,7 @@ ALL_READY = "\nglimpse_ready 1.0\n"
 STOP_SECONDS = 40.0
 """Longer than the service's own longest drain."""
 POLL_SECONDS = 0.05
+MEMORY = "glimpse_process_resident_memory_bytes"
 
 
 class BenchmarkError(GlimpseError):
@@ -91,14 +92,13 @@ def plain(processes: int) -> contextlib.AbstractContextManager[str]:
 
 
 def get(url: str, path: str) -> tuple[int, str]:
-    """Status and text of a page; (0, why) if nobody answers."""
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+    """Return the status and the text of a page; (0, why) if nobody answers, or not in HTTP."""
+    connection = http.client.HTTPConnection(*address_of(url), timeout=10)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        return response.status, response.read().decode()
-    except OSError as error:
+        return response.status, response.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
         return 0, str(error)
     finally:
         connection.close()
@@ -114,10 +114,34 @@ def metrics(url: str) -> dict[str, float]:
     if status != 200:
         raise BenchmarkError(f"{url}/metrics answers {status or text}")
     totals: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+    except ValueError as error:
+        raise BenchmarkError(f"{url} is not Glimpse: /metrics is not in Prometheus' format") from error
     return totals
+
+
+def check(url: str) -> None:
+    """Check that Glimpse runs at a URL, and is ready.
+
+    Raises:
+        BenchmarkError: the URL cannot be measured, or something else answers there, or nobody, or it is not ready.
+    """
+    try:
+        address_of(url)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+    status, text = get(url, "/readyz")
+    if status == 0:
+        raise BenchmarkError(f"nobody answers at {url}: {text}")
+    if status == 503:
+        raise BenchmarkError(f"{url} is not ready: {text[:200]}")
+    if status != 200:
+        raise BenchmarkError(f"{url} is not Glimpse: /readyz answers {status}")
+    if MEMORY not in metrics(url):
+        raise BenchmarkError(f"{url} is not Glimpse: /metrics has no {MEMORY}")
 
 
 def _free_port() -> int:

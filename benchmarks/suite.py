@@ -4,12 +4,14 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report, scenarios, server, workloads
 from benchmarks.chart import latency_chart
+from benchmarks.client import Call
 from benchmarks.sequences import recurrent, subject
 from benchmarks.served import BATCH
 from benchmarks.stn_limit import StnLimit, stn_processes
@@ -24,6 +26,8 @@ SOAK = "soak"
 SCENARIOS = (*workloads.WORKLOADS, OVERLOAD, SOAK, BASELINES, ALL)
 RATED = (*workloads.WORKLOADS, OVERLOAD)
 """Scenarios that can be asked for at a rate."""
+ONE_SERVICE = (*workloads.WORKLOADS, OVERLOAD, SOAK)
+"""Scenarios that need nothing but one service; the others start some of their own."""
 SWEPT = ("stn", "draw", "ntm")
 FIGURES_SECONDS = 2.0
 """Within which the service has looked at its own memory."""
@@ -35,6 +39,7 @@ def bench(
     scenario: str,
     *,
     url: str | None,
+    api_key: str = "",
     workers: int,
     seconds: float,
     connections: int,
@@ -46,6 +51,7 @@ def bench(
     Args:
         scenario: one of `SCENARIOS`.
         url: of a service that runs; one is started and stopped when None.
+        api_key: sent with every request unless it is empty.
         workers: processes of the service that is started.
         seconds: of every single measurement.
         connections: of a workload; in an open loop, the most.
@@ -53,22 +59,25 @@ def bench(
         out: where `benchmarks.md` and its picture go; nowhere when None.
 
     Raises:
-        BenchmarkError: there is no such scenario, it goes at no rate of one's choice, or there is no service.
+        BenchmarkError: there is no such scenario, it cannot be measured in this way, there is no service, or no
+            request got a good response.
     """
-    if scenario not in SCENARIOS:
-        raise server.BenchmarkError(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
-    if rate is not None and scenario not in RATED:
-        raise server.BenchmarkError(f"{scenario} goes at rates of its own; --rate is for {', '.join(RATED)}")
+    _check_arguments(scenario, url, rate)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # now, because the report comes after minutes of work
     # Ends like any other error, so that what was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    results = report.Results(report.environment())
+    environment = report.environment()
+    if api_key:
+        environment["Command"] = environment["Command"].replace(api_key, "...")
+    results = report.Results(environment)
     began = time.monotonic()
     with _service(url, workers) as service_url:
         if url is None:
             ready_after = time.monotonic() - began
             time.sleep(FIGURES_SECONDS)
-            results.start = report.Start(ready_after, server.metrics(service_url)[scenarios.MEMORY])
-        _over_http(results, scenario, service_url, seconds, connections, rate)
+            results.start = report.Start(ready_after, server.metrics(service_url)[server.MEMORY])
+        _over_http(results, scenario, service_url, api_key, seconds, connections, rate)
         if scenario in {BASELINES, ALL}:
             _beside_others(results, service_url, seconds, workers)
     if scenario in {BASELINES, ALL}:
@@ -76,11 +85,19 @@ def bench(
     text = report.markdown(results)
     print(text)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         (out / "benchmarks.md").write_text(text, encoding="utf-8")
         if results.sweeps:
             lines = {name: report.points(runs) for name, runs in results.sweeps.items()}
             (out / report.CHART).write_text(latency_chart(lines), encoding="utf-8")
+
+
+def _check_arguments(scenario: str, url: str | None, rate: float | None) -> None:
+    if scenario not in SCENARIOS:
+        raise server.BenchmarkError(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+    if rate is not None and scenario not in RATED:
+        raise server.BenchmarkError(f"{scenario} goes at rates of its own; --rate is for {', '.join(RATED)}")
+    if url is not None and scenario not in ONE_SERVICE:
+        raise server.BenchmarkError(f"{scenario} starts services of its own; --url is for {', '.join(ONE_SERVICE)}")
 
 
 @contextlib.contextmanager
@@ -89,19 +106,26 @@ def _service(url: str | None, workers: int) -> Iterator[str]:
         with server.glimpse(workers) as started:
             yield started
     else:
-        status, text = server.get(url, "/readyz")
-        if status != 200:
-            raise server.BenchmarkError(f"{url} is not ready: {text}")
+        server.check(url)
         yield url
 
 
 def _over_http(
-    results: report.Results, scenario: str, url: str, seconds: float, connections: int, rate: float | None
+    results: report.Results,
+    scenario: str,
+    url: str,
+    api_key: str,
+    seconds: float,
+    connections: int,
+    rate: float | None,
 ) -> None:
+    def made(make: Callable[[], list[Call]]) -> list[Call]:
+        return [replace(call, api_key=api_key) for call in make()]
+
     for name, make in workloads.WORKLOADS.items():
         if scenario not in {name, ALL}:
             continue
-        calls = make()
+        calls = made(make)
         _say(f"{name}: closed loop" if rate is None else f"{name}: open loop")
         if scenario == ALL:
             counts = (1, BATCH)
@@ -110,19 +134,29 @@ def _over_http(
             results.runs.append(scenarios.closed(name, url, calls, connections=connections, seconds=seconds))
         else:
             results.runs.append(scenarios.opened(name, url, calls, rate=rate, seconds=seconds, connections=connections))
+        _require_good_responses(results.runs[-1].timeline)
         if scenario == ALL and name in SWEPT:
             _say(f"{name}: latency against load")
             peak = results.runs[-1].timeline.rate
             results.sweeps[name] = scenarios.sweep(name, url, calls, peak_rate=peak, seconds=seconds)
     if scenario == SOAK:
         _say("everything: a long load")
-        results.soak = scenarios.soak(url, workloads.everything(), connections=connections, seconds=seconds)
+        results.soak = scenarios.soak(url, made(workloads.everything), connections=connections, seconds=seconds)
+        _require_good_responses(Timeline.joined([stretch.timeline for stretch in results.soak]))
     if scenario in {OVERLOAD, ALL}:
         for name, make in workloads.OVERLOADS.items():
-            calls = make()
+            calls = made(make)
             _say(f"{name}: overload")
-            peak = scenarios.closed(name, url, calls, connections=PEAK_CONNECTIONS, seconds=seconds).timeline.rate
+            unhurried = scenarios.closed(name, url, calls, connections=PEAK_CONNECTIONS, seconds=seconds).timeline
+            _require_good_responses(unhurried)
+            peak = unhurried.rate
             results.overloads[name] = scenarios.overload(url, calls, peak_rate=peak, rate=rate, seconds=seconds)
+
+
+def _require_good_responses(timeline: Timeline) -> None:
+    if not timeline.ok.any():
+        ends = ", ".join(f"{count} x {status}" for status, count in timeline.by_status().items())
+        raise server.BenchmarkError(f"no request got a good response: {ends or 'none was sent'}")
 
 
 def _beside_others(results: report.Results, url: str, seconds: float, workers: int) -> None:

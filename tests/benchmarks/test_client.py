@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.arrivals import Arrivals, ClosedLoop, OpenLoop
-from benchmarks.client import Call, load
+from benchmarks.client import Call, address_of, load
 from benchmarks.scenarios import run
 from benchmarks.timeline import Timeline
 from tests.benchmarks.tiny_server import TinyServer
@@ -138,6 +138,19 @@ def test_closed_loop_ends_when_the_server_never_answers(tiny_server: TinyServer)
     assert timeline.by_status() == {"unanswered": 3}
 
 
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://localhost", ("localhost", 80)),
+        ("http://127.0.0.1:8000/", ("127.0.0.1", 8000)),
+        ("http://[::1]:8000", ("::1", 8000)),
+    ],
+)
+def test_url_has_a_host_and_a_port(url: str, address: tuple[str, int]) -> None:
+    """The port is HTTP's unless it is given."""
+    assert address_of(url) == address
+
+
 def test_server_that_is_gone_does_not_keep_the_client() -> None:
     """It ends when patience does, with what was lost."""
     with TinyServer() as server:
@@ -146,8 +159,18 @@ def test_server_that_is_gone_does_not_keep_the_client() -> None:
         run(load(url, [ANSWER], ClosedLoop(0.1), connections=1))
 
 
-@pytest.mark.parametrize("url", ["https://localhost", "localhost:8000", "http://"])
-def test_url_that_is_not_plain_http_is_refused(url: str) -> None:
-    """The load generator does not speak TLS."""
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://localhost",
+        "localhost:8000",
+        "http://",
+        "http://localhost/glimpse",
+        "http://localhost?key=1",
+        "http://me:secret@localhost",
+    ],
+)
+def test_url_that_is_not_the_address_of_plain_http_is_refused(url: str) -> None:
+    """The load generator speaks no TLS, and would leave a path, a query or a password out."""
     with pytest.raises(ValueError, match="plain HTTP"):
         run(load(url, [ANSWER], ClosedLoop(0.1), connections=1))

@@ -8,7 +8,7 @@
 
 import asyncio
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from types import TracebackType
 from typing import Self, cast
 
@@ -30,6 +30,7 @@ class TinyServer:
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
+        self.heads: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
         self.bodies: list[bytes] = []
         self.connections: list[_Connection] = []
         self._loop = loop_factory()
@@ -72,7 +73,9 @@ class _Connection(asyncio.Protocol):
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
         if is_whole and len(body) == int(fields.get("content-length", 0)):
             self._received = b""
-            self._answer(head.decode().split()[1].partition("?")[0], body)
+            path = head.decode().split()[1].partition("?")[0]
+            self._server.heads[path].append(fields)
+            self._answer(path, body)
 
     def _answer(self, path: str, body: bytes) -> None:
         requests = self._server.requests
