@@ -68,19 +68,30 @@ def starts(description: Mapping[str, Any]) -> list[str]:
 
 
 def weights_file(path: Path) -> Path:
-    """The checkpoint that a path means: itself if it is a file, a model's weights, or the best of a run."""
+    """Return the checkpoint that a path means: itself if it is a file, a model's weights, or the best of a run.
+
+    Raises:
+        CheckpointError: the path is a folder of versions, of which one is to be named.
+    """
     if path.is_file():
         return path
-    shipped = path / "weights.safetensors"
-    return shipped if shipped.exists() else path / "best.safetensors"
+    shipped, best = path / "weights.safetensors", path / "best.safetensors"
+    if shipped.exists():
+        return shipped
+    versions = [int(folder.name) for folder in path.glob("*") if folder.name.isdigit()]
+    if versions and not best.exists():
+        raise CheckpointError(f"{path} holds versions of a model; name one of them: {path / str(max(versions))}")
+    return best
 
 
 def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path) -> None:
     """Put a checkpoint's tensors into `network`.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown or of another shape; the first few are named.
+        CheckpointError: a tensor is missing, unknown or of another shape; or these are not a network's tensors alone.
     """
+    if any(name.startswith("optimizer.") for name in checkpoint.tensors):
+        raise CheckpointError(f"{source} is a training state; give the run's folder, or its best.safetensors")
     try:
         network.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:

@@ -125,7 +125,10 @@ def train(
     run.resume()
     directory.mkdir(parents=True, exist_ok=True)  # now, because the first save comes after minutes of work
     device = next(experiment.network.parameters()).device
-    progress_bar = tqdm(total=schedule.updates, initial=run.update, unit="update", dynamic_ncols=True)
+    is_done = 0 < run.update >= schedule.updates
+    if is_done:
+        tqdm.write(f"nothing to do: {run.update} updates are done already")
+    progress_bar = tqdm(total=schedule.updates, initial=run.update, unit="update", dynamic_ncols=True, disable=is_done)
     with _signals_noted() as signals, progress_bar as progress:
         saved_at = time.monotonic()
         while run.update < schedule.updates:
@@ -259,11 +262,13 @@ class _Run:
         if not path.exists():
             return
         checkpoint = load(path)
-        for key in ("family", "name", "config", "seed"):
-            here = self._description()[key]
-            there = checkpoint.description.get(key)
-            if here != there:
-                raise TrainingError(f"{path} is of another run: {key} is {there!r}, not {here!r}")
+        here, there = _identity(self._description()), _identity(checkpoint.description)
+        differing = [key for key in dict.fromkeys([*here, *there]) if here.get(key) != there.get(key)]
+        if differing:
+            values = ", ".join(f"{key} is {there.get(key)!r}, not {here.get(key)!r}" for key in differing)
+            raise TrainingError(
+                f"{path} is of another run: {values}; move {self.directory} away, or choose another --runs"
+            )
         try:
             self.network.load_state_dict(_below("network.", checkpoint.tensors))
             self.average.load_state_dict(_below("average.", checkpoint.tensors))
@@ -271,9 +276,9 @@ class _Run:
             raise CheckpointError(f"{path} does not fit the network: {error}") from error
         begun_with = starts(checkpoint.description)
         if self.start not in ([], begun_with):
-            here, there = " and ".join(self.start), " and ".join(begun_with) or "other weights"
+            asked, recorded = " and ".join(self.start), " and ".join(begun_with) or "other weights"
             raise TrainingError(
-                f"{path} is of a run that has begun already, with {there} and not with {here}; "
+                f"{path} is of a run that has begun already, with {recorded} and not with {asked}; "
                 "give no start to go on with it, or move it away to begin anew"
             )
         state: dict[int, dict[str, Tensor]] = {}
@@ -315,6 +320,12 @@ class _Run:
             if is_new:
                 writer.writeheader()
             writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+
+
+def _identity(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells one run from another, a name for each value."""
+    config = {f"config.{name}": value for name, value in description.get("config", {}).items()}
+    return {name: description.get(name) for name in ("family", "name", "seed")} | config
 
 
 def _copy(network: nn.Module) -> nn.Module:

@@ -10,7 +10,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models import checkpoint as checkpoints
-from models.checkpoint import Checkpoint, CheckpointError, adopt_weights, load, load_weights, mean_weights, save
+from models.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    adopt_weights,
+    load,
+    load_weights,
+    mean_weights,
+    save,
+    weights_file,
+)
 
 
 def linear(size: int = 3) -> nn.Linear:
@@ -153,3 +162,29 @@ def test_weights_of_different_networks_have_no_mean(other: dict[str, torch.Tenso
 
     with pytest.raises(CheckpointError, match=r"a \+ b have no mean"):
         mean_weights([Checkpoint(weights, {}), Checkpoint(other, {})], "a + b")
+
+
+def test_training_state_is_not_taken_for_a_networks_weights(tmp_path: Path) -> None:
+    """In a line that says which file is meant, and not with the names of all its tensors."""
+    state = {
+        "network.weight": torch.zeros(2, 3),
+        "average.weight": torch.zeros(2, 3),
+        "optimizer.0.step": torch.ones(1),
+    }
+
+    with pytest.raises(CheckpointError, match=r"last is a training state; give the run's folder, or its best.safetens"):
+        load_weights(linear(), Checkpoint(state, {}), tmp_path / "last")
+
+
+def test_path_means_a_file_a_models_weights_or_the_best_of_a_run(tmp_path: Path) -> None:
+    """A model's folder without a version means none of them; its latest version is suggested."""
+    for name in ("run/best.safetensors", "draw/9/weights.safetensors", "draw/10/weights.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+
+    assert weights_file(tmp_path / "run" / "best.safetensors") == tmp_path / "run" / "best.safetensors"
+    assert weights_file(tmp_path / "run") == tmp_path / "run" / "best.safetensors"
+    assert weights_file(tmp_path / "draw" / "9") == tmp_path / "draw" / "9" / "weights.safetensors"
+    assert weights_file(tmp_path / "nothing") == tmp_path / "nothing" / "best.safetensors"
+    with pytest.raises(CheckpointError, match=r"draw holds versions of a model; name one of them: .*draw/10$"):
+        weights_file(tmp_path / "draw")

@@ -187,14 +187,15 @@ def test_run_whose_schedule_was_recorded_with_another_field_goes_on(tmp_path: Pa
     assert resumed.heard == list(range(10, SCHEDULE.updates))
 
 
-def test_finished_run_is_not_trained_further(tmp_path: Path) -> None:
-    """Asked again for the same number of updates, it answers what it has."""
+def test_finished_run_is_not_trained_further(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Asked again for the same number of updates, or for fewer, it says so and returns what it has."""
     first = train(experiment(), SCHEDULE, tmp_path, seed=1)
     before = (tmp_path / "last.safetensors").read_bytes()
 
-    again = experiment(fails_at=0)
-
-    assert train(again, SCHEDULE, tmp_path, seed=1) == first
+    for updates in (30, 20):
+        again = experiment(fails_at=0)
+        assert train(again, replace(SCHEDULE, updates=updates), tmp_path, seed=1) == first
+        assert capsys.readouterr().out == "nothing to do: 30 updates are done already\n"
     assert (tmp_path / "last.safetensors").read_bytes() == before
 
 
@@ -213,7 +214,7 @@ def test_more_updates_go_on_from_where_it_was(tmp_path: Path) -> None:
     ("other", "seed", "match"),
     [
         ({"name": "curve"}, 1, "name is 'line', not 'curve'"),
-        ({"width": 5}, 1, "config is {'width': 4}, not {'width': 5}"),
+        ({"width": 5}, 1, "another run: config.width is 4, not 5; move .* away, or choose another --runs"),
         ({}, 2, "seed is 1, not 2"),
     ],
 )
