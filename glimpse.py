@@ -16,6 +16,10 @@ app.add_typer(evaluate_app, name="evaluate")
 Data = Annotated[Path, typer.Option(envvar="GLIMPSE_DATA", help="Folder with MNIST; fetched and checked when absent.")]
 TRAINING_MODULES = ("jaxtyping", "onnx", "onnxscript", "safetensors", "torch", "tqdm")
 """What the extra `train` brings, and a service on ONNX Runtime does without."""
+INSTALL_TRAINING = (
+    "pip install --editable '.[cpu,train]'; on Linux without a GPU, which needs a tenth of the download, "
+    "pip install --extra-index-url https://download.pytorch.org/whl/cpu --editable '.[cpu,train]'"
+)
 DEFAULT_DATA = Path("~/.cache/glimpse").expanduser()
 
 
@@ -40,7 +44,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_MODULES:
             raise
-        raise SystemExit(f"glimpse: this needs {error.name}: pip install --editable '.[cpu,train]'") from error
+        raise SystemExit(f"glimpse: this needs {error.name}: {INSTALL_TRAINING}") from error
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":  # of several settings at once; their values, keys among them, are not told
@@ -61,14 +65,29 @@ def glimpse(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; GLIMPSE_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; GLIMPSE_PORT.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes on that port; GLIMPSE_WORKERS.")] = None,
-    models: Annotated[Path | None, typer.Option(help="Model repository; GLIMPSE_MODELS.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; GLIMPSE_DEVICE.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="onnxruntime or torchscript; GLIMPSE_RUNTIME.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; GLIMPSE_HOST.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; GLIMPSE_PORT.", show_default="8000")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on that port; GLIMPSE_WORKERS.", show_default="1")
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Model repository; GLIMPSE_MODELS.", show_default="the shipped models")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(help="Where to compute; GLIMPSE_DEVICE.", show_default="auto"),
+    ] = None,
+    runtime: Annotated[
+        Literal["onnxruntime", "torchscript"] | None,
+        typer.Option(help="What runs the models; GLIMPSE_RUNTIME.", show_default="onnxruntime"),
+    ] = None,
 ) -> None:
-    """Serve the models over HTTP."""
+    """Serve the models over HTTP.
+
+    An option goes before its environment variable; service/settings.py describes those that have no option.
+    """
     import signal
 
     # Until the server takes over, and again once it has shut down cleanly (it raises the signal anew), SIGTERM means
@@ -111,7 +130,7 @@ Compile = Annotated[bool, typer.Option("--compile", help="Compile the network fi
 
 @train_app.command("stn")
 def train_stn(
-    kind: Kind,
+    kind: Annotated[Kind, typer.Argument(help="Family of the last of its transformations.")],
     data: Data = DEFAULT_DATA,
     updates: Updates = None,
     learning_rate: Rate = None,
@@ -167,7 +186,7 @@ def train_draw(
 
 @train_app.command("ntm")
 def train_ntm(
-    task: NtmTask,
+    task: Annotated[NtmTask, typer.Argument(help="What it learns to do; each task is a model of its own.")],
     updates: Updates = None,
     learning_rate: Rate = None,
     cooldown: Cooldown = None,
@@ -277,17 +296,23 @@ def export(
     """Export a trained model, after proving that it computes what the network does."""
     from export import package
     from models.checkpoint import weights_file
-    from service.settings import SHIPPED_MODELS
+    from service import settings
 
-    where = repository or SHIPPED_MODELS
+    where = repository or settings.SHIPPED_MODELS
     print(package.export(weights_file(run), where, version=version, torchscript=torchscript, replace=replace))
+    if repository is None:
+        print("glimpse: `glimpse serve` serves it from its next start on", file=sys.stderr)
 
 
 @app.command()
 def models(
     repository: Annotated[Path | None, typer.Option(help="Model repository; the shipped one when absent.")] = None,
 ) -> None:
-    """List the models of a repository, after checking every file; ends with 1 if one of them is damaged."""
+    """List the models of a repository, after checking every file; ends with 1 if one of them is damaged.
+
+    The score is what training minimised, on held-out data: lower is better. It compares versions of one model only;
+    every model measures something else.
+    """
     from service.errors import ArtifactRejected
     from service.runtime.repository import artifacts, read_manifest
     from service.settings import SHIPPED_MODELS

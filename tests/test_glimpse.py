@@ -6,15 +6,18 @@ import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 from unittest.mock import Mock
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import glimpse
 from export import to_onnx
 from export.manifest import read
 from models.errors import TrainingStoppedError
+from service import settings
 
 
 def printed(*arguments: str | Path) -> list[str]:
@@ -61,6 +64,30 @@ def test_export_prints_the_folder_of_the_artifact(
 
     assert Path(folder) == tmp_path / "ntm-copy" / "3"
     assert [name for name in sorted(read(Path(folder)).files) if name.startswith("model")] == files
+
+
+def test_export_among_the_shipped_models_says_when_it_is_served(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that runs does not look for new versions; standard output has the folder alone."""
+    monkeypatch.setattr(settings, "SHIPPED_MODELS", tmp_path)
+
+    result = CliRunner().invoke(glimpse.app, ["export", str(checkpoints / "ntm-copy.safetensors")])
+
+    assert result.stdout == f"{tmp_path / 'ntm-copy' / '1'}\n"
+    assert result.stderr == "glimpse: `glimpse serve` serves it from its next start on\n"
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_help_of_serve_shows_the_settings_defaults_and_choices() -> None:
+    """Which are the settings' own."""
+    options = {option.name: option for option in get_command(glimpse.app).commands["serve"].params}  # type: ignore[attr-defined]
+
+    for name in ("host", "port", "workers", "device", "runtime"):
+        assert options[name].show_default == str(getattr(settings.Settings(), name))
+    text = CliRunner(env={"COLUMNS": "200"}).invoke(glimpse.app, ["serve", "--help"]).output
+    for name in ("device", "runtime"):
+        assert "|".join(get_args(settings.Settings.model_fields[name].annotation)) in text
 
 
 def test_models_are_listed_past_one_that_is_damaged(repository: Path, tmp_path: Path) -> None:
@@ -160,5 +187,5 @@ def test_command_that_needs_pytorch_says_how_to_have_it(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "models.draw.experiment", None)
     monkeypatch.setattr(glimpse, "TRAINING_MODULES", ("models.draw.experiment",))
 
-    with pytest.raises(SystemExit, match=r"^glimpse: this needs models.draw.experiment: pip install .*train"):
+    with pytest.raises(SystemExit, match=r"^glimpse: this needs models.draw.experiment: pip install .*train.*whl/cpu"):
         glimpse.main()
