@@ -1,1 +1,1 @@
-"""The models, in PyTorch: networks, data, training and evaluation. Knows nothing of serving."""
+"""The models in PyTorch: networks, data, training and evaluation. Nothing here depends on the service."""

@@ -1,7 +1,7 @@
-"""Small classifiers of clean MNIST: they judge what the other models rectify and draw.
+"""Small classifiers of clean MNIST digits, which judge what the other models rectify and draw.
 
-They see undistorted training digits only, without augmentation. A picture that they read is therefore
-canonical: upright, centred, of MNIST's size and stroke.
+They are trained on undistorted digits only, without augmentation. A picture that they read correctly is therefore
+canonical: upright, centred, with MNIST's size and stroke width.
 
 Axes: B batch.
 """
@@ -29,15 +29,16 @@ LEARNING_RATE = 2e-3
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The shape of a classifier."""
+    """Architecture of a classifier."""
 
     channels: tuple[int, ...] = (16, 32)
-    """Channels of the convolutions; the first two halve the picture."""
+    """Output channels of each convolution; 2x2 max pooling follows the first two."""
     kernel: int = 3
     padding: int = 1
     is_normalised: bool = False
-    """By batches, in every convolution."""
+    """Whether batch normalisation follows every convolution."""
     features: int = 128
+    """Units of the hidden linear layer."""
 
 
 READERS: Mapping[str, Config] = {
@@ -45,13 +46,16 @@ READERS: Mapping[str, Config] = {
     "lenet": Config(channels=(20, 50), kernel=5, padding=0, features=500),
     "normalised": Config(channels=(24, 48, 64), is_normalised=True),
 }
-"""Classifiers as different as people build them: what one overlooks, another sees."""
+"""Architectures of different styles, so that one catches what another misses."""
 UNSEEN: Mapping[str, Config] = {"unseen": Config(channels=(32, 64), padding=0)}
-"""Classifier of an architecture that no model was trained to please."""
+"""Architecture that takes no part in training any model."""
 
 
 class Role(NamedTuple):
-    """What classifiers are there for. Whoever is asked in training is not to judge it."""
+    """A set of classifiers with one purpose.
+
+    Readers are part of a training loss. Judges evaluate the result, and have other weights and one more architecture.
+    """
 
     name: str
     seed: int
@@ -63,7 +67,7 @@ JUDGE = Role("judge", 0, {**READERS, **UNSEEN})
 
 
 class CleanClassifier(nn.Module):
-    """Convolutions and two linear layers: digit -> logits."""
+    """Convolutions and two linear layers, from pictures of digits to logits."""
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
@@ -89,40 +93,41 @@ class CleanClassifier(nn.Module):
         )
 
     def forward(self, picture: Float[Tensor, "B 1 28 28"]) -> Float[Tensor, "B 10"]:
-        """Logits of digits in 0..1, white ink on black."""
+        """Return the logits of pictures in 0..1, white ink on black."""
         logits: Tensor = self.head(self.features(picture))
         return logits
 
 
 def classifiers(data: Path, folder: Path, role: Role) -> dict[str, CleanClassifier]:
-    """All classifiers of a role, by their names.
+    """Return all classifiers of a role by name, loaded from `folder` or trained and saved there.
 
     Raises:
-        CheckpointError: as `train_classifier` does.
+        CheckpointError, DatasetError: as for `train_classifier`.
     """
     return {name: classifier_in(data, folder, role, name) for name in role.configs}
 
 
 def classifier_in(data: Path, folder: Path, role: Role, name: str) -> CleanClassifier:
-    """One classifier of a role, kept in a folder.
+    """Return one classifier of a role, loaded from `folder` or trained and saved there.
 
     Raises:
-        CheckpointError: as `train_classifier` does.
+        CheckpointError, DatasetError: as for `train_classifier`.
     """
     path = folder / f"{role.name}-{name}.safetensors"
     return train_classifier(data, path, seed=role.seed, config=role.configs[name])
 
 
 def train_classifier(data: Path, path: Path, *, seed: int, config: Config | None = None) -> CleanClassifier:
-    """The classifier at `path`; where there is none yet, train it on the digits in `data` and keep it there.
+    """Load the classifier at `path`; if there is none, train it on MNIST from `data` and save it there.
 
-    Training takes one to four minutes on one core.
+    Training takes one to four minutes on one core. The classifier is returned in evaluation mode.
 
     Raises:
-        CheckpointError: `path` is no checkpoint, or one of another network.
+        CheckpointError: `path` is not a checkpoint, or holds another network.
+        DatasetError: training needs MNIST, and it cannot be loaded.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # the initial weights and the dropout
+        torch.manual_seed(seed)  # initial weights, batches and dropout
         classifier = CleanClassifier(config)
         if path.exists():
             load_weights(classifier, load(path), path)

@@ -1,6 +1,6 @@
-"""MNIST (LeCun, Cortes, Burges): read from a folder, fetched and checksummed when absent.
+"""MNIST (LeCun, Cortes, Burges): read from a folder, downloaded if missing, checksummed either way.
 
-The checksums are of the *unpacked* bytes, so that a copy from any mirror, however it was compressed, passes.
+The checksums are those of the *decompressed* bytes, so that a copy from any mirror passes, however it was compressed.
 """
 
 import gzip
@@ -34,11 +34,14 @@ VALIDATION_DIGITS = 5_000
 
 
 class DatasetError(ModelError):
-    """A data file is absent and could not be fetched, or is not the file it should be."""
+    """A data file is missing and cannot be downloaded, or its contents are not MNIST's."""
 
 
 class Split(Enum):
-    """TRAIN and VALIDATION share the training files: what chooses a checkpoint never sees the test set."""
+    """A part of MNIST: 55,000, 5,000 and 10,000 digits.
+
+    TRAIN and VALIDATION divide MNIST's training files, so that no checkpoint is selected on the test set.
+    """
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -47,21 +50,21 @@ class Split(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Pictures and their classes; white ink (255) on black paper (0)."""
+    """Pictures and their labels (0..9); white ink (255) on black paper (0)."""
 
     images: UInt8[np.ndarray, "N 28 28"]
     labels: UInt8[np.ndarray, "N"]
 
 
 def load(directory: Path, split: Split) -> Digits:
-    """Read a split from `directory` (or its subfolder `mnist`), fetching what is missing.
+    """Read a split from `directory` or its subfolder `mnist`; download files that are in neither into `directory`.
 
     Raises:
-        DatasetError: a file is neither there nor to be had, or its bytes are not MNIST's.
+        DatasetError: a file is missing and cannot be downloaded, or its contents are not MNIST's.
     """
     prefix = "t10k" if split is Split.TEST else "train"
-    images = np.frombuffer(_unpacked(directory, f"{prefix}-images-idx3-ubyte"), np.uint8, offset=IMAGE_HEADER_BYTES)
-    labels = np.frombuffer(_unpacked(directory, f"{prefix}-labels-idx1-ubyte"), np.uint8, offset=LABEL_HEADER_BYTES)
+    images = np.frombuffer(_read_file(directory, f"{prefix}-images-idx3-ubyte"), np.uint8, offset=IMAGE_HEADER_BYTES)
+    labels = np.frombuffer(_read_file(directory, f"{prefix}-labels-idx1-ubyte"), np.uint8, offset=LABEL_HEADER_BYTES)
     digits = {
         Split.TRAIN: slice(0, len(labels) - VALIDATION_DIGITS),
         Split.VALIDATION: slice(len(labels) - VALIDATION_DIGITS, None),
@@ -70,21 +73,21 @@ def load(directory: Path, split: Split) -> Digits:
     return Digits(images.reshape(-1, 28, 28)[digits], labels[digits])
 
 
-def _unpacked(directory: Path, name: str) -> bytes:
+def _read_file(directory: Path, name: str) -> bytes:
     for path in (directory / f"{name}.gz", directory / "mnist" / f"{name}.gz"):
         if path.exists():
-            return _checked(path.read_bytes(), name, str(path))
-    return _fetched(directory / f"{name}.gz", name)
+            return _decompress(path.read_bytes(), name, str(path))
+    return _download(directory / f"{name}.gz", name)
 
 
-def _fetched(path: Path, name: str) -> bytes:
+def _download(path: Path, name: str) -> bytes:
     failures: list[str] = []
     for mirror in MIRRORS:
         url = f"{mirror}{path.name}"
         try:
             with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the mirrors are constants
                 packed = response.read()
-            unpacked = _checked(packed, name, url)
+            unpacked = _decompress(packed, name, url)
         except (OSError, HTTPException, DatasetError) as error:
             failures.append(f"{url}: {error}")
             continue
@@ -92,14 +95,14 @@ def _fetched(path: Path, name: str) -> bytes:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             temporary.write_bytes(packed)
-            os.replace(temporary, path)  # noqa: PTH105 - a whole file or none
+            os.replace(temporary, path)  # noqa: PTH105 - atomic: never leaves a partial file
         finally:
             temporary.unlink(missing_ok=True)
         return unpacked
     raise DatasetError(f"{path} is missing and no mirror has it: {'; '.join(failures)}")
 
 
-def _checked(packed: bytes, name: str, source: str) -> bytes:
+def _decompress(packed: bytes, name: str, source: str) -> bytes:
     try:
         unpacked = gzip.decompress(packed)
     except (OSError, EOFError, zlib.error) as error:

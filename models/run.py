@@ -1,4 +1,4 @@
-"""A training run as a person asks for it: its seed and device, what it begins with, and the folder that it goes to."""
+"""A training run from its command-line options: seed, device, starting weights and output folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,39 +14,46 @@ from models.training import Experiment, Schedule, TrainingError, train
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What can be asked for, whatever is trained."""
+    """Options of a training run, the same for every model."""
 
     updates: int | None
-    """In all; the schedule's own number when None. 0 keeps what it begins with, and evaluates that."""
+    """Total number of updates; None means the schedule's. 0 evaluates the starting weights and keeps them unchanged."""
     learning_rate: float | None
+    """Adam's step size after the warm-up; None means the schedule's."""
     cooldown: float | None
-    """As in the schedule; its own when None."""
+    """Share of the updates, at the end, over which the learning rate falls to zero; None means the schedule's."""
     seed: int
-    """Seed of the weights, the data and the noise."""
+    """Seed of the initial weights, the data and the noise."""
     runs: Path
-    """Folder of all runs; this one gets a folder in it, by the experiment's name."""
+    """Folder of all runs; this one gets a subfolder named after its experiment."""
     device: str
+    """PyTorch device: `cpu` or `cuda`."""
     threads: int
+    """Number of PyTorch's CPU threads."""
     precision: str
     """Precision of the forward pass: `float32`, or `bfloat16` by autocast."""
     start: Sequence[Path]
-    """Runs, checkpoints or models' folders, the mean of whose weights it begins with where they fit; random ones when
-    empty."""
+    """Runs, checkpoints or model folders whose mean weights the network starts from, wherever a tensor fits; random
+    weights when empty."""
 
 
 def run(
     make: Callable[[torch.device], Experiment], schedule: Schedule, options: RunOptions
 ) -> tuple[Path, Mapping[str, float]]:
-    """Train the experiment that `make` returns for a device; return the run's folder and its best metrics.
+    """Train the experiment that `make` builds for a device.
+
+    Returns:
+        The run's folder and the metrics of its best evaluation.
 
     Raises:
-        CheckpointError: there are no weights to begin with, not one of them fits, or they have no mean.
-        TrainingError: there is no such device, or no start that 0 updates could keep; or as `train`.
+        CheckpointError: starting weights are missing, cannot be averaged, or none of their tensors fits the network.
+        TrainingError: the device is not available, 0 updates are asked for without starting weights, or as for `train`.
+        TrainingStoppedError: as for `train`.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("there is no GPU that this PyTorch can use; train on the cpu")
+        raise TrainingError("PyTorch finds no usable GPU; train with the device 'cpu'")
     if options.updates == 0 and not options.start:
-        raise TrainingError("0 updates keep the weights that a run begins with, and there are none: give it a start")
+        raise TrainingError("0 updates only keep the starting weights, and there are none; give a start")
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(options.seed)

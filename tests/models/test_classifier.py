@@ -1,4 +1,4 @@
-"""The reader of clean digits: kept once trained, and refused where it is not one."""
+"""Classifiers of clean digits are trained once and kept; a checkpoint of another network is refused."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def test_classifier_that_is_there_is_not_trained_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", JUDGE.configs)
 def test_readers_tell_ten_classes_apart(name: str) -> None:
-    """Whatever their shape, a row of logits a digit, each of which depends on the digit."""
+    """Every architecture returns ten logits per digit, each of which depends on the digit."""
     torch.manual_seed(0)
     reader = CleanClassifier(JUDGE.configs[name]).eval()
     digits = torch.rand(3, 1, 28, 28, requires_grad=True)
@@ -44,8 +44,8 @@ def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         train_classifier(tmp_path, tmp_path / "other.safetensors", seed=1)
 
 
-def test_nobody_judges_what_was_made_to_please_him(tmp_path: Path) -> None:
-    """Classifiers of two roles are other files with other seeds, and one judge is like none of the readers."""
+def test_judges_are_not_the_readers(tmp_path: Path) -> None:
+    """The two roles have separate files and seeds, and one judge has an architecture that no reader has."""
     kept = {}
     for role in (READER, JUDGE):
         for name, config in role.configs.items():

@@ -21,7 +21,7 @@ DIGITS = 5_010
 
 @pytest.fixture
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Files as MNIST has them, of numbered pictures, and their checksums in the place of the true ones."""
+    """Files in MNIST's format with numbered pictures; their checksums replace the real ones."""
     numbers = np.arange(DIGITS)
     images = np.zeros((DIGITS, 28, 28), np.uint8)
     images[:, 0, 0], images[:, 0, 1] = numbers // 256, numbers % 256
@@ -48,7 +48,7 @@ def numbers(digits: mnist.Digits) -> list[int]:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses that were asked for, in vain."""
+    """Make every download fail; return the addresses that were requested."""
     asked: list[str] = []
 
     def refused(url: str, **_: object) -> None:
@@ -123,7 +123,7 @@ def test_damaged_file_is_refused(tmp_path: Path, unpacked: dict[str, bytes]) -> 
 def test_missing_files_are_fetched_checked_and_kept(
     tmp_path: Path, unpacked: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, first_answer: bytes | Exception
 ) -> None:
-    """From the second mirror if the first does not have them; the next time nobody is asked."""
+    """The second mirror is tried if the first fails; the next load asks no mirror."""
     asked: list[str] = []
 
     def answer(url: str, **_: object) -> BytesIO:
@@ -146,8 +146,8 @@ def test_missing_files_are_fetched_checked_and_kept(
     }  # fmt: skip
 
 
-def test_files_that_are_not_to_be_had_are_an_error(tmp_path: Path, no_network: list[str]) -> None:
-    """With every address that was tried, and why it failed."""
+def test_files_that_no_mirror_has_are_an_error(tmp_path: Path, no_network: list[str]) -> None:
+    """The error names every address that was tried, and why it failed."""
     with pytest.raises(DatasetError, match=r"is missing and no mirror has it: .*no route to host.*no route to host"):
         load(tmp_path, Split.TEST)
     assert len(no_network) == len(mnist.MIRRORS)
@@ -156,7 +156,7 @@ def test_files_that_are_not_to_be_had_are_an_error(tmp_path: Path, no_network: l
 def test_mirror_with_other_bytes_is_refused_and_nothing_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever stands between here and the mirror cannot slip other data in."""
+    """An attacker between here and the mirror cannot substitute other data."""
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: BytesIO(gzip.compress(b"other data")))
 
     with pytest.raises(DatasetError, match="is not MNIST's"):

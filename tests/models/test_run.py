@@ -1,4 +1,4 @@
-"""A run as a person asks for it: what was asked for is what is trained."""
+"""A training run does what its options ask for."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -63,7 +63,7 @@ def options(tmp_path: Path) -> RunOptions:
 
 
 def test_run_gets_a_folder_by_its_name(options: RunOptions) -> None:
-    """With the best weights, whose metrics are answered, after as many updates as the schedule has."""
+    """It holds the best weights, whose metrics are returned, after as many updates as the schedule has."""
     folder, metrics = run(Line, SCHEDULE, options)
 
     best = load(folder / "best.safetensors")
@@ -116,7 +116,7 @@ def test_run_begins_with_the_weights_that_it_is_given(
 
 
 def test_run_may_begin_with_the_mean_of_several_and_stay_there(options: RunOptions, tmp_path: Path) -> None:
-    """Without an update it is what they are in the mean, evaluated; all of them are recorded."""
+    """With 0 updates their mean is evaluated and kept as it is; all of them are recorded."""
     places = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
     for place, weight in zip(places, (2.0, 3.5), strict=True):
         save(Checkpoint({"weight": torch.full((1, 1), weight), "bias": torch.zeros(1)}, {}), place)
@@ -131,10 +131,10 @@ def test_run_may_begin_with_the_mean_of_several_and_stay_there(options: RunOptio
 
 
 def test_run_of_no_updates_needs_a_start(options: RunOptions, tmp_path: Path) -> None:
-    """Random weights are not worth keeping; that is said before anything is made, as is that a start is missing."""
+    """Random weights are not worth keeping; this, like a missing start, is reported before anything is created."""
     make = Recorded()
 
-    with pytest.raises(TrainingError, match="give it a start"):
+    with pytest.raises(TrainingError, match="give a start"):
         run(make, SCHEDULE, replace(options, updates=0))
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         run(make, SCHEDULE, replace(options, start=[tmp_path / "nothing"]))
