@@ -1,15 +1,15 @@
-"""The distortions of the paper: each takes clean digits to pictures, and says where the digits' points went.
+"""The paper's distortions: each turns clean digits into pictures and returns where the digits' points ended up.
 
 M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer Networks", 2015,
 https://arxiv.org/abs/1506.02025, appendix A.
 
-All but the elastic one are projective: they are told by where the four corners of the 28x28 digit come to
-lie. Pictures are rendered at the frame's own size; `framed` then brings them to the network's input as the
-service does uploads. The paper does not say what becomes of corners that fold the picture over itself; here
-they are drawn anew, and so are, where nothing else is said, those that nearly do.
+All but the elastic one are projective, defined by the new positions of the 28x28 digit's four corners.
+Pictures are rendered at the frame's own size; `framed` then resizes them to the network's input in the same way
+as the service does with uploads. The paper does not say what happens when displaced corners fold the picture
+over itself; here such corners are redrawn, and by default so are those that nearly fold it.
 
-Coordinates are normalised as in `transformer`: those of the digit over its 28x28 picture, those of a frame
-over the square that contains it, so that a frame of another shape reaches 1 along its longer side only.
+Coordinates are normalised as in `transformer`: a digit's over its 28x28 picture, a frame's over the smallest
+centred square that contains it, so that a frame that is not square reaches 1 along its longer side only.
 
 Axes: B batch, H W height and width of a frame, S side of the network's input.
 """
@@ -30,38 +30,39 @@ DIGIT_SIDE = 28
 CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 """Top-left, top-right, bottom-right, bottom-left."""
 CONTROL = ThinPlateSplineGrid().control
-"""The points of a digit that are followed, [16 2]."""
+"""Control points of a digit, [16 2], whose new positions every distortion returns."""
 DRAWS = 8
-"""Most draws of a picture's corners, until it is not too flat."""
+"""Number of candidates for a picture's corners; if all of them make it too flat, the first is used."""
 MIN_TURN = 0.1
-"""Least turn at every corner of a picture that is not too flat: twice the area of the triangle there, as a share of the
-untouched square's. 3.0 % of P's pictures are flatter, among them the 1.4 % that are folded, with a turn below 0."""
+"""Smallest turn at each corner of a picture that is not too flat: twice the area of the triangle at the corner, as a
+share of the undistorted square's area. As P is drawn, 3.0 % of the pictures are below it, including the 1.4 % that are
+folded, where a turn is negative."""
 OUTSIDE = 2.0
-"""A coordinate outside every picture."""
+"""Coordinate that is outside every picture."""
 
 
 class Distorted(NamedTuple):
-    """Pictures, and what became of the digits in them."""
+    """Distorted pictures, and where and how the digits appear in them."""
 
     pictures: Float[Tensor, "B 1 H W"]
     points: Float[Tensor, "B 16 2"]
-    """Where the digit's control points (those of `ThinPlateSplineGrid`) lie."""
+    """Positions of the digit's control points (those of `ThinPlateSplineGrid`) in the picture."""
     greys: Float[Tensor, "B 2"]
-    """What black paper and white ink became."""
+    """Grey levels of paper and ink, in this order, 0..1; they are 0 and 1 in a clean digit."""
 
 
 Distortion = Callable[[Float[Tensor, "B 1 28 28"], torch.Generator], Distorted]
-"""Makes pictures from digits in 0..1, white on black; all randomness comes from the generator."""
+"""Function that distorts digits in 0..1, white on black; all randomness comes from the generator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """R: turned by up to 90 degrees either way."""
+    """R: rotation by up to 90 degrees either way."""
 
     degrees: float = 90.0
 
     def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
-        """Turn about the centre."""
+        """Rotate about the centre."""
         size = len(digits)
         angle = uniform(generator, (size,), -self.degrees, self.degrees)
         corners = similar_corners(angle, torch.ones_like(angle), angle.new_zeros(size, 2))
@@ -70,14 +71,14 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class RotationScaleTranslation:
-    """RTS: turned by up to 45 degrees, scaled by 0.7 to 1.2, anywhere in a 42x42 frame."""
+    """RTS: rotation by up to 45 degrees either way, scaling by 0.7 to 1.2, any position in a 42x42 frame."""
 
     degrees: float = 45.0
     scale: tuple[float, float] = (0.7, 1.2)
     side: int = 42
 
     def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
-        """Turn, scale and move; the scaled digit's box, were it upright, stays in the frame."""
+        """Rotate, scale and translate; the digit's box, scaled but not rotated, stays within the frame."""
         size = len(digits)
         angle = uniform(generator, (size,), -self.degrees, self.degrees)
         half = uniform(generator, (size,), *self.scale) * DIGIT_SIDE / self.side
@@ -87,33 +88,36 @@ class RotationScaleTranslation:
 
 @dataclass(frozen=True, slots=True)
 class Perspective:
-    """P: scaled by 0.75 to 1, then every corner moved by a normal of standard deviation 5 pixels."""
+    """P: scaling by 0.75 to 1, then a normal displacement of each corner, with a standard deviation of 5 pixels."""
 
     scale: tuple[float, float] = (0.75, 1.0)
     corner_pixels: float = 5.0
-    least_turn: float = MIN_TURN
+    min_turn: float = MIN_TURN
 
     def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
-        """Scale, then pull at the corners."""
+        """Scale, then displace the corners."""
         size = len(digits)
         half = uniform(generator, (size,), *self.scale)
         square = similar_corners(torch.zeros_like(half), half, half.new_zeros(size, 2))
-        corners = pulled_corners(square, self.corner_pixels * 2 / DIGIT_SIDE, generator, self.least_turn)
+        corners = pulled_corners(square, self.corner_pixels * 2 / DIGIT_SIDE, generator, self.min_turn)
         return place(digits, corners, DIGIT_SIDE, DIGIT_SIDE)
 
 
 @dataclass(frozen=True, slots=True)
 class Elastic:
-    """E: a thin-plate spline on a 4x4 grid over the picture, each point moved by a normal of 1.5 pixels."""
+    """E: a thin-plate spline on a 4x4 grid over the picture.
+
+    Each point of the grid gets a normal displacement with a standard deviation of 1.5 pixels.
+    """
 
     point_pixels: float = 1.5
 
     def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
-        """Sample the digit through the spline f; the points go where f has them for its values."""
+        """Sample the digit through the spline f; control point c ends up at the p with f(p) = c."""
         spline, theta = self._spline(len(digits), generator)
         pictures = _through(spline, theta, digits)
 
-        # f(p) = c is solved by p <- p + (c - f(p)), which contracts as long as f comes nowhere near folding.
+        # The iteration p <- p + (c - f(p)) solves f(p) = c; it is a contraction as long as f is far from folding.
         goal = CONTROL.to(digits.device)
         points = goal.expand(len(digits), -1, -1)
         for _ in range(12):
@@ -121,7 +125,7 @@ class Elastic:
         return Distorted(pictures, points, _white_on_black(digits))
 
     def pictures(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Float[Tensor, "B 1 28 28"]:
-        """The pictures alone, for whoever does not ask where the points went."""
+        """Return the pictures only, without the cost of locating the points."""
         return _through(*self._spline(len(digits), generator), digits)
 
     def _spline(self, size: int, generator: torch.Generator) -> tuple[ThinPlateSplineGrid, Float[Tensor, "B 32"]]:
@@ -132,14 +136,15 @@ class Elastic:
 
 @dataclass(frozen=True, slots=True)
 class Clutter:
-    """Translated and cluttered: anywhere in a 60x60 frame, among 6x6 patches of other digits."""
+    """Translated and cluttered: any position in a 60x60 frame, among 6x6 patches of other digits."""
 
     side: int = 60
     patches: tuple[int, int] = (6, 16)
+    """Smallest and largest number of patches."""
     patch_side: int = 6
 
     def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
-        """Move by whole pixels; patches come from the batch's other digits; the brighter pixel shows."""
+        """Move by whole pixels and add patches of the batch's other digits; overlapping pixels take their maximum."""
         size, device = len(digits), digits.device
         room = self.side - DIGIT_SIDE
         offset = torch.randint(room + 1, (size, 2), generator=generator, device=device)
@@ -147,34 +152,34 @@ class Clutter:
         corners = similar_corners(torch.zeros_like(half), half, (2 * offset - room) / self.side)
         clean = place(digits, corners, self.side, self.side)
 
-        fewest, most = self.patches
-        count = torch.randint(fewest, most + 1, (size, 1, 1), generator=generator, device=device)
-        step = torch.randint(1, max(size, 2), (size, most, 1), generator=generator, device=device)
+        min_count, max_count = self.patches
+        count = torch.randint(min_count, max_count + 1, (size, 1, 1), generator=generator, device=device)
+        step = torch.randint(1, max(size, 2), (size, max_count, 1), generator=generator, device=device)
         others = (torch.arange(size, device=device).view(-1, 1, 1) + step) % size
-        ink = digits.flatten(1)[others, self._pixels(size, most, DIGIT_SIDE, generator)]
-        ink = ink * (torch.arange(most, device=device).view(1, -1, 1) < count)
-        where = self._pixels(size, most, self.side, generator)
+        ink = digits.flatten(1)[others, self._pixels(size, max_count, DIGIT_SIDE, generator)]
+        ink = ink * (torch.arange(max_count, device=device).view(1, -1, 1) < count)
+        where = self._pixels(size, max_count, self.side, generator)
         pictures = clean.pictures.flatten(1).scatter_reduce(1, where.flatten(1), ink.flatten(1), "amax")
         return clean._replace(pictures=pictures.view_as(clean.pictures))
 
-    def _pixels(self, size: int, most: int, side: int, generator: torch.Generator) -> Tensor:
-        """Flat indices of the pixels of random patches of a square picture: [size, most, patch_side ** 2]."""
+    def _pixels(self, size: int, count: int, side: int, generator: torch.Generator) -> Tensor:
+        """Return the flat pixel indices of random patches of a square picture, [size, count, patch_side ** 2]."""
         device = generator.device
         inside = torch.arange(self.patch_side, device=device)
-        row, column = torch.randint(side - self.patch_side + 1, (2, size, most, 1), generator=generator, device=device)
+        row, column = torch.randint(side - self.patch_side + 1, (2, size, count, 1), generator=generator, device=device)
         patch = (inside.view(-1, 1) * side + inside).flatten()
         pixels: Tensor = row * side + column + patch
         return pixels
 
 
 def framed(pictures: Float[Tensor, "B 1 H W"], side: int) -> Float[Tensor, "B 1 S S"]:
-    """The network's input: padded to a square with the mean of the outermost ring, then resized."""
+    """Return the network's input, 0..1: pictures padded to squares with their outermost ring's mean, then resized."""
     height, width = pictures.shape[-2:]
     rows, columns = pictures[..., [0, -1], :], pictures[..., 1:-1, [0, -1]]
     ring = torch.cat((rows.flatten(1), columns.flatten(1)), 1)
     level = ring.mean(1).view(-1, 1, 1, 1)
     beside, below = max(height - width, 0), max(width - height, 0)
-    # Padding the difference to the level with zeros pads the picture with the level.
+    # Zero padding of the difference from the level pads the picture with the level.
     margins = (beside // 2, beside - beside // 2, below // 2, below - below // 2)
     square = F.pad(pictures - level, margins) + level
     resized = F.interpolate(square, (side, side), mode="bilinear", align_corners=False, antialias=True)
@@ -182,19 +187,19 @@ def framed(pictures: Float[Tensor, "B 1 H W"], side: int) -> Float[Tensor, "B 1 
 
 
 def uniform(generator: torch.Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:
-    """Uniform numbers on the generator's device."""
+    """Return uniform numbers from `low` to `high` on the generator's device."""
     return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
 def normal(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers on the generator's device."""
+    """Return standard normal numbers on the generator's device."""
     return torch.randn(shape, generator=generator, device=generator.device)
 
 
 def similar_corners(
     degrees: Float[Tensor, "B"], half: Float[Tensor, "B"], centre: Float[Tensor, "B 2"]
 ) -> Float[Tensor, "B 4 2"]:
-    """Corners of a square of half side `half`, turned about its centre, clockwise to the eye."""
+    """Return the corners of a square of half side `half`, rotated about its centre, clockwise on screen."""
     cosine, sine = (degrees * math.pi / 180).cos(), (degrees * math.pi / 180).sin()
     turned = torch.stack((cosine, -sine, sine, cosine), -1).view(-1, 2, 2)
     square = torch.tensor(CORNERS, device=degrees.device) * half.view(-1, 1, 1)
@@ -205,27 +210,30 @@ def pulled_corners(
     corners: Float[Tensor, "B 4 2"],
     deviation: float | Float[Tensor, "B 1 1"],
     generator: torch.Generator,
-    least_turn: float = MIN_TURN,
+    min_turn: float = MIN_TURN,
 ) -> Float[Tensor, "B 4 2"]:
-    """Corners moved at random, drawn anew (up to `DRAWS` times in all) while one of them turns less than the least."""
+    """Return corners with normal displacements, redrawn (up to `DRAWS` candidates) until all turn more than `min_turn`.
+
+    `deviation` is the standard deviation of the displacements, in normalised coordinates; see `MIN_TURN` for turns.
+    """
     drawn = corners + deviation * normal(generator, (DRAWS, *corners.shape))
     edges = drawn.roll(-1, -2) - drawn
     following = edges.roll(-1, -2)
     turns = edges[..., 0] * following[..., 1] - edges[..., 1] * following[..., 0]
     untouched = (corners[:, 1] - corners[:, 0]).square().sum(-1)
-    is_open = (turns > least_turn * untouched.view(1, -1, 1)).all(-1)
+    is_open = (turns > min_turn * untouched.view(1, -1, 1)).all(-1)
     first = is_open.byte().argmax(0)
     return drawn[first, torch.arange(len(corners), device=corners.device)]
 
 
 def homography(corners: Float[Tensor, "B 4 2"]) -> Float[Tensor, "B 3 3"]:
-    """The projective map that takes the digit's corners to `corners`."""
+    """Return the projective map that takes the digit's corners to `corners`."""
     solution = torch.linalg.solve(*projective_equations(torch.tensor(CORNERS, device=corners.device), corners))
     return F.pad(solution, (0, 1), value=1.0).view(-1, 3, 3)
 
 
 def place(digits: Float[Tensor, "B 1 28 28"], corners: Float[Tensor, "B 4 2"], height: int, width: int) -> Distorted:
-    """Draw digits on black so that their corners come to lie at `corners`."""
+    """Draw digits on black, with their corners at `corners`."""
     matrix = homography(corners)
     longer = max(height, width)
     frame = pixel_centres(height, width).to(digits.device) * torch.tensor(
@@ -237,14 +245,14 @@ def place(digits: Float[Tensor, "B 1 28 28"], corners: Float[Tensor, "B 4 2"], h
 
 
 def _projected(matrix: Tensor, points: Tensor) -> Tensor:
-    """Points through a projective map; those behind its horizon come to lie outside."""
+    """Apply a projective map to points; those behind its horizon become `OUTSIDE`."""
     mapped = F.pad(points, (0, 1), value=1.0) @ matrix.mT
     w = mapped[..., 2:]
     return torch.where(w > 1e-3, mapped[..., :2] / mapped[..., 2:], OUTSIDE)
 
 
 def _through(spline: ThinPlateSplineGrid, theta: Tensor, digits: Tensor) -> Tensor:
-    """Digits as they are seen through a spline."""
+    """Sample digits through a spline."""
     frame = pixel_centres(DIGIT_SIDE, DIGIT_SIDE).to(digits.device)
     return _sample(digits, spline(theta, frame), DIGIT_SIDE, DIGIT_SIDE)
 

@@ -1,4 +1,4 @@
-"""What a rectifier is worth: its error on every distortion, and whether others can read what it rectifies.
+"""Scores of rectifiers: their own error on every distortion, and how well other classifiers read the result.
 
 M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer Networks", 2015,
 https://arxiv.org/abs/1506.02025, section 4.1.
@@ -43,11 +43,12 @@ DISTORTIONS: Mapping[str, Distortion] = {
 UPLOADS: Mapping[str, Distortion] = {
     **DISTORTIONS,
     "photograph": Photograph(shorter_side=(64, 480)),
-    "P unfolded": Perspective(least_turn=0.0),
-    "P as drawn": Perspective(least_turn=-math.inf),
+    "P unfolded": Perspective(min_turn=0.0),
+    "P as drawn": Perspective(min_turn=-math.inf),
 }
-"""The same as clients would send them: photographs are of any size up to 640 x 480. Of P, what becomes of corners that
-make the picture flat is not said in the paper; beside ours are two other readings."""
+"""The same distortions as clients would send them: photographs have any size up to 640 x 480. The paper does not say
+what happens to corners that make a picture of P too flat, so there are two more versions of P: only folded pictures are
+redrawn, or none."""
 PAPER_ERRORS: Mapping[str, Mapping[str, float]] = {
     "CNN": {"R": 1.2, "RTS": 0.8, "P": 1.5, "E": 1.4, "clutter": 3.5},
     "ST-CNN affine": {"R": 0.7, "RTS": 0.5, "P": 0.8, "E": 1.2},
@@ -55,7 +56,7 @@ PAPER_ERRORS: Mapping[str, Mapping[str, float]] = {
     "ST-CNN TPS": {"R": 0.7, "RTS": 0.5, "P": 0.8, "E": 1.1},
     "ST-CNN": {"clutter": 1.7},
 }
-"""Error % of the paper's networks, each trained for one distortion: table 1, and section 4.1 for the clutter."""
+"""Error in % of the paper's networks, each trained for one distortion: table 1; for clutter, section 4.1."""
 BATCH, UPLOADED_BATCH = 250, 50
 
 
@@ -66,29 +67,29 @@ class Batch(NamedTuple):
     digits: UInt8[Tensor, "B 1 28 28"]
     labels: Int[Tensor, "B"]
     points: Float[Tensor, "B 16 2"]
-    """Where the digit's control points lie."""
+    """Positions of the digit's control points."""
     greys: Float[Tensor, "B 2"]
-    """What black paper and white ink became."""
+    """Grey levels of paper and ink, in this order, 0..1."""
 
 
 class Reading(NamedTuple):
-    """What is scored of an answer."""
+    """Output of a rectifier, as far as it is scored."""
 
     rectified: Float[Tensor, "B 1 28 28"]
-    """0..1."""
+    """Rectified digits, 0..1."""
     logits: Float[Tensor, "B 10"] | None
-    """None of a rectifier that does not read."""
+    """Class logits; None if the rectifier does not classify."""
 
 
 Rectifier = Callable[[Batch], Reading | Rectification]
-"""Answers what it makes of a batch's pictures."""
+"""Function that rectifies a batch's pictures, and may classify them."""
 
 
 class Score(NamedTuple):
-    """How a rectifier did."""
+    """Scores of one rectifier."""
 
     error_percent: float
-    """NaN of a rectifier that does not read."""
+    """Classification error; NaN if the rectifier does not classify."""
     pixel_error: float
     """Mean squared difference between the rectified picture and the clean digit."""
     readers_error_percent: tuple[float, ...]
@@ -96,25 +97,26 @@ class Score(NamedTuple):
 
 
 def challenge(distortion: Distortion, digits: Digits, *, side: int, seed: int) -> list[Batch]:
-    """Digits distorted once and for all, the same way for the same seed, and framed for the network."""
+    """Return distorted digits, framed for the network; the seed decides the distortions."""
     return list(_distorted(distortion, digits, BATCH, seed, lambda pictures: framed(pictures, side)))
 
 
 def uploads(distortion: Distortion, digits: Digits, *, seed: int) -> Iterator[Batch]:
-    """Distorted digits in the size and shape of the distortion's own frame, the same for the same seed."""
+    """Yield distorted digits in the size and shape of the distortion's frame; the seed decides the distortions."""
     return _distorted(distortion, digits, UPLOADED_BATCH, seed, lambda pictures: pictures)
 
 
 def network_rectifier(network: nn.Module) -> Rectifier:
-    """What a network makes of pictures that are framed for it, on the device where it is."""
+    """Return a network as a rectifier of pictures that are framed for it; it runs on the network's device."""
     device = next(network.parameters()).device
     return lambda batch: network(batch.pictures.to(device) / 255)
 
 
 def best_fit(grid: GridGenerator) -> Rectifier:
-    """What there is to read where nothing has to be found: the grid is fitted to where the digit's points are.
+    """Return a rectifier that knows where the digit is: it fits the grid to the true positions of the control points.
 
-    What is left is what a family of transformations cannot undo, what left the picture, and what hides the digit.
+    Its errors are those of a perfect localisation: they come from distortions that the family of transformations cannot
+    undo, from parts of the digit outside the picture, and from clutter on top of it.
     """
     warp = Warp(grid, RECTIFIED_SIDE, RECTIFIED_SIDE)
 
@@ -128,18 +130,18 @@ def best_fit(grid: GridGenerator) -> Rectifier:
 
 @torch.no_grad()
 def score(rectifiers: Sequence[Rectifier], batches: Iterable[Batch], readers: Sequence[CleanClassifier]) -> list[Score]:
-    """Put the same distorted digits to each rectifier, and what it rectifies to each reader."""
+    """Score every rectifier on the same distorted digits, and every reader on what each of them rectifies."""
     device = next(readers[0].parameters()).device
     size, sums = 0, torch.zeros(len(rectifiers), 2 + len(readers), dtype=torch.float64)
     for batch in batches:
         digits, labels = batch.digits.to(device) / 255, batch.labels.to(device)
         size += len(labels)
         for rectify, row in zip(rectifiers, sums, strict=True):
-            answer = rectify(batch)
-            row[0] += math.nan if answer.logits is None else 100 * (answer.logits.argmax(1) != labels).sum().cpu()
-            row[1] += (answer.rectified - digits).square().mean((1, 2, 3)).sum().cpu()
+            result = rectify(batch)
+            row[0] += math.nan if result.logits is None else 100 * (result.logits.argmax(1) != labels).sum().cpu()
+            row[1] += (result.rectified - digits).square().mean((1, 2, 3)).sum().cpu()
             for index, reader in enumerate(readers, start=2):
-                row[index] += 100 * (reader(answer.rectified).argmax(1) != labels).sum().cpu()
+                row[index] += 100 * (reader(result.rectified).argmax(1) != labels).sum().cpu()
     return [Score(error, pixels, tuple(read)) for error, pixels, *read in (sums / size).tolist()]
 
 

@@ -3,10 +3,10 @@
 M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer Networks", 2015,
 https://arxiv.org/abs/1506.02025, section 4.1 and appendix A.
 
-The paper trains with the classification loss alone, a network a distortion. Here the distortions are ours, so
-that where each point of the digit went is known, and the grid is told: the output must be canonical, not
-merely legible, and training is many times faster. Adam and batch normalisation take the place of plain
-gradient descent for 150,000 updates.
+The paper trains one network per distortion, with the classification loss alone. Here the new position of every
+point of the digit is known, since the distortions are synthetic, and it supervises the grid: the output must be
+canonical, not merely legible, and training is many times faster. Adam and batch normalisation replace 150,000
+updates of plain gradient descent.
 
 Axes: B batch, S side of the network's input.
 """
@@ -46,11 +46,11 @@ SHARES: Mapping[str, int] = {
     "scan": 2,
     "clean": 1,
 }
-"""Parts of a batch that each distortion gets."""
+"""Relative share of each distortion in a batch."""
 HANDWRITING, REWRITTEN_SHARE = Elastic(point_pixels=1.0), 0.5
-"""How much a digit's shape varies beyond MNIST's, before it is distorted, and how often."""
+"""Elastic variation of the digits' shapes, applied before the distortion, and the share of digits that get it."""
 INVERTED_SHARE = 0.1
-"""Share of the pictures that are shown as negatives."""
+"""Share of the pictures that are inverted."""
 EVALUATION_DIGITS = 1_500
 EVALUATION_SEED = 20_150_605
 
@@ -59,7 +59,7 @@ SCHEDULE = Schedule(updates=15_000, learning_rate=2e-3, cooldown=0.4)
 
 
 class StnExperiment:
-    """The experiment of `models.training` for one kind of transformation."""
+    """Experiment (see `models.training`) for one kind of transformation."""
 
     def __init__(
         self,
@@ -69,7 +69,11 @@ class StnExperiment:
         device: torch.device,
         batch_size: int = 256,
     ) -> None:
-        """Read MNIST from `data` and distort the validation digits; `readers` are to read what is rectified."""
+        """Load MNIST from `data` and distort the validation digits; the loss has `readers` classify what is rectified.
+
+        Raises:
+            DatasetError: MNIST cannot be loaded.
+        """
         self.readers = [reader.to(device).requires_grad_(False) for reader in readers]
         self.config = Config(kind=kind)
         self.network = StnNetwork(self.config).to(device)
@@ -94,33 +98,34 @@ class StnExperiment:
         self.control = CONTROL.to(device)
 
     def loss(self, generator: torch.Generator, _update: int = 0) -> Tensor:
-        """Cross-entropy, and what the grid, the tone and the pixels should have been.
+        """Return the cross-entropy plus losses on the grid, the tone and the pixels.
 
         L = -log p(label) - r log p_readers(label) + a |T_theta(control points) - points|^2
         + a' |T_coarse(control points) - points|^2 + b tone_error(gain greys + bias) + c |rectified - digit|^2,
-        each a mean. The readers have seen clean digits only and stay as they are: what they read is canonical. Each
-        reads a share of the pictures. The term in b takes the tone across a gain of 0, where the classifiers would lose
-        sight of the digit.
+        each a mean; r, a, a', b and c are the weights of reader, points, coarse, tone and pixels. The readers were
+        trained on clean digits and are frozen, so that pictures that they read correctly are canonical. Each reads an
+        equal share of the pictures. The term in b can move the tone through a gain of 0, where pictures are uniform and
+        classifiers see no digit.
         """
         size, device = sum(self.sizes), generator.device
         chosen = torch.randint(len(self.labels), (size,), generator=generator, device=device)
         digits = self._rewritten(self.images[chosen] / 255, generator)
         pictures, points, greys = self._distort(digits, generator)
-        answer = self.network(pictures)
-        found = self.network.warp.grid(answer.theta, self.control)
-        coarse = self.network.glimpse.grid(answer.coarse.flatten(0, 1), self.control).unflatten(0, (len(digits), -1))
-        gain, bias = answer.tone.split(1, dim=1)
+        result = self.network(pictures)
+        found = self.network.warp.grid(result.theta, self.control)
+        coarse = self.network.glimpse.grid(result.coarse.flatten(0, 1), self.control).unflatten(0, (len(digits), -1))
+        gain, bias = result.tone.split(1, dim=1)
         return (
-            F.cross_entropy(answer.logits, self.labels[chosen])
-            + READER_WEIGHT * F.cross_entropy(*self._read(answer.rectified, self.labels[chosen]))
+            F.cross_entropy(result.logits, self.labels[chosen])
+            + READER_WEIGHT * F.cross_entropy(*self._read(result.rectified, self.labels[chosen]))
             + POINT_WEIGHT * F.mse_loss(found, points)
             + COARSE_WEIGHT * F.mse_loss(coarse, points.unsqueeze(1).expand_as(coarse))
             + TONE_WEIGHT * tone_error(gain * greys + bias)
-            + PIXEL_WEIGHT * F.mse_loss(answer.rectified, digits)
+            + PIXEL_WEIGHT * F.mse_loss(result.rectified, digits)
         )
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
-        """Error % by distortion, and that of the readers in the mean; the score adds the means of both."""
+        """Return errors in % by distortion, the readers' means as `read_*`, and as `score` the sum of both means."""
         rectify = network_rectifier(network)
         scores = {name: score([rectify], batches, self.readers)[0] for name, batches in self.challenges.items()}
         errors = {name: result.error_percent for name, result in scores.items()}
@@ -128,18 +133,18 @@ class StnExperiment:
         return {"score": (sum(errors.values()) + sum(read.values())) / len(scores), **errors, **read}
 
     def _rewritten(self, digits: Tensor, generator: torch.Generator) -> Tensor:
-        """Digits as somebody else might have written them."""
+        """Vary the shape of some digits, as if in another hand."""
         is_rewritten = uniform(generator, (len(digits), 1, 1, 1), 0.0, 1.0) < REWRITTEN_SHARE
         return torch.where(is_rewritten, HANDWRITING.pictures(digits, generator), digits)
 
     def _read(self, rectified: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The readers' logits, and the labels in the same order: the readers take turns, and get all distortions."""
+        """Return the readers' logits and the labels in their order; taking turns, every reader sees all distortions."""
         count = len(self.readers)
         logits = [reader(rectified[turn::count]) for turn, reader in enumerate(self.readers)]
         return torch.cat(logits), torch.cat([labels[turn::count] for turn in range(count)])
 
     def _distort(self, digits: Tensor, generator: torch.Generator) -> Distorted:
-        """Give each distortion its part of the batch, and show some pictures as negatives."""
+        """Apply each distortion to its share of the batch, and invert some of the pictures."""
         parts = [
             DISTORTIONS[name](part, generator)
             for name, part in zip(SHARES, torch.split(digits, self.sizes), strict=True)
@@ -155,9 +160,10 @@ class StnExperiment:
 
 
 def tone_error(developed: Float[Tensor, "B 2"]) -> Tensor:
-    """Mean squared grey that is left of paper, and that ink lacks of white; both as the tone develops them.
+    """Return the mean squared distance of developed paper from black and of developed ink from white.
 
-    Blacker than black and whiter than white are clamped, and no error: uneven light then leaves no grey behind.
+    Values below 0 or above 1 cost nothing, because they are clamped. The tone can therefore overshoot, so that uneven
+    light leaves no grey behind.
     """
     paper, ink = developed.unbind(1)
     return (F.relu(paper).square() + F.relu(1 - ink).square()).mean() / 2

@@ -3,15 +3,16 @@
 M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer Networks", 2015,
 https://arxiv.org/abs/1506.02025, sections 3.4 and 4.1, and appendix A.
 
-The first transformer finds the digit in the whole picture. Each of the others takes a closer look at what the one
-before it found, and corrects it. All are affine but the last, which is of the model's family; their composition
-belongs to the same family: the picture is sampled once, through one theta. (C.-H. Lin and S. Lucey, "Inverse
-Compositional Spatial Transformer Networks", 2017, https://arxiv.org/abs/1612.03897, compose in the same way.)
+The first transformer locates the digit in the whole picture. Each of the others takes a closer look at the region
+that the previous one found, and corrects it. All are affine except the last, which is of the model's family. Their
+composition belongs to that family, too, so that the picture is sampled once, through one theta. (C.-H. Lin and
+S. Lucey, "Inverse Compositional Spatial Transformer Networks", 2017, https://arxiv.org/abs/1612.03897, compose
+transformations in the same way.)
 
-Departures: the localisation networks also predict the *tone*, by which greys become white ink on black paper
-(photographs are mostly the other way round). Greys are developed before they are sampled, so that paper is what
-lies outside the picture, too. The classifier reads nothing but the rectified 28x28 picture, so that what it
-says can be checked by eye. Channels are few: a client waits.
+Departures: the localisation networks also predict the *tone*, a linear map that *develops* greys into white ink
+on black paper (most photographs are dark on light). Pictures are developed before they are sampled, so that what
+lies outside them is black paper, too. The classifier sees only the rectified 28x28 picture, so that its decision
+can be checked by eye. Layers have few channels, to keep latency low.
 
 Axes: B batch, S side of the input, P parameters of the transformation.
 """
@@ -27,12 +28,12 @@ from models.stn.transformer import AffineGrid, GridGenerator, Kind, Warp, grid_g
 
 RECTIFIED_SIDE = 28
 MIN_RANGE = 1 / 32
-"""A picture whose greys span less than this is taken to be blank: its noise is not stretched further."""
+"""Range of greys below which a picture counts as blank: its noise is not stretched further."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The shape of a network; the defaults are what is served."""
+    """Architecture of the network; the defaults are the served one's."""
 
     kind: Kind = "affine"
     side: int = 64
@@ -40,23 +41,27 @@ class Config:
     localisation_width: int = 16
     """Channels of the localisation network's first layer; later ones have 2, 3, 4 and 4 times as many."""
     localisation_features: int = 128
+    """Units of the localisation network's hidden linear layer."""
     glimpses: int = 2
-    """Closer looks, each at what the one before found."""
+    """Number of closer looks, each at the region that the previous stage found."""
     glimpse_side: int = 32
-    """Side in pixels of a closer look."""
+    """Side of a closer look in pixels."""
     glimpse_reach: float = 1.25
-    """Side of what it shows, as a multiple of the side of what was found."""
+    """Side of the region that a closer look shows, as a multiple of the side of the region found."""
     refinement_width: int = 12
+    """Like `localisation_width`, for the networks that take the closer looks."""
     refinement_features: int = 64
+    """Like `localisation_features`, likewise."""
     classifier_width: int = 16
     """Channels of the classifier's first layer; the second has twice, later ones have 4 times as many."""
     classifier_depth: int = 5
-    """Convolutions of the classifier; from the third on they see 7x7."""
+    """Number of the classifier's convolutions; the third and later ones work on 7x7."""
     classifier_features: int = 128
+    """Units of the classifier's hidden linear layer."""
 
 
 class Rectification(NamedTuple):
-    """What the network says about each picture."""
+    """The network's output for each picture."""
 
     rectified: Float[Tensor, "B 1 28 28"]
     """The digit, upright and centred, white ink on black, 0..1."""
@@ -66,40 +71,40 @@ class Rectification(NamedTuple):
     tone: Float[Tensor, "B 2"]
     """(gain, bias): rectified = clip(sample of gain * picture + bias, 0, 1); outside the picture it is 0."""
     coarse: Float[Tensor, "B G 6"]
-    """What theta was taken to be before each of the G closer looks."""
+    """Affine estimates of theta, one before each of the G closer looks."""
 
 
 class Tone(NamedTuple):
-    """Greys x become gain x + bias."""
+    """A linear map of greys, x -> gain x + bias."""
 
     gain: Float[Tensor, "B 1 1 1"]
     bias: Float[Tensor, "B 1 1 1"]
 
     @classmethod
     def stretching(cls, picture: Float[Tensor, "B 1 S S"]) -> "Tone":
-        """The tone that stretches a picture's greys to 0..1."""
+        """Return the tone that stretches each picture's greys to 0..1."""
         darkest = picture.amin((1, 2, 3), keepdim=True)
         gain = 1 / (picture.amax((1, 2, 3), keepdim=True) - darkest).clamp(min=MIN_RANGE)
         return cls(gain, -gain * darkest)
 
     @classmethod
     def of_greys(cls, greys: Float[Tensor, "B 2"]) -> "Tone":
-        """The tone that turns the grey of paper into 0 and that of ink into 1; they differ."""
+        """Return the tone that maps the grey of paper to 0 and that of ink to 1; the two must differ."""
         paper, ink = greys.view(-1, 2, 1, 1).split_with_sizes((1, 1), 1)
         gain = 1 / (ink - paper)
         return cls(gain, -gain * paper)
 
     def developed(self, picture: Float[Tensor, "B 1 S S"]) -> Float[Tensor, "B 1 S S"]:
-        """A picture's greys in this tone."""
+        """Return pictures with this tone applied."""
         return self.gain * picture + self.bias
 
     def after(self, first: "Tone") -> "Tone":
-        """The tone that develops like `first` and then like this one."""
+        """Return the tone that applies `first` and then this one."""
         return Tone(self.gain * first.gain, self.gain * first.bias + self.bias)
 
 
 class Pose(NamedTuple):
-    """Where the digit lies, and how it is inked."""
+    """Where the digit is, and the tone that makes it white on black."""
 
     theta: Float[Tensor, "B P"]
     tone: Tone
@@ -109,7 +114,7 @@ class Localisation(nn.Module):
     """f_loc: strided convolutions over the whole picture, then a regression that starts at the identity."""
 
     def __init__(self, side: int, width: int, features: int, identity: Float[Tensor, "P"]) -> None:
-        """`side`: of the picture, 32 or 64 pixels; `width`: channels of the first layer."""
+        """`side`: side of the picture, 32 or 64 pixels; `width`: channels of the first layer."""
         super().__init__()
         c, last_side = width, 4
         halvings = (side // last_side).bit_length() - 1
@@ -125,15 +130,15 @@ class Localisation(nn.Module):
         self.tone = identity_head(features, torch.tensor([1.0, 0.0]))
 
     def forward(self, picture: Float[Tensor, "B 1 S S"]) -> Pose:
-        """Where the digit lies in a picture whose greys are about 0..1, and the tone that develops those."""
+        """Return the pose of the digit in pictures whose greys are about 0..1; the tone applies to these greys."""
         features = self.features(picture - picture.mean((1, 2, 3), keepdim=True))
-        with _exactly(picture):
+        with _in_float32(picture):
             gain, bias = self.tone(features.float()).view(-1, 2, 1, 1).split(1, 1)
             return Pose(self.theta(features.float()), Tone(gain, bias))
 
 
 class StnNetwork(nn.Module):
-    """Localise, look closer and correct, develop, sample, classify."""
+    """The whole network: localise, correct in closer looks, develop, sample, classify."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -164,16 +169,16 @@ class StnNetwork(nn.Module):
         )
 
     def forward(self, picture: Float[Tensor, "B 1 S S"]) -> Rectification:
-        """Rectify and read square grey pictures in 0..1."""
+        """Rectify and classify square grey pictures in 0..1."""
         stretching = Tone.stretching(picture)
         found = self.localisation(stretching.developed(picture))
-        with _exactly(picture):
+        with _in_float32(picture):
             poses = [Pose(found.theta, found.tone.after(stretching))]
         grids = [self.glimpse.grid] * (len(self.refinements) - 1) + [self.warp.grid]
         for refinement, grid in zip(self.refinements, grids, strict=True):
-            poses.append(self._looked_closer(picture, poses[-1], refinement, grid))
+            poses.append(self._refined(picture, poses[-1], refinement, grid))
         *coarse, (theta, tone) = poses
-        with _exactly(picture):
+        with _in_float32(picture):
             rectified = self.warp(tone.developed(picture), theta).clamp(0, 1)
         return Rectification(
             rectified,
@@ -183,12 +188,12 @@ class StnNetwork(nn.Module):
             torch.stack([pose.theta for pose in coarse], 1),
         )
 
-    def _looked_closer(self, picture: Tensor, pose: Pose, refinement: nn.Module, grid: GridGenerator) -> Pose:
-        """A pose, corrected by a closer look at what it found."""
-        with _exactly(picture):
+    def _refined(self, picture: Tensor, pose: Pose, refinement: nn.Module, grid: GridGenerator) -> Pose:
+        """Return a pose, corrected by a closer look at the region that it describes."""
+        with _in_float32(picture):
             seen = self.glimpse(pose.tone.developed(picture), pose.theta)
         correction: Pose = refinement(seen)
-        with _exactly(picture):
+        with _in_float32(picture):
             return Pose(grid.within(pose.theta, correction.theta), correction.tone.after(pose.tone))
 
 
@@ -201,6 +206,6 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def _exactly(tensor: Tensor) -> torch.autocast:
-    """Keep mixed precision away from coordinates and greys: bfloat16 has eight bits, a grid needs more."""
+def _in_float32(tensor: Tensor) -> torch.autocast:
+    """Disable autocast for coordinates and greys: bfloat16 has eight bits of precision, a grid needs more."""
     return torch.autocast(tensor.device.type, enabled=False)

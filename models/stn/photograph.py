@@ -1,7 +1,7 @@
 """Photographs and scans of digits: pen on paper (or chalk on a board), light, lens and noise.
 
-Not from the paper: it stands for what people upload. A grey value is illumination times reflectance: ink
-changes the one, shadows the other; the lens and the sensor come last.
+Not from the paper: it simulates what people upload. A grey value is illumination times reflectance: ink changes
+the reflectance, light and shadow the illumination. The blur of the lens and the noise of the sensor come last.
 
 Axes: B batch, H W height and width of the photograph.
 """
@@ -25,42 +25,44 @@ from models.stn.distortion import (
 from models.stn.transformer import pixel_centres
 
 INK_SIDE = 20
-"""MNIST's digits are scaled to fit 20 of the 28 pixels."""
+"""Side in pixels of the box that MNIST scales its digits to, within 28."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """Digits on paper; the defaults are a careless photograph. Pairs are ranges."""
+    """Photographs of digits on paper; the defaults are careless ones. Pairs are ranges."""
 
     shorter_side: tuple[int, int] = (64, 112)
-    """Pixels; one size a call."""
+    """Shorter side of the photographs in pixels; one random size per call."""
     aspect: float = 4 / 3
-    """The longer side is at most so many times the shorter one."""
+    """Largest ratio of the longer side to the shorter one."""
     fill: tuple[float, float] = (0.25, 0.9)
     """Height of the ink as a share of the shorter side."""
     degrees: float = 30.0
+    """Largest rotation, either way."""
     corner: float = 0.08
     """Standard deviation of each corner's displacement, as a share of the digit's side."""
     stroke: tuple[float, float] = (0.2, 0.7)
-    """Grey value of the digit that becomes the edge of the stroke."""
+    """Grey level of the MNIST digit at which the edge of the stroke is put."""
     sharpness: float = 3.0
-    """Steepest rise of the ink at that edge, with MNIST's as 1."""
+    """Largest steepness of that edge, relative to MNIST's."""
     light_ink_share: float = 0.25
+    """Share of the photographs with light ink on dark paper."""
     contrast: tuple[float, float] = (0.3, 0.95)
-    """By how much of the lighter of ink and paper the darker one falls short."""
+    """Difference between the reflectances of ink and paper, as a share of the higher one."""
     light: tuple[float, float] = (0.4, 0.9)
-    """Illumination in the middle of the picture."""
+    """Illumination at the centre of the picture; 1 shows white as white."""
     slope: float = 0.3
-    """Largest change of the illumination from the middle to an edge, as a share."""
+    """Largest change of the illumination from the centre to an edge, as a share."""
     blotch: float = 0.07
-    """Standard deviation of slow unevenness, as a share."""
+    """Standard deviation of the illumination's smooth unevenness, as a share."""
     blur: float = 1.0
-    """Largest share of the picture that is seen through a 5x5 box."""
+    """Largest weight of a 5x5 box blur, which is mixed with the sharp picture."""
     noise: float = 0.06
-    """Largest standard deviation of the noise of a pixel."""
+    """Largest standard deviation of the pixel noise."""
 
     def __call__(self, digits: Float[Tensor, "B 1 28 28"], generator: torch.Generator) -> Distorted:
-        """Photograph every digit on a page of its own; all photographs of a call have one size."""
+        """Photograph every digit on its own page; all photographs of a call have the same size."""
         size = len(digits)
         height, width = self._frame(generator)
         ink, points, _ = place(digits, self._corners(size, height, width, generator), height, width)
@@ -72,7 +74,7 @@ class Photograph:
         contrast = uniform(generator, (size, 1, 1, 1), *self.contrast)
         illumination = self._illumination(size, height, width, generator)
         picture = illumination * (1 - contrast * torch.where(is_light, 1 - ink, ink))
-        lighter = (illumination * ink).sum((2, 3)) / ink.sum((2, 3)).clamp(min=1)  # where the digit is
+        lighter = (illumination * ink).sum((2, 3)) / ink.sum((2, 3)).clamp(min=1)  # mean over the ink
         darker = lighter * (1 - contrast.flatten(1))
         greys = torch.where(is_light.flatten(1), torch.cat((darker, lighter), 1), torch.cat((lighter, darker), 1))
         blurred = F.avg_pool2d(F.pad(picture, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
@@ -83,7 +85,7 @@ class Photograph:
         return Distorted(picture.clamp(0, 1), points, greys.clamp(0, 1))
 
     def _frame(self, generator: torch.Generator) -> tuple[int, int]:
-        """Height and width; even, so that padding to a square keeps the centre."""
+        """Return a random height and width, both even, so that padding to a square keeps the centre."""
         pick, stretch, tall = uniform(generator, (3,), 0.0, 1.0).tolist()
         low, high = self.shorter_side
         shorter = 2 * round((low + (high - low) * pick) / 2)
@@ -94,7 +96,7 @@ class Photograph:
         longer = max(height, width)
         extent = torch.tensor((width / longer, height / longer), device=generator.device)
         ink_half = uniform(generator, (size, 1), *self.fill) * min(height, width) / longer
-        room = (extent - 1.2 * ink_half).clamp(min=0)  # a turned digit is somewhat wider
+        room = (extent - 1.2 * ink_half).clamp(min=0)  # a rotated digit is somewhat wider
         centre = room * uniform(generator, (size, 2), -1.0, 1.0)
         half = (ink_half * DIGIT_SIDE / INK_SIDE).squeeze(1)
         angle = uniform(generator, (size,), -self.degrees, self.degrees)
@@ -121,4 +123,4 @@ SCAN = Photograph(
     blur=0.5,
     noise=0.02,
 )
-"""Flat light and straight edges: a drawing program, a scanner, a digit with margins."""
+"""Photographs with even light and no perspective, as from a drawing program or a scanner; some have wide margins."""

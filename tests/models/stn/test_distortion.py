@@ -1,4 +1,4 @@
-"""Distortions: the points are where they say, the pictures are what the service would make of an upload."""
+"""Distortions: points are where they are reported to be, and pictures are framed as the service frames uploads."""
 
 import math
 
@@ -146,13 +146,13 @@ def test_pulled_corners_never_fold_the_picture() -> None:
         assert (a * d - b * c > 0).all()
 
 
-def test_what_is_drawn_anew_can_be_chosen() -> None:
-    """From nothing, to what is folded, to what nearly is; whatever is not drawn anew is the same."""
+def test_threshold_decides_which_corners_are_redrawn() -> None:
+    """None, the folded ones, or the nearly folded ones, too; corners that are not redrawn stay the same."""
     square = similar_corners(torch.zeros(2000), torch.full((2000,), 0.8), torch.zeros(2000, 2))
 
     as_drawn, unfolded, usual = (
         pulled_corners(square, 5 * 2 / 28, generator(), **least)
-        for least in ({"least_turn": -math.inf}, {"least_turn": 0.0}, {})
+        for least in ({"min_turn": -math.inf}, {"min_turn": 0.0}, {})
     )
 
     torch.testing.assert_close(as_drawn, square + 5 * 2 / 28 * normal(generator(), (DRAWS, 2000, 4, 2))[0])
@@ -171,7 +171,7 @@ def test_pulled_corners_keep_the_deviation_that_was_asked_for() -> None:
 
 
 def test_perspective_pulls_corners_by_pixels_of_the_digit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pixel is a 28th of the square's two."""
+    """Displacements are in pixels of the digit, each of which is 2/28 in normalised coordinates."""
     monkeypatch.setattr(models.stn.distortion, "CONTROL", torch.tensor(CORNERS))
 
     points = Perspective(scale=(1.0, 1.0), corner_pixels=1.0)(strokes(1000), generator()).points

@@ -1,4 +1,4 @@
-"""Scores: an oracle makes no error, a stubborn rectifier is right by chance alone."""
+"""Scores: an oracle makes no error, and a rectifier that ignores its input is right by chance alone."""
 
 import math
 
@@ -25,7 +25,7 @@ def digits() -> Digits:
 
 
 def stubborn(batch: Batch) -> Reading:
-    """See every picture as a whole, and a three in it."""
+    """Return every picture whole, and classify it as a three."""
     picture = batch.pictures / 255
     whole = F.interpolate(picture, (28, 28), mode="bilinear", align_corners=False)
     return Reading(whole, F.one_hot(torch.full((len(picture),), 3), 10).float())
@@ -84,7 +84,7 @@ def test_pixel_error_is_that_of_the_pictures() -> None:
 
 
 def test_reader_is_scored_on_the_rectified_pictures() -> None:
-    """With a reader there is a second error, of its own reading."""
+    """A reader adds a second error, that of its own classification."""
     reader = CleanClassifier().eval()
     last = reader.head[-1]
     assert isinstance(last, nn.Linear)
@@ -133,5 +133,5 @@ def test_best_fit_undoes_what_the_family_can(name: str, kind: Kind) -> None:
 
 
 def test_best_fit_keeps_what_the_family_cannot_undo() -> None:
-    """A digit whose corners were pulled is still askew as an affine map leaves it."""
+    """A digit whose corners were displaced is still skewed after an affine map."""
     assert best_fit_misread("projective", "P", tolerance=0.005) < best_fit_misread("affine", "P", tolerance=0.005)

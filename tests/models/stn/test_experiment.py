@@ -59,7 +59,7 @@ def test_loss_falls_within_a_few_updates(experiment: StnExperiment) -> None:
 
 
 def test_reader_is_asked_but_not_taught(experiment: StnExperiment) -> None:
-    """Its reading is part of the loss, and its weights get no gradient."""
+    """Its classification is part of the loss, but its weights get no gradient."""
     loss = experiment.loss(torch.Generator().manual_seed(3))
     loss.backward()  # type: ignore[no-untyped-call]
     [reader] = experiment.readers
@@ -105,7 +105,7 @@ class Attentive(nn.Module):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_what_is_read_is_held_against_the_label_of_the_picture(experiment: StnExperiment, count: int) -> None:
+def test_each_reading_is_compared_with_the_label_of_its_picture(experiment: StnExperiment, count: int) -> None:
     """Readers that make no mistake have no loss, however many take turns."""
     labels = torch.arange(64) ** 2 % 10
     experiment.readers = [Attentive()] * count  # type: ignore[list-item]
@@ -131,7 +131,7 @@ def test_every_term_adds_to_the_loss(experiment: StnExperiment, term: str, monke
 
 
 def test_negative_has_its_greys_inverted_too(experiment: StnExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Light becomes dark, in the picture and in what is told of paper and ink; the points stay."""
+    """Light becomes dark, in the picture and in the greys of paper and ink; the points stay."""
     digits = experiment.images[:64] / 255
 
     monkeypatch.setattr(models.stn.experiment, "INVERTED_SHARE", 0.0)
@@ -145,7 +145,7 @@ def test_negative_has_its_greys_inverted_too(experiment: StnExperiment, monkeypa
 
 
 def test_tone_may_go_beyond_black_and_white() -> None:
-    """What is clamped is no error; what is left of grey is squared."""
+    """Values that are clamped cost nothing; remaining grey costs its square."""
     assert tone_error(torch.tensor([[0.0, 1.0], [-0.3, 1.4]])) == 0
     torch.testing.assert_close(tone_error(torch.tensor([[0.2, 1.0], [-0.3, 0.8]])), torch.tensor(0.02))
 

@@ -1,4 +1,4 @@
-"""The served network: what it promises to whoever samples the upload with its theta and tone."""
+"""The served network: its theta and tone reproduce the rectified picture from the upload."""
 
 import json
 from dataclasses import asdict
@@ -73,7 +73,7 @@ def test_rectified_picture_is_a_sample_of_the_developed_picture(kind: Kind) -> N
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_theta_and_tone_are_the_corrections_within_what_was_found(kind: Kind, glimpses: int) -> None:
-    """Seen through one stage after the other, and developed by each: the answer composes them."""
+    """The output composes all stages: sampling and developing through one after the other gives the same."""
     network, picture = opinionated(kind, glimpses), pictures(3)
 
     answer = network(picture)
@@ -131,7 +131,7 @@ def test_contrast_and_brightness_change_the_tone_alone() -> None:
 
 @pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])
 @torch.no_grad()
-def test_blank_picture_gives_finite_answers(grey: float) -> None:
+def test_blank_picture_gives_finite_outputs(grey: float) -> None:
     """A picture without any contrast divides nothing by zero."""
     answer = opinionated("tps")(torch.full((1, 1, 64, 64), grey))
 
@@ -139,8 +139,8 @@ def test_blank_picture_gives_finite_answers(grey: float) -> None:
 
 
 @torch.no_grad()
-def test_answer_does_not_depend_on_batch_mates() -> None:
-    """Each picture gets alone what it gets among others."""
+def test_output_does_not_depend_on_batch_mates() -> None:
+    """A picture has the same output alone and in a batch."""
     network, picture = opinionated("projective"), pictures(4)
 
     together = network(picture)
