@@ -3,8 +3,8 @@
 DRAW: A Recurrent Neural Network For Image Generation. Gregor, Danihelka, Graves, Rezende, Wierstra. ICML 2015,
 https://arxiv.org/abs/1502.04623.
 
-An N x N array of Gaussian filters lies over a picture of A x A pixels: its centre, its stride and the width of its
-filters decide where the picture is read or written, and how finely.
+An N x N grid of Gaussian filters is placed on a picture of A x A pixels. Its centre, its stride and the width of the
+filters decide where the picture is read or written, and at which resolution.
 
 Convention: pixel centres lie at 1..A, filters are counted from 1 to N, both as in the paper; x runs to the right and
 picks columns, y runs down and picks rows.
@@ -22,7 +22,7 @@ WINDOW_PARAMETERS = 5
 
 
 class Window(NamedTuple):
-    """Where a window lies; lengths in pixels."""
+    """Position, size and intensity of a window; lengths are in pixels."""
 
     g_x: Float[Tensor, " B"]
     """Column of the centre, 1..A inside the picture."""
@@ -37,9 +37,9 @@ class Window(NamedTuple):
 
 
 def window(parameters: Float[Tensor, "B 5"], side: int, filters: int) -> Window:
-    """Equations 21 to 24: a linear layer's free numbers (g~_X, g~_Y, log sigma^2, log delta~, log gamma) as a window.
+    """Equations 21 to 24: convert a linear layer's (g~_X, g~_Y, log sigma^2, log delta~, log gamma) to a window.
 
-    All zeros is a window that spans the whole picture with filters of one pixel.
+    All zeros give a window that spans the whole picture, with sigma = 1 pixel and gamma = 1.
     """
     g_x, g_y, log_variance, log_delta, log_gamma = parameters.unbind(-1)
     return Window(
@@ -54,7 +54,7 @@ def window(parameters: Float[Tensor, "B 5"], side: int, filters: int) -> Window:
 def filterbank(
     g: Float[Tensor, " B"], delta: Float[Tensor, " B"], sigma: Float[Tensor, " B"], side: int, filters: int
 ) -> Float[Tensor, "B N A"]:
-    """Equations 19, 20, 25 and 26: the filters of one axis, each a distribution over its pixels.
+    """Equations 19, 20, 25 and 26: return the filters of one axis, each a distribution over its pixels.
 
     F[i, a] = exp(-(a - mu_i)^2 / (2 sigma^2)) / Z with mu_i = g + (i - N/2 - 1/2) delta. The normalisation Z over the
     pixels makes this a softmax, which stays finite however far outside the picture a filter lies.
@@ -67,7 +67,7 @@ def filterbank(
 
 
 def filterbanks(where: Window, side: int, filters: int) -> tuple[Float[Tensor, "B N A"], Float[Tensor, "B N A"]]:
-    """The banks F_Y and F_X of a window, in this order; both axes are computed at once."""
+    """Return the filterbanks F_Y and F_X of a window, in this order; both axes are computed at once."""
     g = torch.cat([where.g_y, where.g_x])
     both = filterbank(g, where.delta.repeat(2), where.sigma.repeat(2), side, filters)
     F_Y, F_X = both.chunk(2)
@@ -75,7 +75,7 @@ def filterbanks(where: Window, side: int, filters: int) -> tuple[Float[Tensor, "
 
 
 def read(picture: Float[Tensor, "B C A A"], where: Window, filters: int) -> Float[Tensor, "B C N N"]:
-    """Equation 27: gamma F_Y x F_X^T for every channel x of the picture."""
+    """Equation 27: return gamma F_Y x F_X^T for every channel x of the picture."""
     B, C, A, _ = picture.shape
     F_Y, F_X = filterbanks(where, A, filters)
     columns = torch.bmm(picture.reshape(B, C * A, A), F_X.transpose(1, 2)).view(B, C, A, filters)
@@ -83,7 +83,7 @@ def read(picture: Float[Tensor, "B C A A"], where: Window, filters: int) -> Floa
 
 
 def write(patch: Float[Tensor, "B N N"], where: Window, side: int) -> Float[Tensor, "B A A"]:
-    """Equation 29: F_Y^T w F_X / gamma, the patch laid onto a picture of `side` x `side` pixels."""
+    """Equation 29: return F_Y^T w F_X / gamma, the patch w written to a picture of `side` x `side` pixels."""
     F_Y, F_X = filterbanks(where, side, patch.shape[-1])
     scaled = patch / where.gamma[:, None, None]
     return torch.bmm(F_Y.transpose(1, 2), torch.bmm(scaled, F_X))

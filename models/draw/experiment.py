@@ -1,4 +1,4 @@
-"""What the trainer needs to know of DRAW: binarised MNIST, a random number of steps, the bound."""
+"""Training DRAW: binarised MNIST, a random number of steps, and the variational bound as the loss."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ EVALUATION_BATCH = 250
 
 
 class DrawExperiment:
-    """Trains one network for every number of steps from 8 to 64, with and without the digit's class."""
+    """Experiment (see `models.training`): one network for 8 to 64 steps, with and without the digit's class."""
 
     def __init__(self, config: Config, data: Path, device: torch.device) -> None:
         self.config = config
@@ -40,7 +40,7 @@ class DrawExperiment:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """Rebuilds the network."""
+        """Family, name and configuration, from which the network can be rebuilt."""
         return {
             "family": "draw",
             "name": "draw",
@@ -48,7 +48,7 @@ class DrawExperiment:
         }
 
     def loss(self, generator: torch.Generator, _update: int = 0) -> Tensor:
-        """The mean bound in nats over a batch, at a number of steps drawn log-uniformly from 8 to 64."""
+        """Return a batch's mean bound in nats, at a number of steps drawn log-uniformly from 8 to 64."""
         B, device = BATCH, self.device
         index = torch.randint(len(self.images), (B,), generator=generator, device=device)
         withheld = torch.rand(B, generator=generator, device=device) < NO_CLASS_SHARE
@@ -60,7 +60,7 @@ class DrawExperiment:
         return bound(x, self.network.reconstruct(x, condition(labels, steps), noise)).nats.mean()
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
-        """The bound on held-out pictures whose class is withheld, at 32 steps."""
+        """Return the bound in nats on held-out pictures without their class, at 32 steps."""
         assert isinstance(network, Draw), "this is a bug: the trainer averages the experiment's own network"
         generator = torch.Generator(self.device).manual_seed(1)
         nats = mean_bound(network, self.validation, VALIDATION_STEPS, generator)
@@ -68,7 +68,7 @@ class DrawExperiment:
 
 
 def mean_bound(network: Draw, binary: Tensor, steps: int, generator: torch.Generator) -> float:
-    """The bound in nats, averaged over pictures of shape N A A, without their classes."""
+    """Return the mean bound in nats over binary pictures [N A A], without their class."""
     total = 0.0
     for x in torch.split(binary, EVALUATION_BATCH):
         labels = torch.full((len(x),), NO_CLASS, device=x.device)

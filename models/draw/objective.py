@@ -13,21 +13,21 @@ from models.draw.network import Posterior, Reconstruction
 
 
 class Bound(NamedTuple):
-    """The two terms of the bound, in nats a picture; their sum bounds -log p(x) from above."""
+    """The two terms of the bound, in nats per picture; their sum is an upper bound on -log p(x)."""
 
     reconstruction: Float[Tensor, " B"]
     latent: Float[Tensor, " B"]
 
     @property
     def nats(self) -> Float[Tensor, " B"]:
-        """The loss of equation 12."""
+        """Total loss, equation 12."""
         return self.reconstruction + self.latent
 
 
 def latent_loss(posterior: Posterior) -> Float[Tensor, " B"]:
-    """Equations 10 and 11: KL of Q(Z_t | h_t^enc) from the standard normal prior, summed over steps and variables.
+    """Equations 10 and 11: return KL(Q(Z_t | h_t^enc) || N(0, 1)), summed over steps and latent variables.
 
-    The paper's closing constant, -T/2, is meant a latent variable: the divergence of the prior from itself is zero.
+    The paper's constant, -T/2, must be meant per latent variable, since the prior's divergence from itself is zero.
     """
     variance = torch.exp(2 * posterior.log_sigma)
     divergence = 0.5 * (posterior.mean.square() + variance - 1) - posterior.log_sigma
@@ -35,12 +35,12 @@ def latent_loss(posterior: Posterior) -> Float[Tensor, " B"]:
 
 
 def bound(x: Float[Tensor, "B A A"], seen: Reconstruction) -> Bound:
-    """Equations 9 to 12 for binary pictures: -log D(x | c_T) under Bernoulli pixels, and the latent loss."""
-    # -x log sigmoid(c) - (1 - x) log(1 - sigmoid(c)), in a form that is exact for large c and exports as it is.
+    """Equations 9 to 12 for binary pictures: return -log D(x | c_T) with Bernoulli pixels, and the latent loss."""
+    # -x log sigmoid(c) - (1 - x) log(1 - sigmoid(c)), in a form that is stable for large |c| and exports as it is.
     pixels = nn.functional.softplus(seen.canvas) - x * seen.canvas
     return Bound(pixels.sum(dim=(1, 2)), latent_loss(seen.posterior))
 
 
 def binarise(images: Float[Tensor, "B A A"], generator: torch.Generator) -> Float[Tensor, "B A A"]:
-    """A picture of black and white pixels: each is white with the probability that its grey value (0..1) names."""
+    """Sample binary pictures: each pixel is 1 with a probability equal to its grey value (0..1)."""
     return torch.bernoulli(images, generator=generator)

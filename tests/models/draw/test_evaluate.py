@@ -38,7 +38,7 @@ class Reader(nn.Module):
 
 @pytest.mark.parametrize(("certainty", "share"), [(12.0, 1.0), (1.0, 0.0)])
 def test_samples_are_read_and_counted(certainty: float, share: float) -> None:
-    """Columns are always read right; whether that counts as certain is for the reader to say."""
+    """Every column is classified correctly; the classifier's confidence decides whether that counts as certain."""
     labels = torch.arange(BATCH + 10) % 10
     pictures = nn.functional.one_hot(labels, 28)[:, None].expand(-1, 28, -1).float()
 

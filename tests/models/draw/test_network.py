@@ -91,7 +91,7 @@ def test_stroke_is_a_patch_and_a_window_to_write_and_one_to_read() -> None:
 
 
 def test_encoder_sees_the_picture_and_what_the_canvas_lacks_of_it() -> None:
-    """Equations 3 to 5: both are read, and it is told what the decoder knows; the posterior is a linear function."""
+    """Equations 3 to 5: it reads both and gets the decoder's hidden state; the posterior is a linear function of it."""
     draw, state = network(), some_state()
     x, y, _ = episode()
     read_window = draw.act(state.decoder.hidden).next_read_window
@@ -143,7 +143,7 @@ def test_generation_is_a_loop_of_steps() -> None:
 
 
 def test_reconstruction_is_a_loop_of_steps() -> None:
-    """Each looks where the one before decided to, and draws the noise, scaled by sigma, around the mean."""
+    """Each step reads where the previous one decided to, and z_t is the noise, scaled by sigma, around the mean."""
     draw = network()
     x, y, noise = episode()
 
@@ -173,7 +173,7 @@ def test_later_noise_does_not_change_earlier_pictures() -> None:
 
 
 def test_rows_of_a_batch_do_not_meet() -> None:
-    """A picture is seen and redrawn as it would be alone."""
+    """A picture is reconstructed in a batch as it is alone."""
     draw = network()
     x, y, noise = episode()
 
@@ -187,7 +187,7 @@ def test_rows_of_a_batch_do_not_meet() -> None:
 
 
 def test_class_changes_the_drawing() -> None:
-    """The decoder listens to what it is told."""
+    """The decoder depends on the class."""
     draw = network()
     _, _, z = episode()
 
@@ -201,7 +201,7 @@ def test_class_changes_the_drawing() -> None:
 
 @pytest.mark.parametrize("steps", [1, 8, 64])
 def test_bound_of_a_fresh_network_is_finite(steps: int) -> None:
-    """For any number of steps; it costs something, and no step costs latent variables nothing."""
+    """It is finite for any number of steps, and both of its terms are positive."""
     draw = network()
     x, y, noise = episode(steps)
 
@@ -226,7 +226,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def test_few_updates_lower_the_bound() -> None:
-    """The whole of it learns: a single picture is soon known by heart."""
+    """The whole network learns: it soon memorises a single picture."""
     draw = network()
     x, y, noise = episode(8)
     optimizer = torch.optim.Adam(draw.parameters(), lr=0.02)
