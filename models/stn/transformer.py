@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 Kind = Literal["affine", "projective", "tps"]
 
-NEAREST_HORIZON = 0.1
+MIN_DENOMINATOR = 0.1
 """Smallest projective denominator: at 0, a target point would be on the horizon and its source point at infinity."""
 
 
