@@ -1,9 +1,9 @@
-"""Controllers: the network that decides, from the input and from what was read, what the heads do.
+"""Controllers: networks that decide what the heads do, given the input and what was read.
 
 Section 3.4 of Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
 
-A controller's own memory, if it has one, is a tuple of tensors [B C] that is passed in and out.
-Axes: B batch, I inputs (what was read included), C controller units.
+A controller's recurrent state is a tuple of tensors [B C], passed in and returned; it may be empty.
+Axes: B batch, I inputs (including what was read), C controller units.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Controller(nn.Module, ABC):
-    """A step of a controller, and the state before its first step."""
+    """Interface of a controller: its step and its initial state."""
 
     @abstractmethod
     def forward(
@@ -28,7 +28,7 @@ class Controller(nn.Module, ABC):
 
 
 class LstmController(Controller):
-    """Long short-term memory of one layer; its state is (hidden, cell), whose start is learned."""
+    """A single LSTM layer; its state is (hidden, cell), with learned initial values."""
 
     def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class LstmController(Controller):
     def forward(
         self, x: Float[Tensor, "B I"], state: tuple[Tensor, ...]
     ) -> tuple[Float[Tensor, "B C"], tuple[Tensor, ...]]:
-        """Keep f of the cell, let i of the new candidate in, show o of the result."""
+        """Return the hidden values after one step, and the next state."""
         hidden, cell = state
         gates = self.gates(torch.cat((x, hidden), dim=1))
         i, f, o = torch.sigmoid(gates[:, : 3 * self.size]).chunk(3, dim=1)
@@ -49,13 +49,13 @@ class LstmController(Controller):
         return hidden, (hidden, cell)
 
     def initial_state(self, batch_size: int) -> tuple[Tensor, ...]:
-        """Return the learned hidden values, kept in (-1, 1), and the learned cell."""
+        """Return the learned hidden values, squashed to (-1, 1), and the learned cell."""
         hidden, cell = self.initial.unsqueeze(1).expand(-1, batch_size, -1).unbind(0)
         return torch.tanh(hidden), cell
 
 
 class FeedForwardController(Controller):
-    """One hidden layer without a state: whatever is to be kept must go through the machine's memory."""
+    """One hidden layer without state: anything to be remembered must go through the machine's memory."""
 
     def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
@@ -64,9 +64,9 @@ class FeedForwardController(Controller):
     def forward(
         self, x: Float[Tensor, "B I"], state: tuple[Tensor, ...]
     ) -> tuple[Float[Tensor, "B C"], tuple[Tensor, ...]]:
-        """Return the hidden layer's values; `state` is empty and stays so."""
+        """Return the hidden layer's values and `state`, which is empty."""
         return torch.tanh(self.hidden(x)), state
 
-    def initial_state(self, batch_size: int) -> tuple[Tensor, ...]:  # noqa: ARG002 - nothing to be made for a batch
-        """Return nothing to carry."""
+    def initial_state(self, batch_size: int) -> tuple[Tensor, ...]:  # noqa: ARG002 - the state is empty
+        """Return the empty state."""
         return ()

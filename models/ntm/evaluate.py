@@ -1,4 +1,4 @@
-"""Measures of a neural Turing machine on its task, and the yardstick of the n-gram task.
+"""Measures of a neural Turing machine on its task, and the optimal estimator for the n-gram task.
 
 Section 4 of Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
 
@@ -22,11 +22,12 @@ SEED = 20_141_020
 
 
 def evaluate(network: NeuralTuringMachine, task: Task, *, sequences: int) -> Mapping[str, float]:
-    """Means per sequence at each of the task's sizes, and their `score` (lower is better).
+    """Return means per sequence at each of the task's evaluation sizes, and a `score` (lower is better).
 
-    Bit errors, of the task's own episodes and of its variants; the score is their sum over the sizes, so that sizes far
-    outside of the training's decide where there are some. For n-grams bits of cost; the score is the excess over the
-    optimal estimator's cost on the same sequences, since sequences differ from each other by more than estimators do.
+    For n-grams, the mean is the cost in bits, and the score is the excess over the optimal estimator's cost on the same
+    sequences, because costs differ more between sequences than between estimators. For all other tasks, means are bit
+    errors, of the task's own episodes and of its variants. The score is the sum of all means, so that sizes far outside
+    the training range dominate it.
     """
     device = network.initial_reads.device
     metrics: dict[str, float] = {}
@@ -48,22 +49,22 @@ def evaluate(network: NeuralTuringMachine, task: Task, *, sequences: int) -> Map
 
 
 def bit_errors(logits: Float[Tensor, "T B O"], episodes: Episodes) -> Float[Tensor, "B"]:
-    """Wrong bits of each sequence, a logit above 0 being a 1."""
+    """Return the number of wrong bits in each sequence; a logit above 0 means 1."""
     wrong = (logits > 0) != (episodes.targets > 0.5)
     return (wrong * episodes.mask).sum((0, 2))
 
 
 def cost_bits(logits: Float[Tensor, "T B O"], episodes: Episodes) -> Float[Tensor, "B"]:
-    """-sum log2 P(target) of each sequence."""
+    """Return -sum log2 P(target) of each sequence."""
     nats = functional.binary_cross_entropy_with_logits(logits, episodes.targets, reduction="none")
     return (nats * episodes.mask).sum((0, 2)) / math.log(2)
 
 
 def optimal_logits(bits: Float[Tensor, "T B 1"]) -> Float[Tensor, "T B 1"]:
-    """Bayes' estimator P(bit = 1) = (N1 + 1/2) / (N0 + N1 + 1), as logits log((N1 + 1/2) / (N0 + 1/2)).
+    """Return the logits of the Bayes-optimal estimates P(bit = 1) = (N1 + 1/2) / (N0 + N1 + 1) (eq. 10).
 
-    N0 and N1 count the zeros and the ones that followed the same 5 bits earlier in the sequence. In the first
-    5 steps the estimate is even.
+    N0 and N1 count the zeros and ones that followed the same 5 bits earlier in the sequence. In the first 5 steps the
+    estimate is 1/2. The logit is log((N1 + 1/2) / (N0 + 1/2)).
     """
     _, batch_size, _ = bits.shape
     counts = bits.new_full((batch_size, 2**CONTEXT_BITS, 2), 0.5)  # N0 + 1/2, N1 + 1/2

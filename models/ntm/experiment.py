@@ -1,9 +1,9 @@
-"""Training a neural Turing machine on a task: its objective, and the sizes and schedules that work.
+"""Training a neural Turing machine on a task: the objective, and each task's architecture and schedule.
 
 Section 4 of Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
 
-Where it departs from the paper: batches with Adam at 1e-3 and the whole gradient's norm clipped, where the paper
-has single sequences with RMSProp at 1e-4 and each element clipped.
+Departures from the paper: training uses batches, Adam at 1e-3 and clipping of the whole gradient's norm; the paper
+uses single sequences, RMSProp at 1e-4 and clipping of each element.
 """
 
 from collections.abc import Mapping
@@ -24,25 +24,25 @@ EVALUATION_SEQUENCES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What is particular to the machine that ships for a task, and to its training."""
+    """Configuration and training settings of the machine that is shipped for a task."""
 
     updates: int
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `Config` that differ from their defaults."""
+    """Fields of `Config` that differ from the defaults."""
     batch_size: int = 16
     clip_norm: float = 10.0
     average_decay: float = 0.99
     easy: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Ranges of sizes that replace those of the task in the first `easy_updates`."""
+    """Size ranges that replace the task's in the first `easy_updates` updates."""
     easy_updates: int = 0
 
 
-# N-grams are counted by context, wherever that is kept: addressing by content gives each context its slots from the
-# first step on. Their gradient is small, a norm of about 0.2, and spikes now and then: hence the tight clipping.
-# Repeating is learned on episodes as long as the paper's, and counting further on longer ones: trained on the former
-# alone, it stops at about the twelfth repeat.
-# Sorting writes one vector after the other and addresses by content later; two heads of each kind do not get in each
-# other's way. Begun by content, training ended in a sort by buckets, 28 wrong bits.
+# N-grams are counted per context, in any slot: content addressing gives each context its own slots from the first step
+# on. The gradient is small, with a norm of about 0.2 and occasional spikes; hence the tight clipping.
+# Repeat copy is learned on episodes as long as the paper's, and counting beyond that on longer ones. Trained on the
+# former only, the machine stops at about the twelfth repeat.
+# Priority sort writes one vector after the other, and later addresses by content; with two heads of each kind, the two
+# do not interfere. With `addressing="content"`, training ended in a bucket sort with 28 wrong bits.
 RECIPES: Mapping[str, Recipe] = {
     "copy": Recipe(updates=40_000),
     "repeat-copy": Recipe(
@@ -62,12 +62,12 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def default_config(task: Task) -> Config:
-    """The sizes of the machine that ships for a task."""
+    """Return the configuration of the machine that is shipped for a task."""
     return replace(Config(inputs=task.inputs, outputs=task.outputs), **RECIPES[task.name].config)
 
 
 def default_schedule(task: Task) -> Schedule:
-    """The schedule of the machine that ships for a task."""
+    """Return the schedule of the machine that is shipped for a task."""
     recipe = RECIPES[task.name]
     return Schedule(
         updates=recipe.updates,
@@ -78,7 +78,7 @@ def default_schedule(task: Task) -> Schedule:
 
 
 class NtmExperiment:
-    """A machine and its task, for `models.training`."""
+    """Experiment (see `models.training`): a machine and its task."""
 
     def __init__(self, task: Task, config: Config, device: torch.device, batch_size: int | None = None) -> None:
         """Train in batches of `batch_size`, or of the size in the task's recipe."""
@@ -90,7 +90,7 @@ class NtmExperiment:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """What rebuilds the network."""
+        """Family, name, task and configuration, from which the network can be rebuilt."""
         return {
             "family": "ntm",
             "name": f"ntm-{self.task.name}",
@@ -99,7 +99,7 @@ class NtmExperiment:
         }
 
     def loss(self, generator: torch.Generator, update: int) -> Tensor:
-        """Mean cross-entropy, in nats, of the bits that matter."""
+        """Return the mean cross-entropy, in nats, of the output bits in steps whose outputs matter."""
         easy = self.recipe.easy if update < self.recipe.easy_updates else {}
         ranges = {**self.task.training, **easy}
         inputs, targets, mask = self.task.training_batch(generator, self.batch_size, update, ranges)
@@ -108,6 +108,6 @@ class NtmExperiment:
         return total / (mask.sum() * self.task.outputs)
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
-        """Bit errors (bits of cost for n-grams) per sequence, and their `score`."""
+        """Return bit errors per sequence (for n-grams, cost in bits) and their `score`."""
         assert isinstance(network, NeuralTuringMachine)
         return evaluate(network, self.task, sequences=EVALUATION_SEQUENCES)

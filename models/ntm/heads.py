@@ -1,11 +1,11 @@
-"""Heads: what the controller tells them, from one linear layer for all of them.
+"""Heads: their parameters, which one linear layer computes from the controller's output.
 
 Figure 2 of Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
 
 Axes: B batch, C controller units, R read heads, W write heads, H = R + W heads (the read heads first), M slot
 width.
 
-Where it fills in what the paper leaves open: keys and add vectors are squashed by tanh, erase vectors and
+Choices where the paper leaves them open: keys and add vectors are squashed by tanh, erase vectors and
 gates by the sigmoid, strengths by softplus, all after clipping to [-20, 20] (Collier, Beel, "Implementing
 Neural Turing Machines", 2018, https://arxiv.org/abs/1807.08518).
 """
@@ -20,20 +20,20 @@ from torch.nn import functional
 from models.ntm.addressing import SHIFTS, Focus
 
 CLIP = 20.0
-"""Largest absolute value of what the linear layer emits."""
+"""Largest absolute value of the linear layer's outputs; larger ones are clipped."""
 CONTENT_STRENGTH = 8.0
-"""Key strength at which, of 128 random slots, the few that match best take nearly all of the weight."""
+"""Initial key strength, at which the best few matches among 128 random slots get nearly all of the weight."""
 CONTENT_GATE = 3.0
-"""Logit of a gate that takes 95 % from the content."""
+"""Initial logit of the interpolation gate, at which the content weighting has a share of 95 %."""
 CONTENT_STAY = 3.0
-"""Logit of no shift, the others being close to 0: about 91 % of the weight stays."""
+"""Initial logit of shift 0; with the others close to 0, about 91 % of the weight stays in place."""
 
 
 class Commands(NamedTuple):
-    """What all heads are told in a step."""
+    """Parameters of all heads in one step."""
 
     focus: Focus
-    """Where to look: the read heads, then the write heads."""
+    """Addressing parameters: the read heads', then the write heads'."""
     e: Float[Tensor, "B W M"]
     """Erase vectors, in (0, 1)."""
     a: Float[Tensor, "B W M"]
@@ -41,7 +41,7 @@ class Commands(NamedTuple):
 
 
 class Heads(nn.Module):
-    """The linear layer, whose outputs are ordered by the function that squashes them: each is called once."""
+    """The linear layer; its outputs are grouped by activation function, so that each is called once."""
 
     def __init__(self, controller_size: int, read_heads: int, write_heads: int, slot_width: int) -> None:
         super().__init__()
@@ -56,9 +56,9 @@ class Heads(nn.Module):
 
     @torch.no_grad()
     def look_for_content(self) -> None:
-        """Set the biases so that a head begins by looking for its key: strongly, at once and without a shift.
+        """Set the biases so that heads start with content addressing: strong keys, open gates and no shift.
 
-        Keys get no bias: their direction, and so the slots that they match, is all the controller's.
+        Keys get no bias, so that their direction, and thus the slots that they match, depends on the controller only.
         """
         for_tanh, for_sigmoid, for_softplus, for_softmax = torch.split(self.linear.bias, self.groups)
         torch.split(for_tanh, self.tanh)[0].zero_()
@@ -67,7 +67,7 @@ class Heads(nn.Module):
         for_softmax.view(-1, len(SHIFTS))[:, SHIFTS.index(0)] = CONTENT_STAY
 
     def forward(self, hidden: Float[Tensor, "B C"]) -> Commands:
-        """Return what the heads are told by a controller whose output is `hidden`."""
+        """Return the head parameters for the controller output `hidden`."""
         emitted = torch.clamp(self.linear(hidden), -CLIP, CLIP)
         for_tanh, for_sigmoid, for_softplus, for_softmax = torch.split(emitted, self.groups, dim=1)
         k, a = torch.split(torch.tanh(for_tanh), self.tanh, dim=1)

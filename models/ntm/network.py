@@ -1,22 +1,22 @@
-"""The neural Turing machine, assembled: one step, and whole episodes.
+"""The complete neural Turing machine: single steps and whole episodes.
 
 Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
 
-In a step the controller sees the input and what was read in the step before; all heads are addressed
-together in M_{t-1}; the write heads make M_t of it; the read heads read M_t; and the output is a linear
+In each step, the controller gets the input and what was read in the previous step. All heads are addressed
+together in M_{t-1}; the write heads turn it into M_t, and the read heads read M_t. The output is a linear
 function of the controller's output and of what was read.
 
 Axes: T steps, B batch, I inputs, O outputs, C controller units, R read heads, W write heads, H = R + W heads
 (the read heads first), N memory slots, M slot width.
 
-Where it fills in what the paper leaves open:
+Choices where the paper leaves them open:
 
-- The first weightings, the first reads and the controller's first state are learned. Weightings start close
-  to slot 0: while all slots are alike, a uniform weighting has no gradient to become anything else.
-- The memory starts in one of two ways, `Config.addressing`. By location: at the constant 1e-6 (Collier, Beel,
+- The initial weightings, reads and controller state are learned. Weightings start focused on slot 0: while all
+  slots are alike, a uniform weighting gets no gradient that would change it.
+- The memory starts in one of two ways, `Config.addressing`. "location": at the constant 1e-6 (Collier, Beel,
   "Implementing Neural Turing Machines", 2018, https://arxiv.org/abs/1807.08518), so that all slots are alike and
-  heads tell them apart by moving among them. By content: at random slots, which are learned, with heads that
-  begin by looking for what their keys name; each key then has slots of its own before anything was written.
+  heads tell them apart by shifting. "content": at random values, which are learned, with heads that start with
+  content addressing; each key then matches slots of its own before anything has been written.
 """
 
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ from models.ntm.memory import read, write
 
 INITIAL_MEMORY = 1e-6
 INITIAL_SLOT_DEVIATION = 0.5
-"""Standard deviation of the numbers in random slots: below what a write can add, well above nothing."""
+"""Standard deviation of the values in random slots: below what a write can add (1), well above 0."""
 INITIAL_FOCUS = 8.0
-"""Logit of slot 0 in the first weightings, the others being 0: of 128 slots it has 96 % of the weight."""
+"""Logit of slot 0 in the initial weightings; the others are 0, so that slot 0 of 128 has 96 % of the weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,28 +53,28 @@ class Config:
     read_heads: int = 1
     write_heads: int = 1
     addressing: Literal["location", "content"] = "location"
-    """How heads tell slots apart before training: by where they are, or by what is in them."""
+    """How heads tell slots apart before training: by their position or by their content."""
 
 
 class State(NamedTuple):
-    """What a machine carries from a step to the next."""
+    """State that one step passes to the next."""
 
     memory: Float[Tensor, "B M N"]
     weights: Float[Tensor, "B H N"]
-    """Where the heads looked: the read heads, then the write heads."""
+    """Weightings of the heads: the read heads', then the write heads'."""
     reads: Float[Tensor, "B R*M"]
-    """What the read heads read, one after the other."""
+    """Vectors that the read heads read, concatenated."""
     controller: tuple[Tensor, ...]
-    """(hidden [B C], cell [B C]) of an LSTM, () of a feed-forward controller."""
+    """State of the controller: (hidden [B C], cell [B C]) for an LSTM, () for a feed-forward one."""
 
 
 class Step(NamedTuple):
-    """What a step yields."""
+    """Results of one step."""
 
     logits: Float[Tensor, "B O"]
     state: State
     adds: Float[Tensor, "B W M"]
-    """What the write heads added: nothing follows from it, it is there to be looked at."""
+    """Add vectors of the write heads, for display only."""
 
 
 class NeuralTuringMachine(nn.Module):
@@ -111,7 +111,7 @@ class NeuralTuringMachine(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "B I"], state: State) -> Step:
-        """One step."""
+        """Run one step."""
         hidden, controller = self.controller(torch.cat((x, state.reads), dim=1), state.controller)
         focus, e, a = self.heads(hidden)
         weights = address(focus, state.memory, state.weights)
@@ -121,7 +121,7 @@ class NeuralTuringMachine(nn.Module):
         return Step(logits, State(memory, weights, reads, controller), a)
 
     def unroll(self, inputs: Float[Tensor, "T B I"]) -> Float[Tensor, "T B O"]:
-        """Logits of whole episodes, from the initial state."""
+        """Return the logits of whole episodes, which start from the initial state."""
         state = self.initial_state(inputs.shape[1])
         logits = []
         for x in inputs:

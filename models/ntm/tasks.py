@@ -2,9 +2,8 @@
 
 Section 4 of Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
 
-The encodings are the models' contract with whoever calls them. There are L vectors and r repeats; items,
-bits and steps are counted from 0; channels that are not named are 0; outputs matter only in the steps that
-are named.
+The encodings are the contract between the models and their callers. There are L vectors and r repeats; items,
+bits and steps are counted from 0; channels not listed are 0; outputs matter only in the steps listed.
 
     copy                inputs  8 bits, delimiter
                         steps   L vectors | delimiter = 1 | L steps of zeros
@@ -25,7 +24,7 @@ are named.
                         steps   L vectors with their priorities | delimiter = 1 | min(L, 16) steps of zeros
                         outputs 8 bits: the vectors of highest priority, highest first, in the steps of zeros
 
-Axes: T steps, B batch, I inputs, O outputs, L vectors, W bits of one. All sequences of a batch have the same sizes.
+Axes: T steps, B batch, I inputs, O outputs, L vectors, W bits per vector. All sequences of a batch have the same sizes.
 """
 
 import math
@@ -40,8 +39,9 @@ from torch import Tensor
 
 BITS = 8
 REPEATS_MEAN = 5.5
+"""Mean of 1..10, the numbers of repeats in the paper's training and in the first updates of ours."""
 REPEATS_DEVIATION = 2.8722813
-"""Mean and standard deviation of 1..10, the repeats that the paper trains on and training begins with."""
+"""Standard deviation of 1..10, likewise."""
 ITEM_BITS = 6
 ITEM_VECTORS = 3
 CONTEXT_BITS = 5
@@ -54,48 +54,48 @@ class Episodes(NamedTuple):
     inputs: Float[Tensor, "T B I"]
     targets: Float[Tensor, "T B O"]
     mask: Float[Tensor, "T B 1"]
-    """1 in the steps whose outputs matter."""
+    """Mask of the steps whose outputs matter: 1 there, 0 elsewhere."""
 
 
 Bits = Callable[[torch.Generator, int, int, int], Float[Tensor, "L B W"]]
-"""Makes the vectors of a batch: (generator, L vectors, B sequences, W bits a vector)."""
+"""Function that generates the vectors of a batch: (generator, L vectors, B sequences, W bits per vector)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A family of episodes; `sizes` are the keyword arguments of `episodes`."""
+    """A task: its random episodes, and their sizes in training and evaluation, keyword arguments of `episodes`."""
 
     name: str
     inputs: int
     outputs: int
     episodes: Callable[..., Episodes]
     training: Mapping[str, tuple[int, int]]
-    """The smallest and the largest of each size in training."""
+    """Smallest and largest value of each size in training."""
     evaluation: tuple[Mapping[str, int], ...]
-    """Sizes to evaluate at; of some tasks far outside of the training's, too."""
+    """Sizes to evaluate at; for some tasks these go far beyond the training range."""
     variants: Mapping[str, Callable[..., Episodes]] = field(default_factory=dict)
-    """Other episodes of the same sizes, by name: training alternates between all of them."""
+    """Alternatives to `episodes` with the same sizes, by name; training cycles through all of them."""
 
     def training_batch(
         self, generator: torch.Generator, batch_size: int, update: int, ranges: Mapping[str, tuple[int, int]]
     ) -> Episodes:
-        """Episodes for an update, counted from 0, whose sizes are drawn from `ranges` for the whole batch."""
+        """Return the batch of an update (counted from 0); its sizes are drawn once from `ranges`, bounds included."""
         sizes = {name: _draw(generator, low, high) for name, (low, high) in ranges.items()}
         kinds = (self.episodes, *self.variants.values())
         return kinds[update % len(kinds)](generator, batch_size, **sizes)
 
 
 def even_bits(generator: torch.Generator, length: int, batch_size: int, width: int) -> Float[Tensor, "L B W"]:
-    """Vectors as in the paper: every bit is a 1 half of the time."""
+    """Return vectors as in the paper: every bit is 1 with probability 1/2."""
     return _bits(generator, length, batch_size, width)
 
 
 def uneven_bits(generator: torch.Generator, length: int, batch_size: int, width: int) -> Float[Tensor, "L B W"]:
-    """Vectors as people type them: full or empty, and often the same as the one before.
+    """Return vectors like those that people type: often all ones or all zeros, and often equal to the previous one.
 
-    Even bits hardly ever make a run of equal vectors, least of all of zeros, and a machine that has seen none is lost
-    in one. Here every vector has a density of its own, from the arcsine law, and every sequence a probability that
-    its vectors stay as they are.
+    Even bits hardly ever give a run of equal vectors, least of all of zeros, and a machine that has never seen such
+    runs fails on them. Here every vector has its own density of ones, from the arcsine law, and every sequence its own
+    probability that a vector repeats the previous one.
     """
     density = _arcsine(generator, length, batch_size, 1)
     drawn = (_uniform(generator, length, batch_size, width) < density).float()
@@ -118,16 +118,16 @@ def copy(generator: torch.Generator, batch_size: int, *, length: int, bits: Bits
 def repeat_copy(
     generator: torch.Generator, batch_size: int, *, length: int, repeats: int, bits: Bits = even_bits
 ) -> Episodes:
-    """Section 4.2: recall a sequence of vectors several times, then say that it is the end."""
+    """Section 4.2: recall a sequence of vectors several times, then emit an end marker."""
     vectors = bits(generator, length, batch_size, BITS)
     inputs = _zeros(generator, length + 1 + length * repeats + 1, batch_size, BITS + 2)
     inputs[:length, :, :BITS] = vectors
     inputs[length, :, BITS] = 1
     inputs[length, :, BITS + 1] = (repeats - REPEATS_MEAN) / REPEATS_DEVIATION
-    answer = _zeros(generator, length * repeats + 1, batch_size, BITS + 1)
-    answer[:-1, :, :BITS] = vectors.repeat(repeats, 1, 1)
-    answer[-1, :, BITS] = 1
-    return _recall(inputs, answer)
+    output = _zeros(generator, length * repeats + 1, batch_size, BITS + 1)
+    output[:-1, :, :BITS] = vectors.repeat(repeats, 1, 1)
+    output[-1, :, BITS] = 1
+    return _recall(inputs, output)
 
 
 def associative_recall(generator: torch.Generator, batch_size: int, *, items: int) -> Episodes:
@@ -135,14 +135,14 @@ def associative_recall(generator: torch.Generator, batch_size: int, *, items: in
     vectors = _bits(generator, items, ITEM_VECTORS, batch_size, ITEM_BITS)
     query = torch.randint(items - 1, (batch_size,), generator=generator, device=generator.device)
     sequence = torch.arange(batch_size, device=generator.device)
-    asked = items * (ITEM_VECTORS + 1)
-    inputs = _zeros(generator, asked + 2 * ITEM_VECTORS + 2, batch_size, ITEM_BITS + 2)
-    shown = inputs[:asked].view(items, ITEM_VECTORS + 1, batch_size, ITEM_BITS + 2)
+    query_at = items * (ITEM_VECTORS + 1)
+    inputs = _zeros(generator, query_at + 2 * ITEM_VECTORS + 2, batch_size, ITEM_BITS + 2)
+    shown = inputs[:query_at].view(items, ITEM_VECTORS + 1, batch_size, ITEM_BITS + 2)
     shown[:, 0, :, ITEM_BITS] = 1
     shown[:, 1:, :, :ITEM_BITS] = vectors
-    inputs[asked, :, ITEM_BITS + 1] = 1
-    inputs[asked + 1 : asked + 1 + ITEM_VECTORS, :, :ITEM_BITS] = vectors[query, :, sequence].transpose(0, 1)
-    inputs[asked + 1 + ITEM_VECTORS, :, ITEM_BITS + 1] = 1
+    inputs[query_at, :, ITEM_BITS + 1] = 1
+    inputs[query_at + 1 : query_at + 1 + ITEM_VECTORS, :, :ITEM_BITS] = vectors[query, :, sequence].transpose(0, 1)
+    inputs[query_at + 1 + ITEM_VECTORS, :, ITEM_BITS + 1] = 1
     return _recall(inputs, vectors[query + 1, :, sequence].transpose(0, 1))
 
 
@@ -164,7 +164,7 @@ def dynamic_ngrams(generator: torch.Generator, batch_size: int, *, length: int) 
 
 
 def priority_sort(generator: torch.Generator, batch_size: int, *, length: int) -> Episodes:
-    """Section 4.5: recall the vectors of highest priority in the order of their priorities."""
+    """Section 4.5: recall the vectors of highest priority, highest first."""
     unsorted = _bits(generator, length, batch_size, BITS)
     priority = 2 * _uniform(generator, length, batch_size) - 1
     recalled = min(length, SORTED_VECTORS)
@@ -176,13 +176,13 @@ def priority_sort(generator: torch.Generator, batch_size: int, *, length: int) -
     return _recall(inputs, unsorted.take_along_dim(order.unsqueeze(2), dim=0))
 
 
-def _recall(inputs: Float[Tensor, "T B I"], answer: Float[Tensor, "S B O"]) -> Episodes:
-    """Episodes that end with the steps of the answer."""
+def _recall(inputs: Float[Tensor, "T B I"], output: Float[Tensor, "S B O"]) -> Episodes:
+    """Return episodes in whose last steps `output` is expected; only these steps matter."""
     steps, batch_size, _ = inputs.shape
-    targets = inputs.new_zeros(steps, batch_size, answer.shape[2])
+    targets = inputs.new_zeros(steps, batch_size, output.shape[2])
     mask = inputs.new_zeros(steps, batch_size, 1)
-    targets[-len(answer) :] = answer
-    mask[-len(answer) :] = 1
+    targets[-len(output) :] = output
+    mask[-len(output) :] = 1
     return Episodes(inputs, targets, mask)
 
 
@@ -195,7 +195,7 @@ def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _arcsine(generator: torch.Generator, *shape: int) -> Tensor:
-    """Beta(1/2, 1/2), the arcsine law: the squared sine of a uniform angle."""
+    """Sample Beta(1/2, 1/2), the arcsine law, as the squared sine of a uniform angle."""
     return torch.sin(_uniform(generator, *shape) * (math.pi / 2)).square()
 
 

@@ -61,7 +61,7 @@ def test_address_equals_the_equations_computed_slot_by_slot(generator: torch.Gen
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_weighting_stays_a_distribution(seed: int) -> None:
-    """Weights are in [0, 1] and sum to one, whatever the heads are told."""
+    """Weights are in [0, 1] and sum to one, whatever the heads' parameters."""
     generator = torch.Generator().manual_seed(seed)
 
     w = address(random_focus(generator), random_memory(generator), weightings(generator))
@@ -90,7 +90,7 @@ def test_content_ignores_the_length_of_keys_and_slots(generator: torch.Generator
 
 
 def test_strong_key_finds_its_slot(generator: torch.Generator) -> None:
-    """A slot's own content as a strong key takes all of the weight to it."""
+    """With a slot's own content as a strong key, that slot gets all of the weight."""
     memory = random_memory(generator)
     k = memory[:, :, :H].mT
 
@@ -109,7 +109,7 @@ def test_memory_of_equal_slots_is_addressed_evenly(generator: torch.Generator) -
 
 
 def test_memory_of_zeros_has_finite_gradients(generator: torch.Generator) -> None:
-    """The length of a slot of zeros has no derivative, and is kept above nothing."""
+    """The norm of a slot of zeros has no derivative, so it is kept above 0."""
     focus, memory = random_focus(generator), torch.zeros(B, M, N, dtype=torch.float64, requires_grad=True)
 
     content(focus.k, focus.beta, memory)[:, :, 0].sum().backward()  # type: ignore[no-untyped-call]
@@ -162,7 +162,7 @@ def test_sharpening_an_exact_focus_keeps_it_with_finite_gradients() -> None:
 
 
 def test_gradients_of_address_equal_finite_differences(generator: torch.Generator) -> None:
-    """The gradients with respect to everything that heads are told, memory and past are right."""
+    """The gradients with respect to the heads' parameters, the memory and the previous weighting are right."""
     inputs = (*random_focus(generator), random_memory(generator), weightings(generator))
 
     def addressed(*parts: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ def test_commands_have_the_shapes_and_ranges_of_their_equations(scale: float) ->
     torch.testing.assert_close(focus.s.sum(2), torch.ones(B, H))
 
 
-def test_each_output_of_the_layer_tells_one_thing() -> None:
-    """Every output of the linear layer changes something, and no two share a number that heads are told."""
+def test_each_output_of_the_layer_is_one_parameter() -> None:
+    """Every output of the linear layer changes some parameter, and no two change the same one."""
     heads = Heads(C, R, W, M)
     with torch.no_grad():
         heads.linear.weight.zero_()
@@ -52,7 +52,7 @@ def test_each_output_of_the_layer_tells_one_thing() -> None:
 
 
 def test_heads_that_look_for_content_ignore_where_they_were() -> None:
-    """Told nothing by the controller, the key is nothing, its strength high, the gate open and the shift none."""
+    """If the controller's output is 0, the key is 0, its strength is high, the gate is open and nothing is shifted."""
     heads = Heads(C, R, W, M)
     heads.look_for_content()
 

@@ -1,4 +1,4 @@
-"""The assembled machine: its step, its state, and that rows of a batch do not see each other."""
+"""The complete machine: its step, its state, and the independence of the rows of a batch."""
 
 import dataclasses
 from typing import Literal
@@ -75,7 +75,7 @@ def test_fresh_machine_has_a_constant_memory_and_looks_at_slot_zero() -> None:
 
 
 def test_machine_that_addresses_by_content_starts_with_slots_that_differ() -> None:
-    """The first memory is the same for every row, has no two slots alike, and is learned; the other's is not."""
+    """With content addressing, the initial memory is learned, has no equal slots, and is the same for every row."""
     network = NeuralTuringMachine(dataclasses.replace(CONFIG, addressing="content"))
     slots = network.initial_state(B).memory.mT
 
@@ -87,7 +87,7 @@ def test_machine_that_addresses_by_content_starts_with_slots_that_differ() -> No
 
 @torch.no_grad()
 def test_heads_of_a_fresh_machine_that_addresses_by_content_follow_their_keys() -> None:
-    """Different controllers' outputs lead its heads to different slots; those of the other machine stay together."""
+    """Its heads go to different slots for different controller outputs; addressed by location they stay together."""
     torch.manual_seed(0)
     config = dataclasses.replace(CONFIG, controller_size=50, memory_slots=64, slot_width=20)
 
@@ -155,7 +155,7 @@ def test_unrolling_equals_stepping(network: NeuralTuringMachine) -> None:
 
 
 def test_rows_of_a_batch_do_not_see_each_other(network: NeuralTuringMachine) -> None:
-    """A sequence alone gives what it gives among others, in whatever row."""
+    """A sequence has the same outputs alone and in any row of a batch."""
     inputs = episode()
     order = [2, 0, 1]
 

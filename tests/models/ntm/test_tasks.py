@@ -24,7 +24,7 @@ def generator() -> torch.Generator:
 
 
 def test_copy_shows_vectors_then_a_delimiter_then_asks_for_them(generator: torch.Generator) -> None:
-    """The answer is what was shown; while it is given the input is silent."""
+    """The target is the input sequence; the input is zero while it is recalled."""
     inputs, targets, mask = copy(generator, B, length=5)
 
     assert inputs.shape == (11, B, 9)
@@ -130,7 +130,7 @@ def test_ngram_bits_follow_their_contexts_with_an_arcsine_law() -> None:
 
 
 def test_uneven_vectors_are_bits_of_every_density() -> None:
-    """Between empty and full, either of which a fair share are, and together half of the bits are ones."""
+    """A fair share of the vectors is all zeros, another all ones, and half of all bits are ones."""
     vectors = uneven_bits(torch.Generator().manual_seed(0), 1, 40_000, 8)[0]
     ones = vectors.sum(1)
 
@@ -143,7 +143,7 @@ def test_uneven_vectors_are_bits_of_every_density() -> None:
 
 
 def test_uneven_vectors_often_stay_as_they_are() -> None:
-    """Some sequences stand still from begin to end, some change at every step, and a vector stays half of the time."""
+    """Some sequences never change, some change at every step, and on average half of the vectors repeat."""
     vectors = uneven_bits(torch.Generator().manual_seed(0), 20, 4_000, 32)
     stays = (vectors[1:] == vectors[:-1]).all(2)
 
