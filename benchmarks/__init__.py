@@ -1,9 +1,9 @@
-"""How fast Glimpse is, measured from outside: a load generator, what it is pointed at, and what to compare with.
+"""Benchmarks of the running service: a load generator, servers to load, and baselines; also the models' quality.
 
-`client` sends requests when `arrivals` says so, and `timeline` holds what became of each; `workloads` are the requests;
-`server` is who answers them; `scenarios` put these together. `stn_limit`, `sequences` and `plain` are what to compare
-with: without HTTP, without an engine, without Glimpse; `served` opens the models for them, and all take `turns`.
-`report` and `chart` tell of it; `suite` is `glimpse bench`.
-
-And how good it is: `quality` takes the papers' measures of what is served, for `glimpse evaluate`.
+- Load: `client` sends the requests of `workloads` at the times that `arrivals` decides, with the timer in `alarm`;
+  `response` parses the responses, and `timeline` records each request. `server` starts and stops the servers.
+- Measurements: `scenarios` combines these. The baselines are `stn_limit` (no HTTP), `sequences` (no engine) and `plain`
+  (no Glimpse); `served` loads models for them, and `turns` interleaves what is compared.
+- Results: `report` and `chart`. `suite` is `glimpse bench`.
+- Quality: `quality` computes the papers' measures on the served models, for `glimpse evaluate`.
 """

@@ -1,7 +1,7 @@
-"""Latency against load, as an SVG picture: a colour a workload, the median solid, the 99th percentile dashed.
+"""Latency against load as an SVG: one colour per workload, the median solid, the 99th percentile dashed.
 
-The load runs from nothing to the throughput of the same workload, so that all fit one axis; the latency is on a
-logarithmic scale.
+Load is a share of the workload's own throughput, so that all workloads fit on one axis. The latency axis is
+logarithmic.
 """
 
 import math
@@ -12,33 +12,34 @@ from xml.sax.saxutils import escape
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 130, 30, 50
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
+"""Colours of Okabe and Ito, which colour-blind people can distinguish, too."""
 INK, GRID = "#333333", "#dddddd"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Latency under one load."""
+    """Latency at one load."""
 
     load: float
-    """Share of the throughput."""
+    """Load as a share of the throughput."""
     median: float
-    """In seconds, as the next."""
+    """Median latency in seconds."""
     p99: float
+    """99th percentile of the latency in seconds; infinite if more than 1 % of the requests failed."""
 
 
 def latency_chart(lines: Mapping[str, Sequence[Point]]) -> str:
-    """Draw a workload's points, by its name."""
+    """Return the SVG of all workloads' points, by name; infinite latencies run out of the frame."""
     finite = [v for points in lines.values() for p in points for v in (p.median, p.p99) if math.isfinite(v)]
     low = math.floor(math.log10(min(finite, default=1e-3)))
     high = max(low + 1, math.ceil(math.log10(max(finite, default=1e-1))))
-    most = max((p.load for points in lines.values() for p in points), default=1.0)
+    max_load = max((p.load for points in lines.values() for p in points), default=1.0)
 
     def x(load: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * load / most
+        return LEFT + (WIDTH - LEFT - RIGHT) * load / max_load
 
     def y(seconds: float) -> float:
-        # What never came is above the frame; the line leaves the picture there.
+        # An infinite latency is above the frame, so that the line runs out of it.
         share = (min(math.log10(seconds), high + 1) - low) / (high - low) if seconds > 0 else 0.0
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
 
@@ -52,7 +53,7 @@ def latency_chart(lines: Mapping[str, Sequence[Point]]) -> str:
     for power in range(low, high + 1):
         parts.append(_line(LEFT, y(10.0**power), WIDTH - RIGHT, y(10.0**power), GRID))
         parts.append(_text(LEFT - 8, y(10.0**power) + 4, f"{10.0 ** (power + 3):g} ms", "end"))
-    for tenth in range(0, round(most * 10) + 1, 2):
+    for tenth in range(0, round(max_load * 10) + 1, 2):
         parts.append(_line(x(tenth / 10), TOP, x(tenth / 10), HEIGHT - BOTTOM, GRID))
         parts.append(_text(x(tenth / 10), HEIGHT - BOTTOM + 18, f"{tenth * 10} %", "middle"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, "load, as a share of the throughput", "middle"))

@@ -1,6 +1,6 @@
-"""What most people write: FastAPI, with ONNX Runtime in the handler. Graph, codecs and threads are the service's.
+"""Baseline: plain FastAPI with ONNX Runtime in the handler. Graph, codecs and thread count are the service's.
 
-`uvicorn --factory benchmarks.plain:create`, with the model repository in GLIMPSE_MODELS.
+Run with `uvicorn --factory benchmarks.plain:create`; GLIMPSE_MODELS names the model repository.
 """
 
 import cv2
@@ -16,12 +16,12 @@ from service.tasks import stn
 
 
 def create() -> FastAPI:
-    """The application."""
+    """Return the application."""
     cv2.setNumThreads(1)
     folder = newest(Settings().models, "stn-affine")
     manifest = read_manifest(folder)
     options = ort.SessionOptions()
-    # Left at its default, every process would have a thread a core, each of which spins for its turn.
+    # By default, every process would run one thread per core, which spins while it waits for work.
     options.intra_op_num_threads = Settings().graph_threads
     session = ort.InferenceSession(str(folder / str(manifest.graphs["rectify"].onnx)), options)
     app = FastAPI()

@@ -1,8 +1,8 @@
-"""How good a model is as it is served: the papers' measures and figures, taken from an artifact's graphs.
+"""Quality of a model as it is served: the papers' measures and figures, computed with an artifact's graphs.
 
-Everything goes through what a client's request goes through, but for HTTP and the engine: the service's own code
-decodes and frames files, makes noise and episodes and draws the figures, and its runtime computes the graph. The
-network itself is not needed: an artifact can be measured long after its architecture has changed.
+Everything takes the path of a client's request, except for HTTP and the engine: the service's own code decodes and
+frames files, generates noise and episodes, draws figures and runs the graph. The network itself is not needed, so
+that an artifact can be measured long after its architecture has changed.
 """
 
 import math
@@ -42,7 +42,7 @@ from service.schemas.ntm import TASKS
 from service.tasks import draw, ntm, stn
 
 Table: TypeAlias = Mapping[str, Mapping[str, float]]
-"""Rows by name, and their values by the names of the columns; a row need not have them all."""
+"""Table as a mapping from row name to column name to value; rows may lack columns."""
 
 NO_DEADLINE = math.inf
 PNG, JPEG = "image/png", "image/jpeg"
@@ -53,10 +53,10 @@ DIGITS_TOLD: Mapping[str, Callable[[int, int], int | None]] = {
     "digit asked for": lambda _, sample: sample % draw.CLASSES,
     "class withheld": lambda *_: None,
 }
-"""Seed and number of a sample -> what the network is told to draw.
+"""Ways to choose the class that the network is given, each a function of seed and sample number.
 
-As served, where no digit was asked for, it is one that the service draws; or every digit is asked for in turn; or the
-network is told none, which the service never does.
+"as served": the digit that the service draws at random when none is asked for. "digit asked for": every digit in turn.
+"class withheld": no class, which the service never does.
 """
 SHEET_ROWS, SHEET_SCALE = 10, 3
 
@@ -64,7 +64,7 @@ NTM_MEASURES: Mapping[str, Sequence[str]] = {
     "repeat-copy": ("bit_errors", "ended"),
     "dynamic-ngrams": ("cost_bits", "optimal_cost_bits"),
 }
-"""By task, what is averaged of the service's report; of any other task the wrong bits."""
+"""Fields of the service's report that are averaged, by task; for all other tasks only `bit_errors`."""
 FIGURE_SIZES: Mapping[str, Sequence[Mapping[str, int]]] = {
     "copy": ({"length": 20}, {"length": 120}),
     "repeat-copy": ({"length": 10, "repeats": 10}, {"length": 10, "repeats": 32}),
@@ -72,11 +72,11 @@ FIGURE_SIZES: Mapping[str, Sequence[Mapping[str, int]]] = {
     "dynamic-ngrams": ({"length": 200}, {"length": 1000}),
     "priority-sort": ({"length": 20}, {"length": 32}),
 }
-"""By task, sizes inside of the training's and far outside, in the words of `GET /ntm/{task}`."""
+"""Sizes of the figures' episodes by task, within and far beyond the training range; named as in `GET /ntm/{task}`."""
 
 
 def as_text(title: str, table: Table) -> str:
-    """A table in columns of equal width; what a row does not have stays empty."""
+    """Format a table with columns of equal width; missing values stay blank."""
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
     width = max(len(name) for name in (title, *table))
     lines = [[f"{title:{width}}", *(f"{column:>10}" for column in columns)]]
@@ -87,12 +87,12 @@ def as_text(title: str, table: Table) -> str:
 
 
 def served(path: Path, family: str) -> LoadedModel:
-    """The model in a folder `NAME/VERSION`, opened as the service opens it.
+    """Load the model in a folder `NAME/VERSION` as the service does.
 
-    A run or a checkpoint is exported for the occasion.
+    `path` may also be a run or a checkpoint, which is first exported to a temporary folder.
 
     Raises:
-        ArtifactRejected: there is none that can be served, or it is of another family.
+        ArtifactRejected: there is no model that can be served, or it is of another family.
     """
     with TemporaryDirectory() as repository:
         is_artifact = (path / MANIFEST_FILE).exists()
@@ -104,19 +104,19 @@ def served(path: Path, family: str) -> LoadedModel:
 
 
 def judges(data: Path, runs: Path) -> Mapping[str, CleanClassifier]:
-    """The readers of what is rectified, by their name; others than take part in training."""
+    """Return all judges by name: classifiers of rectified digits that take no part in training."""
     torch.set_num_threads(1)
     return classifiers(data, runs, JUDGE)
 
 
 def judge(data: Path, runs: Path) -> CleanClassifier:
-    """The reader of what is drawn: the plainest of the judges."""
+    """Return the judge of drawings: the plainest of the classifiers."""
     torch.set_num_threads(1)
     return classifier_in(data, runs, JUDGE, "plain")
 
 
 def answered(graph: LoadedGraph, request: Request) -> Request:
-    """The same request with the outputs that it wants, computed at once in batches as large as the service's."""
+    """Compute the outputs that a request wants, in batches of the service's size, and return the request with them."""
     signature = graph.runtime.signature
     parts = []
     for begin in range(0, request.rows, BATCH):
@@ -136,12 +136,11 @@ def answered(graph: LoadedGraph, request: Request) -> Request:
 def stn_table(
     model: LoadedModel, digits: Digits, readers: Mapping[str, CleanClassifier], *, seed: int, draws: int
 ) -> Table:
-    """Errors in % by distortion, the paper's and this model's, and each reader's on what this model rectified.
+    """Return errors in % by distortion: this model's, each reader's on what it rectifies, and the paper's.
 
-    Every digit is distorted `draws` times, with the seeds from `seed` on.
-
-    Beside it that reader's where the transformation is not found but fitted to where the digit is known to lie; of
-    photographs, before they are stored as JPEG.
+    For comparison there are the readers' errors with the best fit, which uses the digit's true position instead of
+    finding it; it gets photographs before they are stored as JPEG. Every digit is distorted `draws` times, with seeds
+    from `seed` on.
     """
     judging = [*readers.values()]
     fit = best_fit(grid_generator(model.manifest.config["kind"]))
@@ -160,7 +159,7 @@ def stn_table(
 
 
 def _read_by(title: str, readers: Iterable[str], scores: Mapping[str, Score]) -> Table:
-    """What the readers made of what was rectified: in the mean, and each by its name."""
+    """Return the readers' errors in %: their mean, and each reader's by name."""
     mean = {title: {name: fmean(found.readers_error_percent) for name, found in scores.items()}}
     return mean | {
         f"{title}, {reader}": {name: found.readers_error_percent[index] for name, found in scores.items()}
@@ -169,7 +168,7 @@ def _read_by(title: str, readers: Iterable[str], scores: Mapping[str, Score]) ->
 
 
 def rectifier(model: LoadedModel, content_type: str) -> Rectifier:
-    """What a client gets who uploads pictures as files of a type, PNG or JPEG."""
+    """Return a rectifier that processes pictures as if uploaded in files of a type, PNG or JPEG."""
 
     def rectify(batch: Batch) -> Reading:
         greys = batch.pictures[:, 0].numpy()
@@ -184,19 +183,20 @@ def rectifier(model: LoadedModel, content_type: str) -> Rectifier:
 def draw_table(
     model: LoadedModel, digits: Digits, reader: CleanClassifier, *, samples: int, seed: int, out: Path | None
 ) -> Table:
-    """How a reader of clean digits reads samples, in %, and the bound on `digits`, in nats; by the number of steps.
+    """Return how a classifier of clean digits reads samples, in %, and the bound on `digits` in nats, by step count.
 
-    Film strips of the first samples go to the folder `out`, a row a sample; where digits are asked for, a row a digit.
+    Film strips of the first samples are written to the folder `out`, one row per sample; where digits are asked for,
+    this is one row per digit.
     """
     table: dict[str, dict[str, float]] = {}
     for steps in tqdm(STEPS, disable=None, leave=False):
-        for name, digit_told in DIGITS_TOLD.items():
-            told = [digit_told(seed, sample) for sample in range(samples)]
-            request = Request(drawing_inputs(model, told, steps, seed), samples, steps, NO_DEADLINE)
+        for name, digit_of in DIGITS_TOLD.items():
+            classes = [digit_of(seed, sample) for sample in range(samples)]
+            request = Request(drawing_inputs(model, classes, steps, seed), samples, steps, NO_DEADLINE)
             answered(model.graphs["generate"], request)
             probabilities = read(torch.from_numpy(request.outputs["pictures"][-1]) / 255, reader)
             table.setdefault(f"recognisable %, {name}", {})[str(steps)] = 100 * certain_share(probabilities)
-            labels = [digit for digit in told if digit is not None]
+            labels = [digit for digit in classes if digit is not None]
             if labels:
                 right = 100 * agreement(probabilities, torch.tensor(labels))
                 table.setdefault(f"right digit %, {name}", {})[str(steps)] = right
@@ -206,17 +206,17 @@ def draw_table(
     return {**table, "bound in nats, class withheld": bounds, "the paper's bound in nats": PAPER_BOUND}
 
 
-def drawing_inputs(model: LoadedModel, told: Sequence[int | None], steps: int, seed: int) -> dict[str, Array]:
-    """Noise and condition of samples, as `draw.generation` has them, but of a digit each; None is no digit at all."""
+def drawing_inputs(model: LoadedModel, classes: Sequence[int | None], steps: int, seed: int) -> dict[str, Array]:
+    """Return noise and condition like `draw.generation`, but with a digit for each sample; None withholds the class."""
     size = int(model.manifest.config["latent_size"])
     return {
-        "noise": np.stack([draw.noise(seed, sample, steps, size) for sample in range(len(told))], axis=1),
-        "condition": np.stack([draw.condition(digit, steps) for digit in told], axis=1),
+        "noise": np.stack([draw.noise(seed, sample, steps, size) for sample in range(len(classes))], axis=1),
+        "condition": np.stack([draw.condition(digit, steps) for digit in classes], axis=1),
     }
 
 
 def bound_nats(model: LoadedModel, digits: Digits, steps: int, *, seed: int) -> float:
-    """The mean bound on digits without their classes; the seed fixes binarisation and noise."""
+    """Return the mean bound in nats on digits whose class is withheld; `seed` decides binarisation and noise."""
     grey = torch.tensor(digits.images) / 255
     binary = binarise(grey, torch.Generator().manual_seed(seed)).numpy()
     total = 0.0
@@ -230,7 +230,7 @@ def bound_nats(model: LoadedModel, digits: Digits, steps: int, *, seed: int) -> 
 
 
 def ntm_table(model: LoadedModel, *, sequences: int, seed: int) -> Mapping[str, float]:
-    """Means over random episodes by measure and sizes, both in the words of the API."""
+    """Return means over random episodes, by measure and sizes, both named as in the API."""
     table = {}
     for sizes in tqdm(TRAINED[task_of(model)].evaluation, disable=None, leave=False):
         reports = ntm_reports(model, random_episodes(model, sizes, sequences, seed=seed))
@@ -241,10 +241,10 @@ def ntm_table(model: LoadedModel, *, sequences: int, seed: int) -> Mapping[str, 
 
 
 def random_episodes(model: LoadedModel, sizes: Mapping[str, int], count: int, *, seed: int) -> list[ntm.Episode]:
-    """The episodes that the service draws for the seeds from `seed` on.
+    """Return the episodes that the service generates for `count` seeds from `seed` on.
 
     Raises:
-        ValidationError: it does not know such a size.
+        ValidationError: `sizes` are not query parameters of the task, or out of range.
     """
     _, random_query = TASKS[task_of(model)]
     query = random_query.model_validate(sizes, extra="forbid")
@@ -252,7 +252,7 @@ def random_episodes(model: LoadedModel, sizes: Mapping[str, int], count: int, *,
 
 
 def ntm_reports(model: LoadedModel, episodes: Sequence[ntm.Episode]) -> list[Mapping[str, Any]]:
-    """What the service reports of episodes of one size, which are computed together."""
+    """Return the service's reports on episodes of equal size, which are computed together."""
     requests = [episode.request(NO_DEADLINE, with_trace=False) for episode in episodes]
     inputs = np.concatenate([request.inputs["inputs"] for request in requests], axis=1)
     together = Request({"inputs": inputs}, len(requests), requests[0].steps, NO_DEADLINE, requests[0].wanted)
@@ -263,12 +263,12 @@ def ntm_reports(model: LoadedModel, episodes: Sequence[ntm.Episode]) -> list[Map
 
 
 def task_of(model: LoadedModel) -> str:
-    """What a Turing machine was trained for."""
+    """Return the name of the task that a Turing machine was trained on."""
     return str(model.manifest.training["task"])
 
 
 def ntm_figures(model: LoadedModel, out: Path, *, seed: int) -> list[Path]:
-    """Draw what the machine's memory did in episodes inside and far outside of its training, into the folder `out`."""
+    """Draw memory figures of episodes within and far beyond the training range to folder `out`; return the files."""
     task = task_of(model)
     files = []
     for sizes in FIGURE_SIZES[task]:
@@ -282,7 +282,7 @@ def ntm_figures(model: LoadedModel, out: Path, *, seed: int) -> list[Path]:
 
 
 def _uploaded(grey: Pixels, content_type: str) -> Picture:
-    """A picture [H W] as it comes out of a file."""
+    """Return a picture [H W] after encoding and decoding as a file."""
     if content_type == PNG:
         return decode(encode(grey), content_type)
     _, data = cv2.imencode(".jpg", grey, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
@@ -290,7 +290,7 @@ def _uploaded(grey: Pixels, content_type: str) -> Picture:
 
 
 def _film_strip(model: LoadedModel, request: Request) -> Pixels:
-    """A row a sample, a column a step, as in the paper."""
+    """Return a sheet with one row per sample and one column per step, as in the paper."""
     rows = min(SHEET_ROWS, request.rows)
     shown = (draw.drawing(request, row, model.manifest) for row in range(rows))
     frames = chain.from_iterable(each.enlarged(SHEET_SCALE, with_attention=True) for each in shown)

@@ -1,4 +1,4 @@
-"""What was measured, as Markdown, with what it was measured on."""
+"""The report of all measurements and their environment, as Markdown."""
 
 import math
 import os
@@ -26,23 +26,24 @@ PERCENTILES = (50, 90, 99, 99.9)
 PACKAGES = ("onnxruntime", "numpy", "opencv-python-headless", "uvicorn", "uvloop", "httptools", "fastapi")
 CHART = "benchmarks.svg"
 PLAIN = "plain FastAPI"
+"""Baseline over HTTP: FastAPI with the model in its handler."""
 WHOLE = "whole requests"
-"""What a workload is compared with over HTTP."""
+"""Baseline over HTTP: the service with whole-request batching."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A workload over HTTP, put to the service and to another in turns."""
+    """A workload over HTTP, measured on the service and on a baseline in turns."""
 
     workload: str
     other: str
-    """`PLAIN` or `WHOLE`."""
+    """Baseline: `PLAIN` or `WHOLE`."""
     connections: int
     ours: Timeline
     theirs: Timeline
 
     def runs(self) -> list[Run]:
-        """Both, for a table."""
+        """Return both measurements as rows of a table."""
         return [
             Run(self.workload, self.connections, self.ours),
             Run(f"{self.workload}, {self.other}", self.connections, self.theirs),
@@ -51,17 +52,17 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A service that was started, and asked for nothing yet."""
+    """The start of a service, before any request."""
 
     seconds: float
-    """Until all of its processes were ready."""
+    """Time until all processes were ready."""
     memory: float
-    """Resident memory of all its processes, in bytes."""
+    """Resident memory of all processes, in bytes."""
 
 
 @dataclass(slots=True)
 class Results:
-    """All that one call of `glimpse bench` has measured; what it has not is empty."""
+    """All measurements of one call of `glimpse bench`; those not made are empty."""
 
     environment: dict[str, str]
     start: Start | None = None
@@ -72,12 +73,12 @@ class Results:
     comparisons: list[Comparison] = field(default_factory=list)
     stn_limit: StnLimit | None = None
     stn_rate: float = 0.0
-    """Pictures a second over HTTP, in turns with the limit."""
+    """Pictures per second over HTTP, measured in turns with the limit."""
     recurrent: dict[str, Recurrent] = field(default_factory=dict)
 
 
 def environment() -> dict[str, str]:
-    """Where, when and with what."""
+    """Return date, command, versions and machine."""
     memory = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), "0")
     model = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), "")
     return {
@@ -93,7 +94,7 @@ def environment() -> dict[str, str]:
 
 
 def markdown(results: Results) -> str:
-    """The whole report."""
+    """Return the whole report."""
     sections = ["# Benchmarks", table(("", ""), results.environment.items())]
     if claims := list(_claims(results)):
         sections += ["## The promises", table(("What", "Measured", "Aim"), claims)]
@@ -131,7 +132,7 @@ def markdown(results: Results) -> str:
 
 
 def requests_table(runs: Iterable[Run], *, with_kinds: bool = True) -> str:
-    """A row a run, and one for each of its kinds of requests."""
+    """Return a table with one row per run and one for each of its kinds of request."""
     rows = []
     for run in runs:
         rows.append((run.name, str(run.connections), *_figures(run.timeline), _errors(run.timeline)))
@@ -143,7 +144,7 @@ def requests_table(runs: Iterable[Run], *, with_kinds: bool = True) -> str:
 
 
 def server_table(runs: Iterable[Run]) -> str:
-    """The service's own view."""
+    """Return a table of the same runs by the service's own metrics."""
     return table(
         ("", "decode ms", "queue ms", "compute ms", "encode ms", "batch", "padding", "counted / sent", "client µs"),
         [
@@ -162,7 +163,7 @@ def server_table(runs: Iterable[Run]) -> str:
 
 
 def overload_table(overloads: Mapping[str, Overload]) -> str:
-    """A server that is asked for too much."""
+    """Return a table of overloads, one column each."""
     columns = [_overload_figures(overload) for overload in overloads.values()]
     return table(("", *overloads), [(what, *(column[what] for column in columns)) for what in columns[0]])
 
@@ -175,16 +176,16 @@ def _overload_figures(overload: Overload) -> dict[str, str]:
         "Asked for, /s": f"{flood.offered_rate:.0f}",
         "Good answers, /s": f"{flood.rate:.0f}",
         "Answers by status": ", ".join(f"{name}: {count}" for name, count in flood.by_status().items()),
-        "Sent late, for want of a free connection, p50 / p99 ms": _middle_and_end(sent.sent - sent.intended),
-        "Refused, from when due, p50 / p99 ms": _middle_and_end(refused.latency),
-        "Refused, from when sent, p50 / p99 ms": _middle_and_end(refused.done - refused.sent),
+        "Sent late, for want of a free connection, p50 / p99 ms": _p50_and_p99(sent.sent - sent.intended),
+        "Refused, from when due, p50 / p99 ms": _p50_and_p99(refused.latency),
+        "Refused, from when sent, p50 / p99 ms": _p50_and_p99(refused.done - refused.sent),
         "Normal again after, ms": _ms(overload.recovery_seconds),
         "Memory before / after, MB": f"{overload.memory_before / 1e6:.0f} / {overload.memory_after / 1e6:.0f}",
     }
 
 
 def soak_table(stretches: Iterable[Stretch]) -> str:
-    """A row a stretch."""
+    """Return a table of a long load, one row per stretch."""
     rows, until = [], 0.0
     for stretch in stretches:
         timeline = stretch.timeline
@@ -202,7 +203,7 @@ def soak_table(stretches: Iterable[Stretch]) -> str:
 
 
 def limit_table(limit: StnLimit, http_rate: float) -> str:
-    """What cores can do that do nothing else, beside the service's throughput."""
+    """Return a table of the STN without HTTP beside the service's throughput."""
     stages = (limit.decode_seconds, limit.model_seconds, limit.encode_seconds)
     return table(
         ("processes", "pictures/s", "over HTTP/s", "decode µs", "model µs", "encode µs"),
@@ -218,7 +219,7 @@ def limit_table(limit: StnLimit, http_rate: float) -> str:
 
 
 def recurrent_table(found: Recurrent) -> str:
-    """The engine between its limit and whole-request batching."""
+    """Return a table of the engine, its upper limit and whole-request batching."""
     columns = list(found.engine.by_tag())
     rows = []
     for name, timeline in (
@@ -232,22 +233,22 @@ def recurrent_table(found: Recurrent) -> str:
 
 
 def points(runs: Sequence[Run]) -> list[Point]:
-    """A sweep, whose last run was at the throughput, for the chart."""
-    most = runs[-1].timeline.offered_rate
+    """Return the chart's points for a sweep, whose last run is at the full throughput."""
+    max_rate = runs[-1].timeline.offered_rate
     return [
-        Point(run.timeline.offered_rate / most, run.timeline.percentile(50), run.timeline.percentile(99))
+        Point(run.timeline.offered_rate / max_rate, run.timeline.percentile(50), run.timeline.percentile(99))
         for run in runs
     ]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others numbers."""
+    """Return a Markdown table; the first column is text, the others are numbers."""
     rule = [":--", *["--:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
 def _claims(results: Results) -> Iterator[tuple[str, str, str]]:
-    """What the design promises, wherever possible as ratios of two things that were measured here."""
+    """Yield (what, measured, aim) for every promise of the design, where possible as a ratio of two measurements."""
     if results.start:
         yield "Start to ready", f"{results.start.seconds:.1f} s", "< 3 s"
         yield "Memory at rest", f"{results.start.memory / 1e6:.0f} MB", "< 400 MB"
@@ -294,7 +295,7 @@ def _errors(timeline: Timeline) -> str:
     return ", ".join(f"{name}: {count}" for name, count in timeline.by_status().items() if name != str(OK)) or "none"
 
 
-def _middle_and_end(seconds: NDArray[np.float64]) -> str:
+def _p50_and_p99(seconds: NDArray[np.float64]) -> str:
     return f"{_ms(percentile(seconds, 50))} / {_ms(percentile(seconds, 99))}"
 
 
@@ -321,12 +322,12 @@ def _version(package: str) -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of this working tree; nothing where there is none."""
+    """Return the output of git in this working tree, or an empty string if git or the tree is missing."""
     try:
-        asked = subprocess.run(  # noqa: S603
+        completed = subprocess.run(  # noqa: S603
             ["git", *arguments],  # noqa: S607
             cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
         )  # fmt: skip
     except OSError:
         return ""
-    return asked.stdout.strip()
+    return completed.stdout.strip()

@@ -1,8 +1,8 @@
-"""An HTTP/1.1 response as a load generator sees it: a status, and where it ends. No sockets here.
+"""A parser of HTTP/1.1 responses for a load generator: it finds the status and the end. No sockets here.
 
-    head -> body of a known length | chunks | everything up to the connection's end
+    head -> body of a known length | chunks | everything until the connection closes
 
-Trailers after the last chunk and interim responses (1xx) are not understood; nobody sends them unasked.
+Trailers after the last chunk and interim responses (1xx) are not supported; servers do not send them unasked.
 """
 
 from enum import Enum, auto
@@ -16,12 +16,13 @@ class _Part(Enum):
 
 
 class ResponseReader:
-    """Reads one response after the other."""
+    """Parses the responses of one connection, one after the other."""
 
     __slots__ = ("_is_last_chunk", "_left", "_part", "_rest", "is_last", "status")
 
     def __init__(self) -> None:
         self.status = 0
+        """Status code of the latest response; 0 before the first."""
         self.is_last = False
         """Whether the server closes the connection after this response."""
         self._part = _Part.HEAD
@@ -30,10 +31,10 @@ class ResponseReader:
         self._is_last_chunk = False
 
     def feed(self, data: bytes) -> bool:
-        """Take what has arrived; return whether the response is complete.
+        """Take received bytes; return whether the response is complete.
 
         Raises:
-            ValueError: this is not HTTP/1.1, or more than one response.
+            ValueError: the bytes are not HTTP/1.1, or go beyond the end of the response.
         """
         data, self._rest = self._rest + data, b""
         if self._part is _Part.HEAD:
@@ -51,7 +52,7 @@ class ResponseReader:
         return True
 
     def end(self) -> bool:
-        """The connection has closed; return whether that was in order, and not in the midst of a response."""
+        """Return whether the connection, which has closed, did so as expected and not in the middle of a response."""
         return self._part is _Part.UNTIL_CLOSE or (self.is_last and self._part is _Part.HEAD)
 
     def _read_head(self, head: bytes) -> None:
@@ -85,7 +86,7 @@ class ResponseReader:
             if not line_end:
                 self._rest = data
                 return False
-            self._left = int(size.partition(b";")[0], 16) + 2  # the line end after the chunk belongs to it
+            self._left = int(size.partition(b";")[0], 16) + 2  # includes the line end after the chunk
             self._is_last_chunk = self._left == 2
             data = after
         self._left -= len(data)

@@ -1,12 +1,12 @@
-"""What the engine is compared with: the same graphs without a scheduler.
+"""Baselines for the engine: the same graphs without a scheduler.
 
-- *The engine-free loop*: a full batch of equally long sequences, one segment after the other. No scheduler that batches
+- *The engine-free loop*: a full batch of sequences of equal length, one segment after the other. No batching scheduler
   can be faster.
-- *Whole-request batching*: a full batch of mixed lengths runs until its longest is done; then the next. It is given its
-  requests for nothing: no queue, no tasks, no threads.
-- *The engine*, with as many requests under way as a full batch has.
+- *Whole-request batching*: a full batch of mixed lengths runs until its longest sequence is done; then the next batch.
+  Its requests cost nothing to receive: there are no queue, tasks or threads.
+- *The engine*, with as many concurrent requests as a full batch has rows.
 
-The three share one process and one runtime.
+All three share one process and one runtime.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ from service.tasks import draw, ntm
 from service.tasks.seed import MAX_SEED
 
 SEGMENT = 16
-"""Steps at once where nobody has to be let in; longer ones are not faster."""
+"""Steps per segment where no request can join in between; longer segments are not faster."""
 FILL_SECONDS = 0.2
-"""From the first request to the engine until its slots are filled as they will be."""
+"""Time from the engine's first request until its slots are in a steady state."""
 DEADLINE_SECONDS = 3600.0
 
 
@@ -51,17 +51,17 @@ class Recurrent:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A graph, and what it is asked for."""
+    """A graph and the requests that it is measured with."""
 
     name: str
     runtime: Runtime
     initial: Mapping[str, Array]
     policy: BatchingPolicy
     examples: Mapping[int, list[Request]]
-    """`BATCH` requests of every length."""
+    """`BATCH` requests for every length."""
 
     def requests(self) -> Iterator[tuple[str, Request]]:
-        """Requests without end, mixed evenly, with their lengths."""
+        """Yield endless (length, request) pairs, with evenly mixed lengths."""
         for index, length in enumerate(cycle(workloads.mixed_lengths(workloads.REPEATED_AFTER))):
             example = self.examples[length][index % BATCH]
             deadline = time.monotonic() + DEADLINE_SECONDS
@@ -69,7 +69,7 @@ class Subject:
 
 
 def subject(name: str, repository: Path) -> Subject:
-    """DRAW's or the NTM's graph with its requests, batched as the service is set to."""
+    """Return DRAW's or the NTM's graph with its requests and the batching policy of the service's settings."""
     generator = np.random.default_rng(1)
     settings = Settings()
     if name == "draw":
@@ -96,7 +96,7 @@ def subject(name: str, repository: Path) -> Subject:
 
 
 class FixedBatch:
-    """Sequences that begin together and end with the longest; nothing is bound or laid out while it runs."""
+    """A batch of sequences that runs from start to end of the longest; all memory and bindings are made beforehand."""
 
     def __init__(self, subject: Subject, requests: Sequence[Request]) -> None:
         signature = subject.runtime.signature
@@ -118,7 +118,7 @@ class FixedBatch:
         self._bound = {steps: self._bind(rows, steps) for steps in {self._segment, self.steps % self._segment} - {0}}
 
     def run(self) -> None:
-        """Run all of them to the end of the longest."""
+        """Run all sequences to the end of the longest."""
         for name, array in self._states[0].items():
             array[:] = self._subject.initial[name]
         for index, begin in enumerate(range(0, self.steps, self._segment)):
@@ -131,7 +131,7 @@ class FixedBatch:
                 kept[begin:end] = outputs[name]
 
     def _bind(self, rows: int, steps: int) -> tuple[dict[str, Array], dict[str, Array], list[Bound]]:
-        """Buffers of a segment, and its two calls: from the first states to the second, and back."""
+        """Return a segment's buffers and its two bound calls: from the first state arrays to the second, and back."""
         signature = self._subject.runtime.signature
         inputs = {s.name: np.empty(shape_of(s, rows, steps), s.dtype) for s in signature.inputs}
         outputs = {s.name: np.empty(shape_of(s, rows, steps), s.dtype) for s in signature.outputs}
@@ -145,7 +145,7 @@ class FixedBatch:
 
 
 def recurrent(subject: Subject, seconds: float) -> Recurrent:
-    """Measure the three, `seconds` each, in turns."""
+    """Measure all three in turns, `seconds` each."""
     examples = subject.examples
     equal = [FixedBatch(subject, examples[length]) for length in workloads.LENGTHS]
     lengths = workloads.mixed_lengths(BATCH)
@@ -164,7 +164,7 @@ def recurrent(subject: Subject, seconds: float) -> Recurrent:
     with asyncio.Runner(loop_factory=loop_factory) as runner:
 
         def through_the_engine(seconds: float) -> Timeline:
-            return runner.run(_through(engine, subject.requests(), seconds))
+            return runner.run(_through_engine(engine, subject.requests(), seconds))
 
         runner.run(_start(engine))
         found = in_turns(
@@ -175,7 +175,7 @@ def recurrent(subject: Subject, seconds: float) -> Recurrent:
 
 
 def _fixed(batches: Sequence[tuple[FixedBatch, Sequence[int]]], seconds: float) -> Timeline:
-    """Run batches, whose sequences have these lengths, one after the other, again and again."""
+    """Run batches, given with their sequences' lengths, one after the other, for `seconds`."""
     records: list[Record] = []
     began = time.perf_counter()
 
@@ -194,8 +194,8 @@ async def _start(engine: Engine) -> None:
     engine.start()
 
 
-async def _through(engine: Engine, requests: Iterator[tuple[str, Request]], seconds: float) -> Timeline:
-    """Keep `BATCH` requests under way; what counts is what is done after the slots have filled and before the end."""
+async def _through_engine(engine: Engine, requests: Iterator[tuple[str, Request]], seconds: float) -> Timeline:
+    """Keep `BATCH` requests in progress; those that finish between the filling of the slots and the end count."""
     records: list[Record] = []
     began = time.perf_counter() + FILL_SECONDS
 

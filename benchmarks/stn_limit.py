@@ -1,4 +1,4 @@
-"""What the STN is compared with: the same graph and codecs without HTTP, in a process a core that does nothing else."""
+"""Upper limit of the STN's throughput: the same graph and codecs without HTTP, in one process per core."""
 
 import contextlib
 import multiprocessing
@@ -22,24 +22,26 @@ from service.runtime.base import allocate_outputs, shape_of
 from service.tasks import stn
 
 START_SECONDS = 120.0
-"""Longest time that processes may take until all are ready."""
+"""Longest time until all processes are ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class StnLimit:
-    """What cores can do that do nothing else."""
+    """Throughput without HTTP, and the time of each stage."""
 
     rate: float
-    """Pictures a second of all processes together."""
+    """Pictures per second, of all processes together."""
     processes: int
     decode_seconds: float
-    """Of one picture, as the two below."""
+    """Mean time to decode and frame a picture."""
     model_seconds: float
+    """Mean time of the model per picture, in a full batch."""
     encode_seconds: float
+    """Mean time to encode a rectified picture."""
 
     @classmethod
     def mean(cls, parts: "Sequence[StnLimit]") -> "StnLimit":
-        """Of several measurements, equally long."""
+        """Return the mean of several measurements of equal duration."""
         figures = np.mean([(p.rate, p.decode_seconds, p.model_seconds, p.encode_seconds) for p in parts], axis=0)
         rate, *stages = figures.tolist()
         return cls(rate, parts[0].processes, *stages)
@@ -47,7 +49,7 @@ class StnLimit:
 
 @contextlib.contextmanager
 def stn_processes(repository: Path, processes: int) -> Iterator[Callable[[float], StnLimit]]:
-    """Processes that decode, run the model in batches and encode, together, for as long as they are told each time."""
+    """Start processes that decode, run the model in batches and encode; yield what measures them for given seconds."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
 
@@ -57,20 +59,20 @@ def stn_processes(repository: Path, processes: int) -> Iterator[Callable[[float]
         stages = np.mean([stages for _, stages in found], axis=0)
         return StnLimit(float(rates.sum()), processes, *stages.tolist())
 
-    with context.Pool(processes, _join_in, (barrier,)) as pool:
+    with context.Pool(processes, _set_barrier, (barrier,)) as pool:
         yield measure
 
 
 _barrier: Barrier
 
 
-def _join_in(barrier: Barrier) -> None:
-    global _barrier  # noqa: PLW0603 - how a pool's processes are given what cannot be sent to them
+def _set_barrier(barrier: Barrier) -> None:
+    global _barrier  # noqa: PLW0603 - a pool's processes can inherit a barrier, but not be sent one
     _barrier = barrier
 
 
 def _rectify(repository: Path, seconds: float) -> tuple[float, list[float]]:
-    """Pictures a second, and the seconds that a picture spends in each stage."""
+    """Return pictures per second, and the seconds per picture in each stage."""
     batch, stages = _batch(repository)
     batch()
     stages[:] = 0
@@ -81,9 +83,9 @@ def _rectify(repository: Path, seconds: float) -> tuple[float, list[float]]:
 
 @cache
 def _batch(repository: Path) -> tuple[Callable[[], None], NDArray[np.float64]]:
-    """What a process does over and over, and the seconds that it spends in each stage, to be set to 0 and read."""
+    """Return a function that processes one batch, and the array to which it adds the seconds spent in each stage."""
     cv2.setNumThreads(1)
-    model = loaded(repository, "stn-affine", threads=1)  # there is a process for every core
+    model = loaded(repository, "stn-affine", threads=1)  # one process per core
     runtime = model.graphs["rectify"].runtime
     files = [call.body for call in workloads.stn(BATCH)]
     inputs = np.empty(shape_of(runtime.signature.inputs[0], BATCH, 1), np.uint8)

@@ -1,7 +1,7 @@
-"""What became of every request, and what can be said of them together.
+"""Records of all requests of a run, and statistics over them.
 
-Percentiles are over *all* requests. One that was refused, lost or never answered has not been quick: its latency is
-infinite, so that a server cannot improve its percentiles by dropping requests.
+Percentiles are over *all* requests. Requests that were refused, lost or never answered have infinite latency, so that a
+server cannot improve its percentiles by dropping requests.
 """
 
 import math
@@ -13,39 +13,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOST, UNANSWERED, UNSENT, UNEXPECTED = 0, 1, 2, 3
-"""In place of a status: the connection broke; no answer before the end; no connection was free before the end; a good
-answer where a refusal was to be expected."""
+"""Values in place of an HTTP status: the connection broke; no response before the end of the run; no free connection
+before the end of the run; a successful response where an error was expected."""
 NAMES = {LOST: "lost", UNANSWERED: "unanswered", UNSENT: "unsent", UNEXPECTED: "unexpected"}
 OK = 200
 
 COLUMNS = ("intended", "sent", "done", "status", "tag")
 Record = tuple[float, float, float, int, str]
-"""(intended, sent, done, status, tag) of one request."""
+"""Record of one request: (intended, sent, done, status, tag)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """One run of the load generator, a row a request; times in seconds from the run's begin."""
+    """One run of the load generator, one row per request; times are in seconds since the start of the run."""
 
     intended: NDArray[np.float64]
-    """When the request should have been sent."""
+    """Times at which requests were due."""
     sent: NDArray[np.float64]
     done: NDArray[np.float64]
-    """When its answer was complete, or it was given up."""
+    """Times at which responses were complete, or requests were given up."""
     status: NDArray[np.int64]
     tag: NDArray[np.str_]
     seconds: float
-    """How long requests were meant to be sent."""
+    """Period during which requests were due."""
     began: float = 0.0
-    """The run's begin on the monotonic clock."""
+    """Start of the run on the monotonic clock."""
     client_cpu_seconds: float = 0.0
-    """Processor time that the load generator itself has used."""
+    """Processor time that the load generator itself used."""
 
     @classmethod
     def of(
         cls, records: list[Record], seconds: float, began: float = 0.0, client_cpu_seconds: float = 0.0
     ) -> "Timeline":
-        """Records as a timeline, in the order in which they were due."""
+        """Create a timeline from records, sorted by due time."""
         intended, sent, done, status, tag = zip(*sorted(records), strict=True) if records else ((),) * 5
         return cls(
             np.array(intended, np.float64),
@@ -60,7 +60,7 @@ class Timeline:
 
     @classmethod
     def joined(cls, parts: "Sequence[Timeline]") -> "Timeline":
-        """Several runs of the same load as one that took as long as all of them."""
+        """Concatenate several runs of the same load; their durations add up."""
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
         return cls(**columns, seconds=sum(part.seconds for part in parts), began=parts[0].began)
 
@@ -68,49 +68,52 @@ class Timeline:
         return len(self.status)
 
     def where(self, mask: NDArray[np.bool_]) -> "Timeline":
-        """Some of the requests."""
+        """Return the selected requests only."""
         columns: dict[str, Any] = {name: getattr(self, name)[mask] for name in COLUMNS}
         return replace(self, **columns)
 
     def by_tag(self) -> dict[str, "Timeline"]:
-        """Every tag's requests; short tags first, so that numbers are in their order."""
+        """Return the requests by tag; shorter tags first, so that numbers are in numerical order."""
         return {tag: self.where(self.tag == tag) for tag in sorted(set(self.tag.tolist()), key=lambda t: (len(t), t))}
 
     @property
     def ok(self) -> NDArray[np.bool_]:
-        """Which requests got a good answer."""
+        """Mask of the requests that were answered successfully."""
         return np.equal(self.status, OK)
 
     @property
     def latency(self) -> NDArray[np.float64]:
-        """From when a request should have been sent to the end of its answer, whatever the answer was."""
+        """Time from when each request was due until its response was complete, whatever its status."""
         return self.done - self.intended
 
     @property
     def rate(self) -> float:
-        """Good answers a second, while requests were being sent."""
+        """Successful responses per second, within the period in which requests were due."""
         return float((self.ok & (self.done <= self.seconds)).sum() / self.seconds)
 
     @property
     def offered_rate(self) -> float:
-        """Requests a second that were meant to be sent."""
+        """Requests per second that were due."""
         return len(self) / self.seconds
 
     def percentile(self, q: float) -> float:
-        """The latency that a share `q` per cent of all requests did not exceed; see the module on those that failed."""
+        """Return the `q`-th percentile of the latency over all requests; failed ones count as infinite."""
         return percentile(np.where(self.ok, self.latency, np.inf), q)
 
     def by_status(self) -> dict[str, int]:
-        """How many requests ended in what."""
+        """Return the number of requests by status, or by the name of what happened instead."""
         statuses, counts = np.unique(self.status, return_counts=True)
         return {NAMES.get(s, str(s)): n for s, n in zip(statuses.tolist(), counts.tolist(), strict=True)}
 
     def recovered_after(self, normal_seconds: float) -> float:
-        """When the last request was done that failed or took longer than is normal; infinite if that was the last."""
+        """Return when the last request that failed or took longer than `normal_seconds` was done; 0 if there was none.
+
+        Infinite if it is the last request of the run.
+        """
         abnormal = ~self.ok | (self.latency > normal_seconds)
         return math.inf if abnormal[-1:].any() else float(self.done[abnormal].max(initial=0.0))
 
 
 def percentile(values: NDArray[np.floating], q: float) -> float:
-    """The smallest value that at least `q` per cent do not exceed: one that occurred, never one in between."""
+    """Return the smallest value that at least `q` percent do not exceed, never interpolated; NaN if there is none."""
     return float(np.percentile(values, q, method="inverted_cdf")) if len(values) else float("nan")

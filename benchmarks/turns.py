@@ -1,4 +1,4 @@
-"""What is compared takes turns: whatever disturbs one of them disturbs all."""
+"""Measurements that are compared take turns, so that any disturbance affects all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,10 +7,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 TURNS = 5
+"""Number of turns that count, after one to warm up."""
 
 
 def in_turns(contenders: Mapping[str, Callable[[float], T]], seconds: float) -> dict[str, list[T]]:
-    """Measure each in turns, `seconds` in all; return what every turn found, without the first, which warms up."""
+    """Measure each contender for `seconds` in total; return the results of its turns, without the warm-up turn."""
     found: dict[str, list[T]] = {name: [] for name in contenders}
     for turn in range(TURNS + 1):
         for name, measure in contenders.items():
@@ -21,7 +22,7 @@ def in_turns(contenders: Mapping[str, Callable[[float], T]], seconds: float) -> 
 
 
 def repeat(work: Callable[[], object], seconds: float) -> tuple[int, float]:
-    """Repeat something for so long, at least once; return how often it ran, and how long it took."""
+    """Repeat `work` for `seconds`, at least once; return how often it ran, and how long that took."""
     began = time.perf_counter()
     times = 0
     while not times or time.perf_counter() - began < seconds:

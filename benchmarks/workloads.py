@@ -1,7 +1,6 @@
-"""What is asked: requests of each kind, mixed evenly, always in the same order.
+"""The requests of each workload, evenly mixed and always in the same order.
 
-A *length* is a number of steps; DRAW and NTM are asked for four of them equally often, in an order that is shuffled
-once for all.
+A *length* is a number of steps. DRAW and NTM get four lengths equally often, in a fixed, shuffled order.
 """
 
 import math
@@ -14,30 +13,31 @@ from benchmarks.client import Call
 from service.media.encoding import encode
 from service.media.picture import Pixels
 
-ANSWERS = ("gif", "apng", "webp", "png", "json", "npz", "sse")
-"""The formats of a drawing, beside the finished picture."""
+FORMATS = ("gif", "apng", "webp", "png", "json", "npz", "sse")
+"""Formats of a drawing, other than the finished picture alone."""
 LENGTHS = (8, 16, 32, 64)
 BITS = 8
 REPEATED_AFTER = 4096
-"""So many requests differ: the service remembers the last 1024 queries that it parsed, and must not gain by it."""
+"""Number of distinct requests in a workload: the service caches the last 1024 parsed queries, and must not benefit."""
 SIDE = 28
 SEGMENTS = {
     "a": ((0, 0), (1, 0)), "b": ((1, 0), (1, 1)), "c": ((1, 1), (1, 2)), "d": ((1, 2), (0, 2)),
     "e": ((0, 2), (0, 1)), "f": ((0, 1), (0, 0)), "g": ((0, 1), (1, 1)),
 }  # fmt: skip
-"""Ends (x, y) of a seven-segment display's segments."""
+"""End points (x, y) of the segments of a seven-segment display."""
 DIGITS = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abcdfg")
+"""Segments of the digits 0 to 9."""
 
 
 def stn(count: int = 256) -> list[Call]:
-    """One picture of a digit a request, 28 x 28 grey, as a raw PNG body."""
+    """Return requests with one picture of a digit each, 28 x 28 grey, as a raw PNG body."""
     generator = np.random.default_rng(1)
     pictures = [encode(digit(index % 10, generator)) for index in range(count)]
     return [Call("stn", "POST", "/stn/rectify", picture, "image/png") for picture in pictures]
 
 
 def draw(count: int = REPEATED_AFTER) -> list[Call]:
-    """One drawing a request, of one of four lengths; the finished picture as a PNG."""
+    """Return requests for one drawing each, of one of four lengths; the response is the finished picture as a PNG."""
     return [
         Call(str(steps), "GET", f"/draw/generate?steps={steps}&seed={seed}&format=final&scale=1")
         for seed, steps in enumerate(mixed_lengths(count))
@@ -45,13 +45,13 @@ def draw(count: int = REPEATED_AFTER) -> list[Call]:
 
 
 def sheets(count: int = REPEATED_AFTER) -> list[Call]:
-    """Sixteen drawings of the longest kind a request: work for a while, so that ten times too much can be asked for."""
+    """Return requests for 16 drawings of the longest length: slow enough to be offered at ten times the throughput."""
     query = f"/draw/generate?steps={max(LENGTHS)}&count=16&format=final&scale=1"
     return [Call("sheets", "GET", f"{query}&seed={seed}") for seed in range(count)]
 
 
 def ntm(count: int = REPEATED_AFTER) -> list[Call]:
-    """One sequence to copy a request; reading it, a mark and writing it make an episode of about one of the lengths."""
+    """Return requests to copy one sequence each; episodes (input, delimiter, output) have about one of the lengths."""
     generator = np.random.default_rng(1)
     return [
         Call(str(length), "POST", "/ntm/copy", sequence(length, generator), "application/json")
@@ -60,7 +60,7 @@ def ntm(count: int = REPEATED_AFTER) -> list[Call]:
 
 
 def mixed(count: int = REPEATED_AFTER) -> list[Call]:
-    """All three in turn."""
+    """Return requests for all three models in turn."""
     kinds = {"stn": stn(), "draw": draw(count), "ntm": ntm(count)}
     return [
         Call(name, call.method, call.target, call.body, call.content_type)
@@ -71,14 +71,14 @@ def mixed(count: int = REPEATED_AFTER) -> list[Call]:
 
 
 def everything() -> list[Call]:
-    """All three in turn, and every kind of answer: a large picture, animations, documents, streams, refusals."""
+    """Return requests for all models and every kind of response: large picture, animation, JSON, stream, error."""
     generator = np.random.default_rng(1)
     photograph = encode(digit(7, generator).repeat(20, 0).repeat(20, 1))
     rare = [
         Call("photograph", "POST", "/stn/rectify?size=256&view=strip", photograph, "image/png"),
         Call("damaged", "POST", "/stn/rectify", photograph[:1000], "image/png", status=400),
         Call("redrawn", "POST", "/draw/reconstruct?steps=16", stn(1)[0].body, "image/png"),
-        *(Call(kind, "GET", f"/draw/generate?steps=16&count=4&seed=1&format={kind}") for kind in ANSWERS),
+        *(Call(kind, "GET", f"/draw/generate?steps=16&count=4&seed=1&format={kind}") for kind in FORMATS),
         Call("figure", "GET", "/ntm/copy?length=20&seed=1&format=png"),
         Call("trace", "GET", "/ntm/copy?length=20&seed=1&trace=true"),
         Call("steps", "GET", "/ntm/copy?length=20&seed=1&format=sse"),
@@ -89,28 +89,28 @@ def everything() -> list[Call]:
 
 WORKLOADS = {"stn": stn, "draw": draw, "ntm": ntm, "mixed": mixed}
 OVERLOADS = {"sheets": sheets, "draw": draw}
-"""Asked ten times too often: work that takes a while, and work that is hardly more than asking for it."""
+"""Workloads offered at ten times the throughput: expensive requests, and requests that cost little more than HTTP."""
 
 
 def mixed_lengths(count: int) -> list[int]:
-    """Lengths, each equally often in any four that begin at a multiple of four."""
+    """Return `count` lengths; each group of four contains all of them, in random but fixed order."""
     generator = np.random.default_rng(1)
     fours = [generator.permutation(LENGTHS) for _ in range(math.ceil(count / len(LENGTHS)))]
     return [int(length) for length in np.concatenate(fours)[:count]]
 
 
 def copied_vectors(length: int) -> int:
-    """The longest sequence whose episode, twice as long and one step more, is within a length."""
+    """Return the most vectors whose episode, of twice as many steps plus one, fits in a length."""
     return (length - 1) // 2
 
 
 def sequence(length: int, generator: np.random.Generator) -> bytes:
-    """A body for `/ntm/copy`."""
+    """Return a random body for `/ntm/copy`."""
     return orjson.dumps({"sequence": generator.integers(2, size=(copied_vectors(length), BITS)).tolist()})
 
 
 def digit(value: int, generator: np.random.Generator) -> Pixels:
-    """A digit as a seven-segment display shows it, at a random place, slant, size and thickness: white on black."""
+    """Draw a seven-segment digit with random position, slant, size and thickness, 28 x 28, white on black."""
     left, top = generator.uniform(7, 11), generator.uniform(4, 7)
     width, height = generator.uniform(7, 10), generator.uniform(7, 9)
     slant, thickness = generator.uniform(-0.3, 0.3), generator.uniform(1.0, 2.0)

@@ -1,4 +1,4 @@
-"""The plain application does the work that the service is to be compared by."""
+"""The plain application does the same work as the service."""
 
 import asyncio
 from pathlib import Path

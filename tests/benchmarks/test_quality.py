@@ -1,4 +1,4 @@
-"""What is measured of an artifact is what its network does, in the pictures and episodes that the service makes."""
+"""Measures of an artifact are those of its network, on pictures and episodes as the service makes them."""
 
 import io
 import math
@@ -35,7 +35,7 @@ MORE_THAN_A_BATCH = BATCH + 6
 
 
 def digits(size: int) -> Digits:
-    """White boxes on black, with labels that say nothing of them."""
+    """White boxes on black, with unrelated labels."""
     random = np.random.default_rng(0)
     images = np.zeros((size, 28, 28), np.uint8)
     images[:, 6:22, 8:20] = random.integers(100, 256, (size, 16, 12))
@@ -59,7 +59,7 @@ def smooth_pictures(size: int, height: int, width: int) -> torch.Tensor:
 
 
 def shown(pictures: Tensor) -> Batch:
-    """Pictures of whatever it may be: a rectifier looks at nothing else."""
+    """A batch with these pictures; the other fields are placeholders that a rectifier ignores."""
     size = len(pictures)
     digits, labels = torch.zeros(size, 1, 28, 28, dtype=torch.uint8), torch.zeros(size, dtype=torch.long)
     return Batch((pictures * 255).round().byte(), digits, labels, torch.zeros(size, 16, 2), torch.zeros(size, 2))
@@ -144,7 +144,7 @@ def test_stn_table_has_every_score_in_its_row(repository: Path, monkeypatch: pyt
 
 
 def test_stn_table_of_several_draws_is_their_mean(repository: Path) -> None:
-    """The first is that of the seed, and the others have the next ones."""
+    """The first has the given seed, and the others have the following ones."""
     model, readers = quality.served(repository / "stn-affine" / "1", "stn"), {"plain": reader()}
 
     def pixels(*, seed: int, draws: int) -> float:
@@ -163,7 +163,7 @@ def test_model_of_another_family_is_refused(repository: Path) -> None:
 
 
 def test_row_does_not_depend_on_the_batches_that_a_request_is_cut_into(repository: Path) -> None:
-    """The last row of a request of two batches is drawn as it is alone, from the sequence's own beginning."""
+    """The last row of a request that takes two batches is drawn as it is alone, from its own first step."""
     model = quality.served(repository / "draw" / "1", "draw")
     inputs = quality.drawing_inputs(model, [3] * MORE_THAN_A_BATCH, 5, seed=1)
     alone = {name: np.ascontiguousarray(array[:, -1:]) for name, array in inputs.items()}
@@ -193,7 +193,7 @@ def test_samples_as_served_are_the_services_own(repository: Path) -> None:
 
 @torch.no_grad()
 def test_served_bound_is_the_networks(repository: Path, checkpoints: Path) -> None:
-    """The mean over all digits of equation 12, on the binarisation and the noise that the seed decides."""
+    """It is the mean of equation 12 over all digits, with binarisation and noise decided by the seed."""
     network = network_at(checkpoints / "draw.safetensors")
     assert isinstance(network, Draw)
     model = quality.served(repository / "draw" / "1", "draw")
@@ -209,7 +209,7 @@ def test_served_bound_is_the_networks(repository: Path, checkpoints: Path) -> No
 
 
 def test_draw_table_tells_what_is_served_from_what_is_not(repository: Path, tmp_path: Path) -> None:
-    """A row a condition, a column a number of steps, and a film strip for each: a row a sample, a column a step."""
+    """One row per condition, one column per number of steps, and a film strip (sample x step) for each."""
     model = quality.served(repository / "draw" / "1", "draw")
 
     table = quality.draw_table(model, digits(3), reader(), samples=12, seed=1, out=tmp_path / "sheets")
@@ -232,11 +232,11 @@ def test_draw_table_tells_what_is_served_from_what_is_not(repository: Path, tmp_
 
 
 def test_draw_table_counts_what_is_read_of_the_last_pictures(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In percent: here every digit is read as what was asked for, and all but the zeros with certainty."""
+    """Shares are in percent: here every digit is classified correctly, and all but the zeros with certainty."""
     model = quality.served(repository / "draw" / "1", "draw")
 
     def drawn(_: object, request: Request) -> Request:
-        """Black pictures, but for the last, whose grey is the digit told."""
+        """Return black pictures, except for the last, whose grey level encodes the digit."""
         digits_told = request.inputs["condition"][0, :, : draw.CLASSES].argmax(axis=1)
         pictures = np.zeros((request.steps, request.rows, 28, 28), np.uint8)
         pictures[-1] = digits_told[:, None, None]
@@ -326,7 +326,7 @@ def test_memory_is_drawn_inside_and_outside_of_the_training(repository: Path, tm
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_checkpoint_is_exported_for_the_occasion(repository: Path, checkpoints: Path) -> None:
-    """What answers is the graph of those weights."""
+    """The model that is measured has those weights."""
     pictures = smooth_pictures(2, 28, 28)
 
     found, expected = (
@@ -338,7 +338,7 @@ def test_checkpoint_is_exported_for_the_occasion(repository: Path, checkpoints: 
 
 
 def test_table_is_text_in_columns() -> None:
-    """A value that a row does not have leaves its place empty."""
+    """Values that a row lacks are left blank."""
     text = quality.as_text("error %", {"ours": {"R": 0.5, "P": 12.5}, "the paper's": {"P": 0.8}})
 
     assert text.splitlines() == [

@@ -1,4 +1,4 @@
-"""The report says what was measured."""
+"""The report has every measurement, and its environment."""
 
 import math
 from xml.etree import ElementTree as ET
@@ -87,7 +87,7 @@ def test_overload_is_shown_with_what_its_client_adds() -> None:
 
 
 def test_long_load_is_shown_part_by_part() -> None:
-    """What was answered until when, and the memory in use by then."""
+    """Each row has the throughput of a part, and the memory in use at its end."""
     parts = [Stretch(timeline(5.0), 100e6), Stretch(timeline(7.0, refused=100), 104e6)]
 
     assert rows(report.soak_table(parts))[2:] == [
@@ -97,7 +97,7 @@ def test_long_load_is_shown_part_by_part() -> None:
 
 
 def test_report_survives_what_was_never_answered() -> None:
-    """A ratio to nothing is none; the rest of the report is there."""
+    """A ratio to zero is shown as a dash; the rest of the report is complete."""
     nothing = Timeline.of([], seconds=1.0)
     comparisons = [Comparison("draw", other, n, timeline(9.0), nothing) for other, n in CASES]
 
@@ -126,7 +126,7 @@ def test_service_counts_are_shown_beside_the_clients() -> None:
 
 
 def test_load_of_a_point_is_a_share_of_the_sweeps_largest() -> None:
-    """Latencies are kept in seconds."""
+    """Latencies stay in seconds."""
     runs = [Run("stn", 512, timeline(1.0, 50)), Run("stn", 512, timeline(3.0, 200))]
 
     assert report.points(runs) == [Point(0.25, 0.001, 0.001), Point(1.0, 0.003, 0.003)]

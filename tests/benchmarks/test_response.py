@@ -1,4 +1,4 @@
-"""Where a response ends, however it is cut into pieces."""
+"""The end of a response is found, whatever pieces it arrives in."""
 
 from itertools import pairwise
 
@@ -28,7 +28,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     cuts=st.lists(st.integers(0, 200), max_size=6),
 )
 def test_response_is_complete_at_its_last_byte(responses: list[tuple[bytes, int]], cuts: list[int]) -> None:
-    """Neither before nor after it, one response after the other, wherever they are cut."""
+    """Neither earlier nor later, for several responses in a row, cut anywhere."""
     reader = ResponseReader()
     for data, status in responses:
         *before, last = pieces(data, cuts)
@@ -59,7 +59,7 @@ def test_server_that_will_close_is_believed() -> None:
 
 @pytest.mark.parametrize("data", [SIZED[:20], SIZED[:-1], CHUNKED[:-1]])
 def test_connection_that_ends_within_a_response_has_broken(data: bytes) -> None:
-    """What has come of it is no answer."""
+    """A partial response does not count."""
     reader = ResponseReader()
 
     assert not reader.feed(data)

@@ -1,4 +1,4 @@
-"""What the engine is compared with computes the same as the engine."""
+"""The engine's baselines compute the same as the engine."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ START = 100
 
 
 class SummingRuntime:
-    """Adds up what it is shown."""
+    """Sums its inputs."""
 
     provider = "fake"
     signature = SIGNATURE
@@ -55,7 +55,7 @@ def subject(runtime: SummingRuntime) -> Subject:
 
 @pytest.mark.parametrize("steps", [[8], [64, 64], [16, 40, 8], [1, 33]])
 def test_batch_runs_every_sequence_to_its_end(steps: list[int]) -> None:
-    """Over short segments, twice alike, whatever was there before."""
+    """It does so over short segments, and a second run gives the same outputs."""
     runtime = SummingRuntime()
     generator = np.random.default_rng(1)
     requests = [Request({"shown": generator.integers(9, size=(T, 1))}, 1, T, 0.0) for T in steps]
@@ -72,7 +72,7 @@ def test_batch_runs_every_sequence_to_its_end(steps: list[int]) -> None:
 
 
 def test_requests_without_end_are_mixed_evenly_and_never_the_same_object() -> None:
-    """Each is of the length that it is counted as."""
+    """Each has the length of its tag."""
     requests = subject(SummingRuntime()).requests()
 
     taken = [next(requests) for _ in range(400)]
@@ -82,7 +82,7 @@ def test_requests_without_end_are_mixed_evenly_and_never_the_same_object() -> No
 
 
 def test_three_ways_are_measured_on_the_same_mix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole-request batching lets all lengths wait alike; the engine does not lose any."""
+    """With whole-request batching all lengths have the same latency; the engine completes every length."""
     monkeypatch.setattr(sequences, "FILL_SECONDS", 0.02)
 
     found = recurrent(subject(SummingRuntime()), 0.25)

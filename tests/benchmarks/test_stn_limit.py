@@ -1,4 +1,4 @@
-"""The limit of the STN does the work that the service is to be compared by."""
+"""The limit of the STN is measured on the same work as the service."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from benchmarks.stn_limit import StnLimit, stn_processes
 
 
 def test_limit_of_the_stn_is_measured_in_processes_that_begin_together(repository: Path) -> None:
-    """What a picture costs in each stage adds up to what it costs in all."""
+    """The times of a picture's stages add up to its total time."""
     with stn_processes(repository, 1) as measure:
         limit = StnLimit.mean([measure(0.1), measure(0.1)])
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a run, on timelines made by hand."""
+"""Statistics of a run, on handmade timelines."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_percentile_is_the_smallest_value_that_so_many_do_not_exceed(q: float, e
 
 
 def test_percentile_of_nothing_is_not_a_number() -> None:
-    """There is no value to answer with."""
+    """There is no value to return."""
     assert math.isnan(percentile(np.array([]), 50))
 
 
@@ -55,7 +55,7 @@ def test_rate_counts_good_answers_within_the_time() -> None:
 
 
 def test_empty_run_has_no_rate_and_no_percentiles() -> None:
-    """It can be asked all the same."""
+    """Neither raises an error."""
     timeline = Timeline.of([], seconds=2.0)
 
     assert (len(timeline), timeline.rate, timeline.by_status()) == (0, 0.0, {})
@@ -99,7 +99,7 @@ def test_parts_of_a_run_join_into_one() -> None:
 def test_server_has_recovered_after_the_last_request_that_failed_or_was_slow(
     answers: list[tuple[float, int]], expected: float
 ) -> None:
-    """It has not, while the last one still is."""
+    """If the last one is, the server has not recovered."""
     records = [(float(n), float(n), n + took, status, "a") for n, (took, status) in enumerate(answers)]
 
     assert Timeline.of(records, seconds=5.0).recovered_after(0.5) == pytest.approx(expected)

@@ -1,10 +1,10 @@
-"""Whatever is compared is measured under the same circumstances."""
+"""Contenders are measured under the same conditions."""
 
 from benchmarks.turns import TURNS, in_turns, repeat
 
 
 def test_contenders_take_turns_and_the_first_turn_does_not_count() -> None:
-    """Each has as many turns as any other, as long together as was asked for."""
+    """All have the same number of turns, which add up to the requested time."""
     order: list[str] = []
 
     def contender(name: str, seconds: float) -> float:
@@ -18,7 +18,7 @@ def test_contenders_take_turns_and_the_first_turn_does_not_count() -> None:
 
 
 def test_work_is_repeated_for_its_time_and_at_least_once() -> None:
-    """The number of times is that of the calls."""
+    """The count returned is the number of calls."""
     calls: list[None] = []
 
     assert repeat(lambda: calls.append(None), 0.0)[0] == len(calls) == 1

@@ -1,4 +1,4 @@
-"""What is asked is what the service takes, mixed evenly."""
+"""Requests are valid for the service, and evenly mixed."""
 
 from collections import Counter
 from urllib.parse import parse_qsl, urlsplit
@@ -24,7 +24,7 @@ def test_request_on_the_wire_has_its_host_and_its_body() -> None:
 
 
 def test_everything_is_every_kind_of_request() -> None:
-    """A quarter is what `mixed` does not ask for: every kind of it, equally often."""
+    """A quarter are requests of kinds that `mixed` lacks, each kind equally often."""
     tags = Counter(call.tag for call in workloads.everything())
 
     rare = [count for tag, count in tags.items() if tag not in {"stn", "draw", "ntm"}]
@@ -35,7 +35,7 @@ def test_everything_is_every_kind_of_request() -> None:
 
 @pytest.mark.parametrize("count", [1, 4, 10, 1000])
 def test_lengths_are_mixed_evenly_and_always_alike(count: int) -> None:
-    """Any four from a multiple of four are all different; the same order every time, and no plain rotation."""
+    """Each group of four has all lengths; the order is always the same, and not a plain rotation."""
     lengths = workloads.mixed_lengths(count)
 
     fours = [lengths[n : n + 4] for n in range(0, count - count % 4, 4)]
