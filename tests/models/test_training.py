@@ -261,6 +261,28 @@ def test_best_weights_are_those_of_the_lowest_score(tmp_path: Path) -> None:
     assert load(tmp_path / "last.safetensors").description["update"] == 50
 
 
+def test_best_weights_are_the_averaged_ones(tmp_path: Path) -> None:
+    """They are what was evaluated, and not the network's own."""
+    train(experiment(), SCHEDULE, tmp_path, seed=1)
+
+    best, last = tensors(tmp_path, "best"), tensors(tmp_path, "last")
+    for name, tensor in best.items():
+        assert torch.equal(tensor, last[f"average.{name}"]), name
+    assert not torch.equal(best["0.weight"], last["network.0.weight"])
+
+
+def test_resumed_run_keeps_better_weights_from_before(tmp_path: Path) -> None:
+    """Scores since then are compared with the best one of all."""
+    before, since = experiment(), experiment()
+    before.scores, since.scores = iter([1.0]), iter([3.0, 2.0])
+    train(before, replace(SCHEDULE, updates=10), tmp_path, seed=1)
+
+    metrics = train(since, SCHEDULE, tmp_path, seed=1)
+
+    assert metrics["score"] == 1.0
+    assert load(tmp_path / "best.safetensors").description["update"] == 10
+
+
 def test_score_that_was_measured_otherwise_is_not_compared(tmp_path: Path) -> None:
     """A run that is resumed after another metric came in keeps its best weights since then."""
     before, since = experiment(), experiment()
@@ -286,6 +308,20 @@ def test_average_lags_behind_the_weights(tmp_path: Path) -> None:
     assert not torch.equal(some["average.0.weight"], some["network.0.weight"])
     assert torch.equal(some["network.0.weight"], none["network.0.weight"])
     assert torch.equal(some["average.1.running_mean"], some["network.1.running_mean"])
+
+
+@pytest.mark.parametrize(("asked", "decay"), [(0.999, 2 / 11), (0.1, 0.1)])
+def test_decay_of_a_young_average_is_no_more_than_its_age_allows(tmp_path: Path, asked: float, decay: float) -> None:
+    """After n updates it is (1 + n) / (10 + n) at most, so that the first weights are soon forgotten."""
+    line = experiment()
+    first = line.network.state_dict()["0.weight"].clone()
+
+    train(line, replace(SCHEDULE, updates=1, average_decay=asked), tmp_path, seed=1)
+
+    last = tensors(tmp_path, "last")
+    expected = decay * first + (1 - decay) * last["network.0.weight"]
+    torch.testing.assert_close(last["average.0.weight"], expected)
+    assert not torch.equal(first, last["network.0.weight"])
 
 
 def test_log_has_a_row_an_evaluation(tmp_path: Path) -> None:
@@ -314,6 +350,27 @@ def test_rate_warms_up_stays_and_cools_down() -> None:
     assert rates[80:] == pytest.approx([0.5 * (100 - update) / 20 for update in range(80, 101)])
     assert rates[99] > 0
     assert rates[100] == 0
+
+
+@pytest.mark.parametrize("warmup_updates", [1, 5])
+def test_update_takes_a_step_of_its_rate(tmp_path: Path, warmup_updates: int) -> None:
+    """Adam's first step is as long as the learning rate, which the warm-up has shortened."""
+    line = experiment()
+    first = line.network.state_dict()["2.weight"].clone()
+    schedule = replace(SCHEDULE, updates=1, warmup_updates=warmup_updates)
+
+    train(line, schedule, tmp_path, seed=1)
+
+    step = (tensors(tmp_path, "last")["network.2.weight"] - first).abs().max().item()
+    assert step == pytest.approx(0.05 / warmup_updates, rel=1e-3)
+
+
+def test_gradient_is_clipped_to_its_largest_norm(tmp_path: Path) -> None:
+    """Of all parameters together: Adam's first moment is a tenth of the first gradient."""
+    train(experiment(), replace(SCHEDULE, updates=1, clip_norm=1e-3), tmp_path, seed=1)
+
+    moments = [tensor for name, tensor in tensors(tmp_path, "last").items() if name.endswith(".exp_avg")]
+    assert torch.cat([moment.flatten() for moment in moments]).norm().item() == pytest.approx(1e-4, rel=1e-3)
 
 
 def test_longer_run_begins_as_a_shorter_one_does() -> None:
