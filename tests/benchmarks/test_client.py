@@ -76,6 +76,7 @@ def test_every_ending_is_recorded_and_the_load_goes_on(tiny_server: TinyServer, 
     by_tag = timeline.by_tag()
     assert by_tag[path].by_status() == {ending: 6}
     assert by_tag["/answer"].by_status() == {"200": 6}
+    assert tiny_server.requests == {path: 6, "/answer": 6}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,13 @@ def test_open_loop_sends_every_request_once_and_not_before_it_is_due(tiny_server
     assert (timeline.sent >= timeline.intended).all()
     assert timeline.by_status() == {"200": 100}
     assert tiny_server.requests == {"/answer": 100}
+
+
+def test_connections_take_turns(tiny_server: TinyServer) -> None:
+    """The one that has been free for longest is next: each may lead to a process of its own."""
+    sent(tiny_server, OpenLoop(np.arange(4) / 50, 0.08), "/answer", connections=4)
+
+    assert [connection.requests for connection in tiny_server.connections] == [1, 1, 1, 1]
 
 
 def test_request_that_waited_for_a_connection_counts_from_when_it_was_due(tiny_server: TinyServer) -> None:

@@ -62,6 +62,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, server: TinyServer) -> None:
         self._server = server
         self._received = b""
+        self.requests = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -74,6 +75,7 @@ class _Connection(asyncio.Protocol):
         if is_whole and len(body) == int(fields.get("content-length", 0)):
             self._received = b""
             path = head.decode().split()[1].partition("?")[0]
+            self.requests += 1
             self._server.heads[path].append(fields)
             self._answer(path, body)
 
