@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from export import manifest, package, parity, to_onnx
+from export import manifest, package, parity, to_onnx, to_torchscript
 from export.card import model_card
 from export.graphs import ExportGraph, graphs_of
 from export.manifest import MANIFEST_FILE, Manifest, read, read_tensors
@@ -39,7 +40,7 @@ def test_artifact_holds_graphs_tensors_weights_and_a_card(repository: Path, name
     assert {path.name for path in folder.iterdir()} == found.files.keys() | {MANIFEST_FILE}
     assert (found.name, found.version, found.metrics) == (name, 1, {"score": 1.0})
     for graph in found.graphs.values():
-        assert 0 < graph.worst_error <= graph.tolerance
+        assert 0 < graph.worst_error <= graph.tolerance == parity.TOLERANCE["float32"]
         assert graph.largest_batch == 64
     assert found.producer.keys() >= {"torch", "onnx", "opset"}
 
@@ -52,7 +53,7 @@ def test_weights_in_the_artifact_are_those_of_the_checkpoint(repository: Path, c
     assert shipped.tensors.keys() == trained.tensors.keys()
     for name, tensor in trained.tensors.items():
         assert torch.equal(shipped.tensors[name], tensor)
-    network_of(shipped, repository)
+    assert not network_of(shipped, repository).training
 
 
 def test_golden_example_is_what_the_network_answers(repository: Path, checkpoints: Path) -> None:
@@ -65,6 +66,33 @@ def test_golden_example_is_what_the_network_answers(repository: Path, checkpoint
         inputs = {key: torch.from_numpy(golden[key]) for key in graph.signature.input_names}
         for key, value in parity.reference(graph, inputs).items():
             np.testing.assert_allclose(golden[key].astype(float), value.astype(float), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["draw", "ntm-copy"])
+def test_initial_state_is_what_the_network_begins_with(repository: Path, checkpoints: Path, name: str) -> None:
+    """For every graph, by the names of its state."""
+    path = checkpoints / f"{name}.safetensors"
+
+    for graph_name, graph in graphs_of(network_of(load(path), path)).items():
+        found = read_tensors(repository / name / "1", f"initial/{graph_name}/")
+        assert found.keys() == graph.initial.keys()
+        for key, row in graph.initial.items():
+            np.testing.assert_array_equal(found[key], row.numpy())
+
+
+def test_manifest_says_how_the_model_was_trained(checkpoints: Path, tmp_path: Path) -> None:
+    """As its checkpoint does: the network's sizes, the metrics, and what else is recorded."""
+    checkpoint = load(checkpoints / "ntm-copy.safetensors")
+    recorded = {"update": 7, "seconds": 1.5, "seed": 3, "start": [], "schedule": {"updates": 9}, "note": "a note"}
+    description = {**checkpoint.description, **recorded, "metrics": {"score": 2.5, "bit_errors": 0.25}}
+    save(replace(checkpoint, description=description), tmp_path / "best.safetensors")
+
+    found = read(export(tmp_path / "best.safetensors", tmp_path / "repository"))
+
+    assert found.metrics == {"score": 2.5, "bit_errors": 0.25}
+    assert found.config == checkpoint.description["config"]
+    assert {**found.training, **recorded} == found.training
+    assert (found.family, found.producer["opset"]) == ("ntm", str(to_onnx.OPSET))
 
 
 def test_export_without_torchscript_has_none(checkpoints: Path, tmp_path: Path) -> None:
@@ -157,12 +185,13 @@ def test_service_sees_the_older_artifact_until_the_export_is_done(
     assert not (folder / "older").exists()
 
 
+@pytest.mark.parametrize(("exporter", "file"), [(to_onnx, r"model\.onnx"), (to_torchscript, r"model\.pt")])
 def test_graph_without_parity_is_refused_and_the_older_artifact_is_whole(
-    checkpoints: Path, older: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+    checkpoints: Path, older: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, exporter: ModuleType, file: str
 ) -> None:
     """An exporter that writes another network's graph does not get past the proof."""
     folder, described = older
-    true_export = to_onnx.export
+    true_export = exporter.export
 
     def spoilt(graph: ExportGraph, path: Path) -> None:
         with torch.no_grad():
@@ -173,10 +202,10 @@ def test_graph_without_parity_is_refused_and_the_older_artifact_is_whole(
             for parameter in graph.module.parameters():
                 parameter.div_(1.5)
 
-    monkeypatch.setattr(to_onnx, "export", spoilt)
+    monkeypatch.setattr(exporter, "export", spoilt)
 
-    with pytest.raises(parity.ParityError, match=r"model\.onnx at batch 1, 1 steps: \w+\[.*\] is .* off by"):
-        export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1, replace=True)
+    with pytest.raises(parity.ParityError, match=file + r" at batch 1, 1 steps: \w+\[.*\] is .* off by"):
+        export(checkpoints / "ntm-copy.safetensors", folder.parents[1], version=1, replace=True, torchscript=True)
     assert read(folder) == described
 
 
