@@ -1,4 +1,4 @@
-"""The `glimpse` command. One function per verb; each calls the module that does the work, and prints the result."""
+"""The `glimpse` command. Each verb is a function that calls the module that does the work, and prints the result."""
 
 import sys
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ app.add_typer(evaluate_app, name="evaluate")
 
 Data = Annotated[Path, typer.Option(envvar="GLIMPSE_DATA", help="Folder with MNIST; fetched and checked when absent.")]
 TRAINING_MODULES = ("jaxtyping", "onnx", "onnxscript", "safetensors", "torch", "tqdm")
-"""What the extra `train` brings, and a service on ONNX Runtime does without."""
+"""Modules that the extra `train` installs, and that a service on ONNX Runtime does without."""
 INSTALL_TRAINING = (
     "pip install --editable '.[cpu,train]'; on Linux without a GPU, which needs a tenth of the download, "
     "pip install --extra-index-url https://download.pytorch.org/whl/cpu --editable '.[cpu,train]'"
@@ -90,8 +90,8 @@ def serve(
     """
     import signal
 
-    # Until the server takes over, and again once it has shut down cleanly (it raises the signal anew), SIGTERM means
-    # success; without a handler, the first process of a container would not hear it at all.
+    # Until the server takes over, and again after it has shut down cleanly and raises the signal once more, SIGTERM
+    # means success. Without a handler, the first process of a container would ignore it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     from service import server
@@ -123,7 +123,7 @@ ThreadPool = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
 Start = Annotated[
     list[Path] | None,
-    typer.Option(help="Run, checkpoint or model's folder whose weights it begins with; of several, their mean."),
+    typer.Option(help="Run, checkpoint or model's folder to take the first weights from; give several for their mean."),
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first; needs a C++ compiler on a CPU.")]
 
@@ -273,7 +273,7 @@ def evaluate_ntm(
     seed: Trial = 0,
     out: Sheets = None,
 ) -> None:
-    """Wrong bits in a random episode, or what n-grams cost, at lengths of training and, of some tasks, far beyond."""
+    """Wrong bits in a random episode, or the cost of n-grams, at training lengths and, for some tasks, far beyond."""
     from benchmarks import quality
 
     found = quality.served(model, "ntm")
@@ -348,7 +348,9 @@ def bench(
     workers: Annotated[int, typer.Option(min=1, help="Processes of the service that is started.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of every measurement; of a soak, in all.")] = 10.0,
     connections: Annotated[int, typer.Option(min=1, help="Connections of a workload; with --rate the most.")] = 64,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Requests a second, answered or not.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Requests a second, whether the service keeps up or not.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for benchmarks.md and its picture.")] = None,
 ) -> None:
     """Measure throughput and latency, beside baselines."""

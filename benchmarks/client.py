@@ -1,9 +1,9 @@
 """The load generator: HTTP/1.1 at about the cost of its system calls, so that it can run beside the server.
 
-Requests are encoded before the clock starts; connections are opened before it, kept alive and replaced when they break;
-of a response only the status and the end are read. Every run ends by itself: when nothing is due any more and all is
-answered, and at the latest `patience_seconds` after the last request was due. What became of every request is in the
-`Timeline`, also of those that were never answered or never sent.
+Requests are encoded and connections opened before the clock starts. Connections are kept alive, and replaced when they
+break. Only the status and the end of a response are read. A run ends when no more requests are due and all have their
+responses, and at the latest `patience_seconds` after the last request was due. The `Timeline` has the outcome of every
+request, including those that got no response or were never sent.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ RECONNECT_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request; its tag says what kind it is, among those of a workload."""
+    """A request; its tag names its kind within the workload."""
 
     tag: str
     method: str
@@ -38,18 +38,18 @@ class Call:
     body: bytes = b""
     content_type: str = ""
     status: int = OK
-    """The expected response's status."""
+    """Expected status of the response."""
     api_key: str = ""
-    """Sent with the request unless it is empty."""
+    """Key that is sent with the request, unless it is empty."""
 
     def judged(self, status: int) -> int:
-        """What counts as its status: a good one where it is the expected one, and only there."""
+        """Return the status to record: `OK` if the response's is the expected one, and only then."""
         if status == self.status:
             return OK
         return UNEXPECTED if status == OK else status
 
     def encoded(self, host: str) -> bytes:
-        """The request as it goes over the wire."""
+        """Return the request as bytes."""
         head = f"{self.method} {self.target} HTTP/1.1\r\nhost: {host}\r\n"
         if self.api_key:
             head += f"x-api-key: {self.api_key}\r\n"
@@ -66,10 +66,11 @@ async def load(
     connections: int,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Timeline:
-    """Send calls, again from the first after the last, as they arrive.
+    """Send the calls as they arrive, starting over after the last.
 
     Raises:
-        OSError: there is nobody at the URL when the run begins.
+        OSError: nothing listens at the URL when the run begins.
+        ValueError: the URL is not `http://HOST:PORT`.
     """
     run = _Run(url, calls, arrivals)
     async with run.connected(connections):
@@ -89,12 +90,12 @@ def address_of(url: str) -> tuple[str, int]:
 
 
 def loop_factory() -> asyncio.AbstractEventLoop:
-    """The loop that this client is light on."""
+    """Return a new event loop of the kind with which this client costs little."""
     return uvloop.new_event_loop()
 
 
 class _Run:
-    """Connections on one side, arrivals on the other, records of what happened between them."""
+    """Connections, arrivals, and records of what became of the requests."""
 
     def __init__(self, url: str, calls: Iterable[Call], arrivals: Arrivals) -> None:
         self._host, self._port = address_of(url)
@@ -103,7 +104,7 @@ class _Run:
         self._arrivals = arrivals
         self._began = math.inf
         self._open: set[_Connection] = set()
-        # First in, first out: behind several workers on one port, every worker gets its share.
+        # First in, first out: if several workers share the port, each gets its share of the requests.
         self._free: deque[_Connection] = deque()
         self._in_flight = 0
         self._records: list[Record] = []
@@ -115,7 +116,7 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def connected(self, connections: int) -> AsyncIterator[None]:
-        """Within, so many connections are open."""
+        """Keep a number of connections open within the block."""
         try:
             for _ in range(connections):
                 await self._connect()
@@ -131,7 +132,7 @@ class _Run:
             await asyncio.sleep(0)
 
     async def timeline(self, patience_seconds: float) -> Timeline:
-        """Send what arrives until all is answered, or patience ends."""
+        """Send requests as they arrive, until all have their responses or patience ends, and return what happened."""
         cpu_began = time.process_time()
         self._began = time.monotonic()
         self._on_alarm()
@@ -146,11 +147,11 @@ class _Run:
         return Timeline.of(self._records, self._arrivals.seconds, self._began, time.process_time() - cpu_began)
 
     def now(self) -> float:
-        """Seconds from the begin; negative before it."""
+        """Return the seconds since the run began; negative before that."""
         return time.monotonic() - self._began
 
     def on_open(self, connection: "_Connection") -> None:
-        """Take a new connection into use."""
+        """Start to use a new connection."""
         self._open.add(connection)
         now = self.now()
         if now < 0:
@@ -159,7 +160,7 @@ class _Run:
             self._use(connection, now)
 
     def on_answer(self, connection: "_Connection", pending: "_Pending", status: int) -> None:
-        """Record an answer, and use the connection for the next request if it still stands."""
+        """Record a response, and use the connection for the next request if it is still open."""
         now = self.now()
         intended, sent, call = pending
         self._records.append((intended, sent, now, call.judged(status), call.tag))
@@ -169,7 +170,7 @@ class _Run:
         self._end_if_over(now)
 
     def on_closed(self, connection: "_Connection") -> None:
-        """Replace a connection."""
+        """Replace a connection that was closed."""
         self._open.discard(connection)
         if connection in self._free:
             self._free.remove(connection)
@@ -179,7 +180,7 @@ class _Run:
             task.add_done_callback(self._reconnecting.discard)
 
     def _use(self, connection: "_Connection", now: float) -> bool:
-        """Send what is due over a connection, or keep it; return whether anything was due."""
+        """Send the request that is due, or keep the connection; return whether one was due."""
         due = self._arrivals.take(now)
         if due is None:
             self._free.append(connection)
@@ -198,7 +199,7 @@ class _Run:
         self._end_if_over(now)
 
     def _set_alarm(self) -> None:
-        """Ring when the next is due, or nothing any more."""
+        """Set the alarm to when the next request is due, or the run is over."""
         wake_at = self._arrivals.wake_at()
         if wake_at is not None and wake_at != self._wake_at:
             self._wake_at = wake_at
@@ -220,7 +221,7 @@ class _Run:
 
 
 class _Pending(NamedTuple):
-    """A request that waits for its answer."""
+    """A request that waits for its response."""
 
     intended: float
     sent: float
@@ -249,7 +250,7 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports have asyncio's methods but not its classes.
+        # uvloop's transports have asyncio's methods, but are not of its classes.
         self._transport = cast("asyncio.WriteTransport", transport)
         self._run.on_open(self)
 

@@ -1,4 +1,4 @@
-"""What is measured from outside: throughput, latency against load, overload."""
+"""Measurements over HTTP: throughput, latency against load, overload."""
 
 import asyncio
 import gc
@@ -18,23 +18,23 @@ T = TypeVar("T")
 WARM_UP_SHARE = 0.2
 MAX_WARM_UP_SECONDS = 2.0
 POOL = 512
-"""Connections of an open loop, many more than requests that a healthy server has under way."""
+"""Connections of an open loop: many more than a healthy server has requests in progress."""
 OVERLOAD_POOL = 2048
-"""More than the service takes in: a full queue, full slots, and refusals on their way."""
+"""Connections of an overload: more than a full queue, full slots and refusals in flight take up."""
 OVERLOAD = 10
-"""Times the capacity."""
+"""Factor by which the load of an overload exceeds the throughput."""
 PROBE_SECONDS = 5.0
 REFUSALS = (429, 503)
 NORMAL = 2.0
-"""A request is as quick as normally up to so many times the longest of an idle server."""
+"""Factor of an idle server's longest latency up to which a latency is normal."""
 STRETCHES = 10
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
-"""Shares of the throughput at which the latency is measured."""
+"""Loads at which the latency is measured, as shares of the throughput."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSide:
-    """What the service says of the same requests, in the mean; times in seconds."""
+    """The service's own measurements of the same requests: means, with times in seconds."""
 
     decode: float
     queue: float
@@ -42,9 +42,9 @@ class ServerSide:
     encode: float
     batch_rows: float
     padding_share: float
-    """Share of all row-steps that were computed."""
+    """Share of padding in all row-steps that were computed."""
     requests: int
-    """How many it has counted; all of them, if nobody else asked."""
+    """Number of requests that the service counted, including those of other clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +55,41 @@ class Run:
     connections: int
     timeline: Timeline
     server: ServerSide | None = None
-    """None where it was not asked."""
+    """The service's own measurements; None if it was not asked for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A part of a long load."""
+    """One part of a long load."""
 
     timeline: Timeline
     memory: float
-    """At its end; bytes resident, of all processes of the service."""
+    """Resident memory of all processes of the service at the end of this part, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """A server that is asked for ten times what it can do, and after that."""
+    """A server under ten times the load that it can handle, and after that."""
 
     peak_rate: float
     flood: Timeline
-    """What was asked for too much of."""
+    """Requests of the overload."""
     recovery_seconds: float
-    """From the flood's end until a lone client is answered as quickly as before."""
+    """Time from the end of the overload until a lone client's latency is normal again."""
     memory_before: float
+    """Resident memory of all processes of the service before the overload, in bytes."""
     memory_after: float
-    """Bytes resident, of all processes of the service."""
+    """Resident memory after the overload, in bytes."""
 
     @property
     def refused(self) -> Timeline:
-        """The requests that were answered, but with a refusal."""
+        """Requests that were refused."""
         return self.flood.where(np.isin(self.flood.status, REFUSALS))
 
 
 def closed(name: str, url: str, calls: list[Call], *, connections: int, seconds: float) -> Run:
-    """Throughput and latency at a number of connections, after a warm-up."""
-    warm_up = min(MAX_WARM_UP_SECONDS, WARM_UP_SHARE * seconds)
+    """Measure throughput and latency with a number of connections, after a warm-up."""
+    warm_up = min(LONGEST_WARM_UP_SECONDS, WARM_UP_SHARE * seconds)
     run(load(url, calls, ClosedLoop(warm_up), connections=connections))
     before = server.metrics(url)
     timeline = run(load(url, calls, ClosedLoop(seconds), connections=connections))
@@ -96,7 +97,7 @@ def closed(name: str, url: str, calls: list[Call], *, connections: int, seconds:
 
 
 def contender(url: str, calls: list[Call], connections: int) -> Callable[[float], Timeline]:
-    """What measures a server for so long when its turn comes; good answers that come after that do not count."""
+    """Return a function that measures a server for some seconds; good responses after that do not count."""
 
     def measure(seconds: float) -> Timeline:
         timeline = run(load(url, calls, ClosedLoop(seconds), connections=connections))
@@ -106,26 +107,26 @@ def contender(url: str, calls: list[Call], connections: int) -> Callable[[float]
 
 
 def opened(name: str, url: str, calls: list[Call], *, rate: float, seconds: float, connections: int) -> Run:
-    """Latency at a rate of independent arrivals."""
+    """Measure latency with independent arrivals at a rate."""
     before = server.metrics(url)
     timeline = run(load(url, calls, OpenLoop.poisson(rate, seconds), connections=connections))
     return Run(name, connections, timeline, _server_side(before, server.metrics(url)))
 
 
 def sweep(name: str, url: str, calls: list[Call], *, peak_rate: float, seconds: float) -> list[Run]:
-    """Latency against load, up to the throughput."""
+    """Measure latency against load, up to the throughput."""
     return [opened(name, url, calls, rate=share * peak_rate, seconds=seconds, connections=POOL) for share in LOADS]
 
 
 def overload(url: str, calls: list[Call], *, peak_rate: float, rate: float | None, seconds: float) -> Overload:
-    """Ten times the throughput, and how long it is felt."""
+    """Load a server with ten times its throughput, and measure how long it takes to recover."""
 
     async def flood_then_probe() -> tuple[Timeline, Timeline]:
         arrivals = OpenLoop.poisson(rate or OVERLOAD * peak_rate, seconds, until=seconds)
         flood = load(url, calls, arrivals, connections=OVERLOAD_POOL)
         async with asyncio.TaskGroup() as group:
             flooding = group.create_task(flood)
-            # The probe begins as the flood ends, not when the last of it is answered.
+            # The probe begins when the overload ends, not when its last response arrives.
             probing = group.create_task(_later(seconds, load(url, calls, ClosedLoop(PROBE_SECONDS), connections=1)))
         return flooding.result(), probing.result()
 
@@ -143,7 +144,7 @@ def overload(url: str, calls: list[Call], *, peak_rate: float, rate: float | Non
 
 
 def soak(url: str, calls: list[Call], *, connections: int, seconds: float) -> list[Stretch]:
-    """A long load in equal parts, and the memory after each."""
+    """Load a server for a long time in equal parts, and measure its memory after each."""
 
     def stretch() -> Stretch:
         timeline = run(load(url, calls, ClosedLoop(seconds / STRETCHES), connections=connections))
@@ -153,9 +154,10 @@ def soak(url: str, calls: list[Call], *, connections: int, seconds: float) -> li
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a part of a measurement on a loop of its own, without garbage collection: it would be taken for the server's.
+    """Run a part of a measurement on an event loop of its own, without garbage collection.
 
-    After a hundred thousand requests a collection takes a tenth of a second. It is made up for before the next part.
+    After a hundred thousand requests a collection takes a tenth of a second, which would count as the server's. Garbage
+    is collected before each part instead.
     """
     gc.collect()
     gc.disable()
@@ -186,6 +188,6 @@ def _server_side(before: dict[str, float], after: dict[str, float]) -> ServerSid
         encode=mean("encode_seconds"),
         batch_rows=mean("batch_size"),
         padding_share=padding / max(1.0, steps + padding),
-        # The scrape that came before is counted by the one that comes after.
+        # The second scrape counts the first one as a request.
         requests=int(grown("glimpse_requests_total")) - 1,
     )

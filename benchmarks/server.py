@@ -1,4 +1,4 @@
-"""Who answers: a service that runs already, or one that is started for the measurement and stopped after it."""
+"""The server that is measured: one that runs already, or one that is started for the measurement and then stopped."""
 
 import contextlib
 import http.client
@@ -20,17 +20,17 @@ from service.errors import GlimpseError
 EMPTY: Mapping[str, str] = MappingProxyType({})
 READY_SECONDS = 60.0
 READY_ANSWERS = 20
-"""So many in a row: of several workers behind one port, any may answer."""
+"""Responses in a row that show a server to be ready: with several workers on one port, any may have sent them."""
 ALL_READY = "\nglimpse_ready 1.0\n"
-"""In the metrics of the service: every one of its processes is."""
+"""Line in the metrics of a service all of whose processes are ready."""
 STOP_SECONDS = 40.0
-"""Longer than the service's own longest drain."""
+"""Time that a server has to stop; longer than the service's longest drain."""
 POLL_SECONDS = 0.05
 MEMORY = "glimpse_process_resident_memory_bytes"
 
 
 class BenchmarkError(GlimpseError):
-    """A measurement cannot be made as it was asked for."""
+    """A measurement cannot be made as requested."""
 
     code = "benchmark-error"
 
@@ -39,20 +39,20 @@ class BenchmarkError(GlimpseError):
 def started(
     command: Sequence[str], ready_path: str, ready_text: str = "", settings: Mapping[str, str] = EMPTY
 ) -> Iterator[str]:
-    """Start a server on a free port and answer its URL; it has ended when this has, whatever happens within.
+    """Start a server on a free port and yield its URL; it is stopped at the end, whatever happens in between.
 
     Args:
-        command: what starts it; `{port}` stands for the port.
-        ready_path: answers 200 once it is ready,
-        ready_text: with this in it.
-        settings: environment variables, beside those of this process.
+        command: command that starts the server; `{port}` stands for the port.
+        ready_path: path that returns 200 once the server is ready.
+        ready_text: text that this response must contain.
+        settings: environment variables, in addition to those of this process.
 
     Raises:
-        BenchmarkError: it ended or was not ready in time.
+        BenchmarkError: the server ended, or was not ready in time.
     """
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    # A session of its own: Ctrl-C is for us, and what it leaves behind can be ended as a group.
+    # In a session of its own, it does not get our Ctrl-C, and processes that it leaves behind can be killed as a group.
     process = subprocess.Popen(  # noqa: S603
         [part.format(port=port) for part in command],
         env={"GLIMPSE_LOG_LEVEL": "warning", **os.environ, **settings},
@@ -72,27 +72,27 @@ def started(
 
 
 def glimpse(workers: int, settings: Mapping[str, str] = EMPTY) -> contextlib.AbstractContextManager[str]:
-    """The service, with its settings from the environment, and with others."""
+    """Start the service, with settings from the environment and those given."""
     command = [sys.executable, "-m", "glimpse", "serve", "--port", "{port}", "--workers", str(workers)]
     return started(command, "/metrics", ALL_READY, settings)
 
 
 def whole_requests(workers: int) -> contextlib.AbstractContextManager[str]:
-    """The service as if it batched whole requests: segments that end when their longest sequence does."""
+    """Start the service so that it batches whole requests: a segment ends when its longest sequence does."""
     longest = str(max(workloads.LENGTHS))
     segments = [f"GLIMPSE_{model}__{which}_SEGMENT" for model in ("DRAW", "NTM") for which in ("SHORTEST", "LONGEST")]
     return glimpse(workers, dict.fromkeys(segments, longest))
 
 
 def plain(processes: int) -> contextlib.AbstractContextManager[str]:
-    """The plain application that `benchmarks.plain` is, whose graphs get as many threads as the service's would."""
+    """Start the plain application of `benchmarks.plain`, with as many threads for its graphs as the service has."""
     command = [sys.executable, "-m", "uvicorn", "benchmarks.plain:create", "--factory", "--port", "{port}"]
     command += ["--workers", str(processes), "--no-access-log", "--log-level", "warning"]
     return started(command, "/readyz", settings={"GLIMPSE_WORKERS": str(processes)})
 
 
 def get(url: str, path: str) -> tuple[int, str]:
-    """Return the status and the text of a page; (0, why) if nobody answers, or not in HTTP."""
+    """Return the status and the text of a page; (0, the reason) if there is no HTTP response."""
     connection = http.client.HTTPConnection(*address_of(url), timeout=10)
     try:
         connection.request("GET", path)
@@ -105,10 +105,10 @@ def get(url: str, path: str) -> tuple[int, str]:
 
 
 def metrics(url: str) -> dict[str, float]:
-    """Every metric of the service by its name alone, summed over its labels.
+    """Return every metric of the service by name, summed over its labels.
 
     Raises:
-        BenchmarkError: there are none.
+        BenchmarkError: there are no metrics at the URL.
     """
     status, text = get(url, "/metrics")
     if status != 200:
@@ -127,7 +127,7 @@ def check(url: str) -> None:
     """Check that Glimpse runs at a URL, and is ready.
 
     Raises:
-        BenchmarkError: the URL cannot be measured, or something else answers there, or nobody, or it is not ready.
+        BenchmarkError: the URL is not `http://HOST:PORT`, nothing or something else listens there, or it is not ready.
     """
     try:
         address_of(url)

@@ -1,4 +1,4 @@
-"""`glimpse bench`: which measurements make up which scenario, and where the report goes."""
+"""`glimpse bench`: the measurements of each scenario, and where the report goes."""
 
 import contextlib
 import signal
@@ -25,14 +25,14 @@ OVERLOAD = "overload"
 SOAK = "soak"
 SCENARIOS = (*workloads.WORKLOADS, OVERLOAD, SOAK, BASELINES, ALL)
 RATED = (*workloads.WORKLOADS, OVERLOAD)
-"""Scenarios that can be asked for at a rate."""
+"""Scenarios that take a rate."""
 ONE_SERVICE = (*workloads.WORKLOADS, OVERLOAD, SOAK)
-"""Scenarios that need nothing but one service; the others start some of their own."""
+"""Scenarios that need only one service; the others start more of them."""
 SWEPT = ("stn", "draw", "ntm")
 FIGURES_SECONDS = 2.0
-"""Within which the service has looked at its own memory."""
+"""Time within which the service has measured its own memory."""
 PEAK_CONNECTIONS = 16
-"""As many keep every process busy, and their largest requests fit into its queue."""
+"""Connections that keep every process busy, and whose largest requests fit into its queue."""
 
 
 def bench(
@@ -50,13 +50,13 @@ def bench(
 
     Args:
         scenario: one of `SCENARIOS`.
-        url: of a service that runs; one is started and stopped when None.
-        api_key: sent with every request unless it is empty.
-        workers: processes of the service that is started.
-        seconds: of every single measurement.
-        connections: of a workload; in an open loop, the most.
-        rate: makes a workload an open loop, and is what an overload asks for; requests a second.
-        out: where `benchmarks.md` and its picture go; nowhere when None.
+        url: URL of a running service; one is started and stopped when None.
+        api_key: key that is sent with every request, unless it is empty.
+        workers: number of processes of the service that is started.
+        seconds: length of each measurement; of a soak, in all.
+        connections: number of connections of a workload; in an open loop, the largest.
+        rate: requests a second. Makes a workload an open loop, and replaces the rate of an overload.
+        out: folder for `benchmarks.md` and its picture; they are not written when None.
 
     Raises:
         BenchmarkError: there is no such scenario, it cannot be measured in this way, there is no service, or no
@@ -65,7 +65,7 @@ def bench(
     _check_arguments(scenario, url, rate)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # now, because the report comes after minutes of work
-    # Ends like any other error, so that what was started is stopped.
+    # SIGTERM ends like any other error, so that servers that were started are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     environment = report.environment()
     if api_key:
@@ -160,7 +160,7 @@ def _require_good_responses(timeline: Timeline) -> None:
 
 
 def _beside_others(results: report.Results, url: str, seconds: float, workers: int) -> None:
-    """The service and what it is compared with, over HTTP."""
+    """Compare the service with its baselines over HTTP."""
 
     def compare(name: str, other: str, other_url: str, connections: int) -> None:
         _say(f"{name}: {connections} connections, beside {other}")

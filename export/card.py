@@ -1,4 +1,4 @@
-"""The model card: what a person wants to know of an artifact, written from what its manifest knows."""
+"""The model card: what a person wants to know about an artifact, written from its manifest."""
 
 import shlex
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from models.checkpoint import starts
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What the models of a family have in common; braces are filled in for each model."""
+    """Text that the models of a family have in common; fields in braces are filled in for each model."""
 
     what: str
     data: str
@@ -59,7 +59,7 @@ PAPERS = {
 
 
 def model_card(manifest: Manifest) -> str:
-    """The card as Markdown."""
+    """Return the card as Markdown."""
     family = FAMILIES[manifest.family]
     training = manifest.training
     task = training.get("task", "")
@@ -118,7 +118,7 @@ Apache-2.0, like the code. MNIST is used under the terms of its authors (CC BY-S
 
 
 def _command(manifest: Manifest, what: str) -> str:
-    """What trains such a model again, with whatever of it is not the trainer's own."""
+    """Return the command that trains such a model again, with every option that is not the default."""
     training, config = manifest.training, manifest.config
     schedule = training.get("schedule", {})
     parts = [f"glimpse train {what}", f"--updates {schedule.get('updates')}"]

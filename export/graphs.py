@@ -1,4 +1,4 @@
-"""The graphs to export: what each computes, takes and answers, where its sequences start, and examples to try it with.
+"""The graphs to export: what each computes, its inputs and outputs, its initial state, and example inputs.
 
 A recurrent graph whose module is one *step* becomes a segment of any length in `to_onnx` and `to_torchscript`.
 
@@ -22,10 +22,10 @@ from models.stn.network import StnNetwork
 TRACED_STEPS, TRACED_ROWS = 3, 2
 
 FEEDBACK_ROWS = 2
-"""Least rows of a graph whose steps see what the steps before them answered.
+"""Smallest batch of a graph whose steps depend on the outputs of earlier steps.
 
-A product with one row is computed by a kernel of its own, which rounds differently from those for more rows. The
-difference, about 1e-6, is nothing by itself, but such a state carries it on, and a long episode can make much of it.
+A matrix product with one row uses a kernel of its own, which rounds differently from those for more rows. The
+difference, about 1e-6, is negligible by itself, but the state carries it on, and over a long episode it can grow.
 """
 
 
@@ -33,7 +33,7 @@ class Form(Enum):
     """What a module computes in one call."""
 
     BATCH = "batch"
-    """All of it: the graph is not recurrent."""
+    """Everything: the graph is not recurrent."""
     STEP = "step"
     """One step, on inputs without the axis T."""
     SEGMENT = "segment"
@@ -42,26 +42,26 @@ class Form(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExportGraph:
-    """A module with what its exporters need to know."""
+    """A module with what the exporters need to know about it."""
 
     module: nn.Module
-    """Called with the signature's inputs, then its state; returns its outputs, then the next state, as a tuple."""
+    """Module that takes the signature's inputs and its state, and returns a tuple of its outputs and the next state."""
     form: Form
     signature: Signature
     initial: Mapping[str, Tensor]
-    """The first state, a row a tensor."""
+    """Initial state: one row for each state tensor, without the batch axis."""
     example: Callable[[int, int, torch.Generator], Mapping[str, Tensor]]
-    """Inputs for T steps and B sequences such as a server would give."""
+    """Function that makes realistic inputs from numbers of steps and sequences, and a generator."""
 
 
 def inputs_for(graph: ExportGraph, steps: int, rows: int, seed: int) -> Mapping[str, Tensor]:
-    """Example inputs with the initial state, for every tensor that the graph takes."""
+    """Return example inputs, with the initial state, for every input of the graph."""
     state = {name: row.expand(rows, *row.shape).contiguous() for name, row in graph.initial.items()}
     return {**graph.example(steps, rows, torch.Generator().manual_seed(seed)), **state}
 
 
 def traced_inputs(graph: ExportGraph) -> tuple[Tensor, ...]:
-    """What to trace the graph's module with, in its order."""
+    """Return inputs to trace the graph's module with, in its order."""
     values = dict(inputs_for(graph, TRACED_STEPS, TRACED_ROWS, seed=0))
     if graph.form is Form.STEP:
         values |= {spec.name: values[spec.name][0] for spec in graph.signature.inputs if spec.is_per_step}

@@ -2,17 +2,17 @@
 
 This is the one module that the exporter and the service share; it needs neither PyTorch nor ONNX.
 
-A graph is a function of tensors. The leading axes of a tensor's shape say what it is:
+A graph is a function of tensors. The leading axes of a tensor's shape say how often it occurs:
 
-- `("B", ...)`: a row a sequence, given or answered once.
-- `("T", "B", ...)`: a row a step and sequence; a graph that has such inputs is *recurrent*, and runs a segment of T
-  steps over B sequences at once.
+- `("B", ...)`: once for each sequence.
+- `("T", "B", ...)`: once for each step of each sequence. A graph with such inputs is *recurrent*, and runs a segment of
+  T steps over B sequences in one call.
 
-A recurrent graph carries `state`: for every state tensor `x` the graph has an input `x` and an output `next_x`. Where a
-sequence starts is in the artifact's tensors, as `initial/GRAPH/x`, a single row without the batch axis.
+A recurrent graph carries `state`: for every state tensor `x` the graph has an input `x` and an output `next_x`. The
+initial state is in the artifact's tensors, as `initial/GRAPH/x`, a single row without the batch axis.
 
-The tensors file also holds a golden example of every graph (`golden/GRAPH/NAME`, inputs and outputs): what the
-network answered in eager PyTorch on the day of the export, and what a server must reproduce before it is ready.
+The tensors file also holds a golden example of every graph (`golden/GRAPH/NAME`, inputs and outputs): what
+the network computed in eager PyTorch at the export, and what a server must reproduce before it is ready.
 """
 
 import hashlib
@@ -62,37 +62,37 @@ class TensorSpec(_Record):
 
 
 class Signature(_Record):
-    """What a graph takes and answers."""
+    """Inputs, outputs and state of a graph."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     state: tuple[TensorSpec, ...] = ()
     least_rows: int = Field(1, ge=1)
-    """Smallest batch in which a row's result does not depend on the batch size."""
+    """Smallest batch with which the result for a row does not depend on the number of rows."""
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the graph runs steps, rather than answering at once."""
+        """Whether the graph runs steps."""
         return any(spec.is_per_step for spec in self.inputs)
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Every input of the graph in its order, the state included."""
+        """Names of all inputs of the graph in order, including the state."""
         return tuple(self.takes)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Every output of the graph in its order, the next state included."""
+        """Names of all outputs of the graph in order, including the next state."""
         return tuple(self.answers)
 
     @property
     def takes(self) -> Mapping[str, TensorSpec]:
-        """What each input of the graph is, by its name, the state included."""
+        """All inputs of the graph by name, including the state."""
         return {spec.name: spec for spec in (*self.inputs, *self.state)}
 
     @property
     def answers(self) -> Mapping[str, TensorSpec]:
-        """What each output of the graph is, by its name, the next state included."""
+        """All outputs of the graph by name, including the next state."""
         following = {f"next_{spec.name}": spec for spec in self.state}
         return {**{spec.name: spec for spec in self.outputs}, **following}
 
@@ -102,49 +102,49 @@ class Graph(_Record):
 
     signature: Signature
     onnx: str | None = None
-    """File of the ONNX graph."""
+    """Name of the ONNX file."""
     torchscript: str | None = None
-    """File of the TorchScript graph."""
+    """Name of the TorchScript file."""
     tolerance: float
-    """Largest difference from eager PyTorch that was accepted at export; relative to the largest value beyond 1."""
+    """Tolerated difference from eager PyTorch at export; relative to the largest value if that is above 1."""
     worst_error: float
-    """Largest difference of a float that was found at export, measured in the same way."""
+    """Largest difference between floats found at export, measured in the same way."""
     largest_batch: int = Field(ge=1)
-    """The largest batch for which this was checked."""
+    """Largest batch for which this was checked."""
 
 
 class File(_Record):
-    """What a file must be."""
+    """Checksum and size of a file."""
 
     sha256: str
     bytes: int
 
 
 class Manifest(_Record):
-    """Everything that is known of an artifact without opening its files."""
+    """Everything known about an artifact without opening its other files."""
 
     format: Literal[1] = 1
     name: str
     version: int = Field(ge=1)
     family: Literal["stn", "draw", "ntm"]
     config: dict[str, Any]
-    """Sizes of the network, as its `Config` holds them."""
+    """Fields of the network's `Config`."""
     graphs: dict[str, Graph]
     metrics: dict[str, float]
     training: dict[str, Any]
     producer: dict[str, str]
-    """Versions of what made the artifact."""
+    """Versions of the packages that made the artifact."""
     files: dict[str, File]
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
+    """Return the SHA-256 checksum of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(path: Path) -> File:
-    """The entry of a file that lies there now."""
+    """Return the manifest's entry for a file as it is now."""
     return File(sha256=sha256(path), bytes=path.stat().st_size)
 
 
@@ -188,7 +188,7 @@ def _read(folder: Path) -> Manifest:
 
 
 def read_tensors(folder: Path, prefix: str) -> Mapping[str, Array]:
-    """The artifact's tensors whose name begins with `prefix`, by the rest of their name.
+    """Return the artifact's tensors whose names begin with `prefix`, by the rest of their names.
 
     Raises:
         ManifestError: the file cannot be read, is no archive of arrays, or holds pickled objects.

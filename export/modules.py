@@ -1,7 +1,7 @@
-"""What a graph computes: pure functions from tensors to tensors. Noise, clocks and state are inputs.
+"""What each graph computes: pure functions from tensors to tensors. Noise and state are inputs.
 
-Each module below is a thin one around a trained network. A recurrent one is written as one *step*, or, where the steps
-can be computed in parallel, as a segment of them.
+Each module below is a thin wrapper around a trained network. A recurrent one is written as a single *step*, or as a
+segment of steps if they can be computed in parallel.
 
 Axis letters: B batch, T steps.
 """
@@ -19,7 +19,7 @@ from models.stn.network import StnNetwork
 
 
 def to_grey_levels(picture: Tensor) -> Tensor:
-    """A picture in 0..1 as whole grey levels 0..255."""
+    """Round a picture in 0..1 to grey levels 0..255."""
     return torch.round(picture * 255).to(torch.uint8)
 
 
@@ -44,8 +44,8 @@ class RectifyGraph(nn.Module):
 class GenerateGraph(nn.Module):
     """T steps of drawing at once.
 
-    In generation the decoder sees nothing of the canvas. So one LSTM runs over all steps, all patches are written in
-    parallel, and the canvases are a running sum.
+    In generation the decoder does not see the canvas. One LSTM therefore runs over all steps, all patches are written
+    in parallel, and the canvases are a running sum.
     """
 
     def __init__(self, network: Draw) -> None:
@@ -113,7 +113,7 @@ class ReconstructGraph(nn.Module):
 
 
 class MemoryGraph(nn.Module):
-    """One step of a neural Turing machine, with what its heads did."""
+    """One step of a neural Turing machine, with the weightings, reads and writes of its heads."""
 
     def __init__(self, network: NeuralTuringMachine) -> None:
         super().__init__()

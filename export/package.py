@@ -1,4 +1,4 @@
-"""From a checkpoint to an artifact: export, prove, describe, and only then put it where it is served from."""
+"""From a checkpoint to an artifact: export, prove and describe it, and only then move it to where it is served from."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ GOLDEN_STEPS, GOLDEN_ROWS = 8, 2
 
 
 class VersionExistsError(ModelError):
-    """A version of a model that is there already is not replaced unless that is asked for."""
+    """The version of a model exists already, and replacing it was not asked for."""
 
 
 BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
@@ -36,14 +36,14 @@ BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "draw": lambda **config: Draw(DrawConfig(**config)),
     "ntm": lambda **config: NeuralTuringMachine(NtmConfig(**config)),
 }
-"""By family, what builds a network from its configuration."""
+"""Functions that build a network from its configuration, by family."""
 
 
 def network_of(checkpoint: Checkpoint, source: Path) -> nn.Module:
-    """The network of a checkpoint, with its weights.
+    """Return the network of a checkpoint, with its weights.
 
     Raises:
-        CheckpointError: the checkpoint is of no known family, or does not fit its own configuration.
+        CheckpointError: the family is unknown, or the weights do not fit the configuration.
     """
     family = str(checkpoint.description.get("family"))
     if family not in BUILDERS:
@@ -64,16 +64,16 @@ def export(
     """Export the checkpoint `source` to `repository/NAME/VERSION` and return that folder.
 
     Args:
-        source: the checkpoint.
-        repository: of models.
-        version: the one after the latest that is there when None.
-        torchscript: export for the runtime of that name, too.
-        replace: allow `version` to be there already. Clients that ask for it by number get another model then.
+        source: the checkpoint's file.
+        repository: the model repository.
+        version: the version to make; the latest + 1 when None.
+        torchscript: also export TorchScript, for the runtime of that name.
+        replace: replace `version` if it exists. Clients that ask for it by number then get another model.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
-        VersionExistsError: `version` is there.
-        ParityError: a graph does not answer what the network does; an artifact that was there is as it was.
+        VersionExistsError: `version` exists, and is not to be replaced.
+        ParityError: a graph does not compute what the network does; an artifact that exists is left as it was.
     """
     checkpoint = load(source)
     network = network_of(checkpoint, source)
@@ -88,12 +88,12 @@ def export(
 
 
 def _build(folder: Path, checkpoint: Checkpoint, network: nn.Module, version: int, *, torchscript: bool) -> None:
-    """Make the files of an artifact in a folder."""
+    """Write the files of an artifact to a folder."""
     description = checkpoint.description
     graphs: dict[str, Graph] = {}
     tensors: dict[str, Array] = {}
     for name, graph in graphs_of(network).items():
-        # The first graph is the model's main one.
+        # The first graph is the main one.
         stem = "model" if not graphs else name
         graphs[name] = _export_graph(graph, folder, stem, torchscript=torchscript)
         tensors |= {f"initial/{name}/{key}": row.numpy() for key, row in graph.initial.items()}

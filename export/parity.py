@@ -1,7 +1,7 @@
-"""Parity: what a served graph answers against the same network in eager PyTorch.
+"""Parity: a served graph is compared with the same network in eager PyTorch.
 
-A recurrent graph's reference is its module called step after step, whether it was written as a step or as a segment,
-so that the loop and the state that it carries are checked with it.
+The reference of a recurrent graph is its module called step by step, whether it was written as a step or as a segment,
+so that the loop and the state that it carries are checked too.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,20 +15,20 @@ from export.manifest import Array
 from models.errors import ModelError
 
 TOLERANCE = {"float32": 2e-4, "uint8": 1.0, "int64": 0.0}
-"""Largest absolute difference by type; for floats beyond 1, relative to the largest value."""
+"""Tolerated absolute difference, by type; relative to the largest value if that is a float above 1."""
 BATCHES = (1, 2, 64)
 STEPS = (1, 7)
-"""Numbers of steps that a recurrent graph is compared at."""
+"""Lengths of the segments with which a recurrent graph is tried."""
 Runner = Callable[[Mapping[str, Tensor]], Mapping[str, Array]]
-"""Computes a served graph, from inputs by name to outputs by name."""
+"""Function that runs a served graph on inputs by name, and returns its outputs by name."""
 
 
 class ParityError(ModelError):
-    """A served graph does not answer what its network does."""
+    """A served graph does not compute what its network does."""
 
 
 def prove(graph: ExportGraph, run: Runner, where: str) -> float:
-    """What `compare` finds at all `BATCHES` and `STEPS`, at the worst.
+    """Compare the graph with its network at all `BATCHES` and `STEPS`, and return the largest difference.
 
     Raises:
         ParityError: a difference is not tolerated.
@@ -44,7 +44,7 @@ def prove(graph: ExportGraph, run: Runner, where: str) -> float:
 
 @torch.no_grad()
 def reference(graph: ExportGraph, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
-    """The eager network's outputs and next state, by name."""
+    """Return the outputs and the next state of the network in eager PyTorch, by name."""
     signature, module = graph.signature, graph.module.eval()
     if graph.form is Form.BATCH:
         results = module(*(inputs[name] for name in signature.input_names))
@@ -67,10 +67,10 @@ def reference(graph: ExportGraph, inputs: Mapping[str, Tensor]) -> dict[str, Arr
 
 
 def compare(expected: Mapping[str, Array], found: Mapping[str, Array], where: str) -> float:
-    """The largest difference between floats; relative to the largest value where that is beyond 1.
+    """Return the largest difference between floats; relative to the largest value if that is above 1.
 
     Raises:
-        ParityError: a difference is not tolerated; says where it is and how large.
+        ParityError: a difference is not tolerated; the message says where and how large it is.
     """
     worst = 0.0
     for name, right in expected.items():

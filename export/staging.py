@@ -1,9 +1,9 @@
-"""Staging: a model's folder in a repository is replaced whole, or not at all.
+"""Staging: a model's folder in a repository is replaced completely, or not at all.
 
-What is new is made in `.NAME-VERSION.new` and what was there goes aside as `.NAME-VERSION.old`. Both lie in the
-repository itself, on the file system of its models, but a level above the `NAME/VERSION` that a service looks for. They
-change places by two renames, since a folder cannot be renamed over another: between the two a service finds no model
-there, and never a part of one. Whoever is cut off leaves a folder behind that the next one clears away.
+The new folder is made as `.NAME-VERSION.new`, and the old one is moved to `.NAME-VERSION.old`. Both are in the
+repository, and so on the same file system as its models, but a level above the `NAME/VERSION` that a service looks for.
+A folder cannot be renamed over another, so there are two renames: between them a service finds no model, but never a
+part of one. A process that is killed may leave folders behind; the next export removes them.
 """
 
 import os
@@ -15,9 +15,9 @@ from pathlib import Path
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill that then becomes `folder`, which is `NAME/VERSION` in a repository.
+    """Yield an empty folder that becomes `folder`, which is `NAME/VERSION` in a repository, when the block ends.
 
-    After an error of whoever fills it, `folder` is what it was before.
+    If the block raises, `folder` is left as it was.
     """
     repository, name = folder.parents[1], f".{folder.parent.name}-{folder.name}"
     new, old = repository / f"{name}.new", repository / f"{name}.old"
@@ -34,7 +34,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _recover(folder: Path, new: Path, old: Path) -> None:
-    """Make good what was cut off anywhere: what went aside comes back, unless something took its place."""
+    """Clean up after an interruption at any point: the old folder is moved back, unless the new one is in its place."""
     if old.exists() and not folder.exists():
         os.replace(old, folder)  # noqa: PTH105
     for leftover in (new, old):

@@ -4,8 +4,8 @@ Opset 18: the newest for which ONNX Runtime registers every operator used here, 
 CUDA. The exporter is PyTorch's tracing one, although PyTorch calls it legacy: its successor does not get through
 DRAW's segment with a free number of steps, and unrolls loops.
 
-A recurrent graph that is written as a step becomes the body of ONNX's `Scan`, whose state is the sequences' state and
-whose scanned inputs and outputs are those a step: one call then runs any number of steps.
+A recurrent graph that is written as a step becomes the body of ONNX's `Scan`. Its loop state is the sequences' state,
+and it scans the inputs and outputs of each step: one call then runs any number of steps.
 """
 
 import warnings
@@ -29,7 +29,7 @@ def export(graph: ExportGraph, path: Path) -> None:
     signature = graph.signature
     step = graph.form is Form.STEP
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer says of every shape it meets that it may be a constant
+        warnings.simplefilter("ignore")  # the tracer warns of every shape that it may become a constant
         torch.onnx.export(
             graph.module.eval(),
             traced_inputs(graph),
@@ -58,11 +58,11 @@ def _free_axes(graph: ExportGraph) -> dict[str, dict[int, str]]:
 
 
 def _scanned(model: ModelProto, graph: ExportGraph) -> ModelProto:
-    """A model of one step as a model of T steps."""
+    """Return a model of T steps, made from a model of one step."""
     signature = graph.signature
     per_step = [spec for spec in signature.inputs if spec.is_per_step]
     once = [spec for spec in signature.inputs if not spec.is_per_step]
-    # Weights move out of the body, where they are shared by all steps; inputs that are given once are seen from there.
+    # Weights move out of the body, to be shared by all steps; inputs that are not per step are visible from the body.
     step: GraphProto = model.graph
     infos = {info.name: info for info in (*step.input, *step.output)}
     body = helper.make_graph(
@@ -104,7 +104,7 @@ def _info(name: str, spec: TensorSpec) -> Any:
 
 
 def _set_shapes(model: ModelProto, graph: ExportGraph) -> None:
-    """Name the free axes of all inputs and outputs alike, which the tracer does only for the inputs."""
+    """Name the free axes of all inputs and outputs; the tracer does so only for the inputs."""
     specs = {**graph.signature.takes, **graph.signature.answers}
     for infos in (model.graph.input, model.graph.output):
         ordered = [_info(info.name, specs[info.name]) for info in infos]

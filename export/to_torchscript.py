@@ -14,7 +14,7 @@ from export.manifest import Signature
 
 
 class _Stepper(nn.Module):
-    """Holds a traced step; its `forward` is defined afterwards."""
+    """Module that holds a traced step; its `forward` is defined later."""
 
     def __init__(self, step: torch.jit.ScriptModule) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class _Stepper(nn.Module):
 def export(graph: ExportGraph, path: Path) -> None:
     """Write a graph to `path`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecation, and the tracer's remarks about shapes
+        warnings.simplefilter("ignore")  # about deprecation, and the tracer's about shapes
         module = torch.jit.trace(  # type: ignore[no-untyped-call]
             graph.module.eval(), traced_inputs(graph), check_trace=False
         )
@@ -35,10 +35,10 @@ def export(graph: ExportGraph, path: Path) -> None:
 
 
 def loop_source(signature: Signature) -> str:
-    """A `forward` that calls `self.step` once a step, in TorchScript's Python.
+    """Return the TorchScript source of a `forward` that calls `self.step` for each step.
 
-    A tracer would unroll a loop, and a script's types cannot express "however many tensors the signature has"; so the
-    loop is written for each signature.
+    A tracer would unroll the loop, and TorchScript has no type for a variable number of tensors, so the loop is
+    generated for each signature.
     """
     per_step = [spec.name for spec in signature.inputs if spec.is_per_step]
     outputs = [spec.name for spec in signature.outputs]

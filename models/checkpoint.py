@@ -1,6 +1,6 @@
 """Checkpoints: tensors and their description in one safetensors file, written whole or not at all.
 
-The description (JSON in the file's header) and the tensors cannot part ways, since they are one file. No pickle.
+The description is JSON in the file's header, so that it cannot be separated from the tensors. No pickle.
 """
 
 import json
@@ -24,22 +24,26 @@ class CheckpointError(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Named tensors with a JSON-serialisable description of what they are."""
+    """Named tensors with a JSON-serialisable description of them."""
 
     tensors: Mapping[str, Tensor]
     description: Mapping[str, Any]
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write `path` atomically: a reader sees the old file or the new one, never a part."""
+    """Write `path` atomically: a reader sees the old file or the new one, never a part.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     try:
         save_file(tensors, temporary, metadata={"glimpse": json.dumps(dict(checkpoint.description))})
-        temporary.chmod(0o644)  # the library makes it private; a model is to be read by whoever serves it
+        temporary.chmod(0o644)  # safetensors makes it private, but another user may have to serve it
         os.replace(temporary, path)  # noqa: PTH105 - Path.replace is the same call with a return value
-    except SafetensorError as error:  # the library's word for what the file system says
+    except SafetensorError as error:  # as which safetensors reports errors of the file system
         raise CheckpointError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -62,8 +66,8 @@ def load(path: Path) -> Checkpoint:
 
 
 def starts(description: Mapping[str, Any]) -> list[str]:
-    """Where the weights came from that a run began with: nowhere if they were random, several places if their mean."""
-    found = description.get("start") or []  # once it was a string, and one place at most
+    """Return where a run's first weights came from: nowhere if they were random, several places if they were a mean."""
+    found = description.get("start") or []  # older checkpoints have a string
     return [found] if isinstance(found, str) else list(found)
 
 
@@ -85,7 +89,7 @@ def weights_file(path: Path) -> Path:
 
 
 def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path) -> None:
-    """Put a checkpoint's tensors into `network`.
+    """Copy a checkpoint's tensors into `network`.
 
     Raises:
         CheckpointError: a tensor is missing, unknown or of another shape; or these are not a network's tensors alone.
@@ -99,9 +103,9 @@ def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, source: Path)
 
 
 def mean_weights(checkpoints: Sequence[Checkpoint], source: str) -> Mapping[str, Tensor]:
-    """The mean of each tensor over checkpoints of one network; counters are the first one's.
+    """Return the mean of each tensor over checkpoints of one network; counters are taken from the first.
 
-    Ends of training that began with the same weights lie in one valley, and its middle is better than its sides:
+    Runs that began with the same weights end in one basin of the loss, whose middle is often better than its sides:
     M. Wortsman et al., "Model soups", 2022, https://arxiv.org/abs/2203.05482, section 3.
 
     Raises:
@@ -123,10 +127,10 @@ def mean_weights(checkpoints: Sequence[Checkpoint], source: str) -> Mapping[str,
 
 
 def adopt_weights(network: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> Sequence[str]:
-    """Put those of the tensors into `network` whose name and shape it has, and name what they lack.
+    """Copy the tensors whose name and shape fit into `network`, and return the names of those that it keeps.
 
     Raises:
-        CheckpointError: not one fits.
+        CheckpointError: no tensor fits.
     """
     own = network.state_dict()
     fitting = {name: t for name, t in tensors.items() if name in own and own[name].shape == t.shape}

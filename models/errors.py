@@ -1,12 +1,12 @@
-"""The root of what training, checkpoints and data raise on purpose. Needs no PyTorch, so that anybody may catch it."""
+"""Base class of the errors of training, checkpoints and data. Needs no PyTorch, so that any module can catch it."""
 
 
 class ModelError(Exception):
-    """Something about a model, its data or its training is not as it must be; the message says what."""
+    """Something is wrong with a model, its data or its training; the message says what."""
 
 
 class TrainingStoppedError(ModelError):
-    """A signal stopped a training run, which has saved all that it did."""
+    """A signal stopped a training run, which was saved."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

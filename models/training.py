@@ -2,14 +2,14 @@
 
 Rules of this file:
 
-- The batch and the noise of update `n` are a function of `(seed, n)` alone, and of whether the run began with weights:
-  the generator is seeded anew for every update. A run that was stopped and resumed therefore walks the same path as
-  one that was not.
-- Everything needed to go on is in one file, `last.safetensors`, replaced atomically every few minutes and when a signal
-  stops the run.
-- What is kept is `best.safetensors`: the running average of the weights, at the evaluation with the lowest score.
-- More updates than last time is all it takes to train further: the learning rate is constant after the warm-up and
-  falls linearly to zero over the last `cooldown` share of the updates that are asked for.
+- The batch and the noise of update `n` depend only on `(seed, n)` and on whether the run began with given weights: the
+  generator is seeded anew for every update. A run that was stopped and resumed therefore ends with the same weights
+  as one that was not.
+- Everything needed to resume is in one file, `last.safetensors`, replaced atomically every few minutes and when a
+  signal stops the run.
+- The result is `best.safetensors`: the running average of the weights at the evaluation with the lowest score.
+- To train further, ask for more updates than last time: the learning rate is constant after the warm-up and falls
+  linearly to zero over the last `cooldown` share of the requested updates.
 """
 
 import copy
@@ -46,19 +46,19 @@ class Experiment(Protocol):
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """What rebuilds the network, JSON-serialisable: at least `family`, `name` and `config`."""
+        """JSON-serialisable values that rebuild the network: at least `family`, `name` and `config`."""
         ...
 
     def loss(self, generator: torch.Generator, update: int, /) -> Tensor:
         """The scalar loss on a fresh batch for an update; all randomness comes from `generator`.
 
-        Updates are counted from 0 where the weights were random; a run that begins with weights begins behind the
-        schedule's `easy_updates`.
+        Updates are counted from 0 if the weights were random, and from the schedule's `easy_updates` if the run began
+        with given weights.
         """
         ...
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
-        """Metrics of `network` on held-out data; `score` (lower is better) decides what is kept."""
+        """Return metrics of `network` on held-out data; `score` (lower is better) decides which weights are kept."""
         ...
 
 
@@ -67,7 +67,7 @@ class Schedule:
     """How long and how fast to train."""
 
     updates: int
-    """Number of updates in all, those of an earlier, resumed run included."""
+    """Total number of updates, including those done before the run was resumed."""
     learning_rate: float = 1e-3
     """Adam's step size after the warm-up."""
     warmup_updates: int = 200
@@ -81,12 +81,12 @@ class Schedule:
     """Updates between evaluations."""
     checkpoint_seconds: float = 120.0
     easy_updates: int = 0
-    """How many of the first updates an experiment may make easier, while the network knows nothing."""
+    """Number of first updates that an experiment may make easier, while the network knows nothing."""
     bfloat16: bool = False
     """Run the forward pass under bfloat16 autocast."""
 
     def rate(self, update: int) -> float:
-        """Learning rate of an update, counted from 0."""
+        """Return the learning rate of an update, counted from 0."""
         warm = min(1.0, (update + 1) / max(self.warmup_updates, 1))
         cooldown_updates = max(round(self.cooldown * self.updates), 1)
         cool = min(1.0, (self.updates - update) / cooldown_updates)
@@ -94,9 +94,9 @@ class Schedule:
 
 
 def update_generator(seed: int, update: int, device: torch.device) -> torch.Generator:
-    """The generator of an update: a function of `(seed, update)`, so that resuming changes nothing."""
-    # 2**40 updates fit below the seed. The golden-ratio multiplier spreads neighbours over 64 bits; the upper half is
-    # taken, because PyTorch's CPU generator looks at 32 bits alone, and the lower ones are the update's alone.
+    """Return the generator of an update: a function of `(seed, update)`, so that resuming changes nothing."""
+    # 2**40 updates fit below the seed. The golden-ratio multiplier spreads neighbours over 64 bits. PyTorch's CPU
+    # generator uses only 32 of them, so the upper half is passed: the lower half does not depend on the seed.
     mixed = ((seed << 40) + update) * 0x9E3779B97F4A7C15 % 2**64
     return torch.Generator(device).manual_seed(mixed >> 32)
 
@@ -109,17 +109,17 @@ def train(
     Args:
         experiment: what is trained.
         schedule: how long and how fast.
-        directory: of the run.
-        seed: of the batches.
-        start: where the weights come from that the network begins with, if they are not random; of several, their
-            mean. It is recorded; a run that is resumed has begun already, and takes no other.
+        directory: the run's folder.
+        seed: the seed of the batches.
+        start: where the network's first weights came from, if they are not random; several places if they are a mean.
+            It is recorded, and a resumed run accepts no other.
 
     Returns:
         The metrics of the best evaluation.
 
     Raises:
         TrainingError: `directory` holds a run of another experiment, seed or start, or the loss is not finite.
-        TrainingStoppedError: SIGINT or SIGTERM came; the update in hand was finished, and the run saved.
+        TrainingStoppedError: SIGINT or SIGTERM arrived; the current update was finished, and the run saved.
     """
     run = _Run(experiment, schedule, directory, seed, start)
     run.resume()
@@ -154,9 +154,9 @@ def train(
 
 @contextmanager
 def _signals_noted() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM in a list, for an update not to be broken off; a second one ends the process at once."""
+    """Collect SIGINT and SIGTERM in a list, so that no update is interrupted; a second one ends the process at once."""
     noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # which is where Python hears of signals
+    if threading.current_thread() is not threading.main_thread():  # the only one in which Python handles signals
         yield noted
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -238,7 +238,7 @@ class _Run:
         self._tick()
         self._log({"loss": self._loss_sum / max(self._loss_count, 1), **metrics})
         self._loss_sum, self._loss_count = 0.0, 0
-        if metrics.keys() != self.best_metrics.keys():  # the first, or the first of a version that measures otherwise
+        if metrics.keys() != self.best_metrics.keys():  # the first evaluation, or the first with other metrics
             self.best_metrics = {}
         if metrics["score"] <= self.best_metrics.get("score", float("inf")):
             self.best_metrics = metrics
@@ -312,7 +312,9 @@ class _Run:
         path = self.directory / "log.csv"
         row = {"update": self.update, "seconds": round(self.seconds, 1), **values}
         header = ",".join(row)
-        if path.exists() and path.read_text().partition("\n")[0].rstrip() != header:  # of what was measured before
+        if (
+            path.exists() and path.read_text().partition("\n")[0].rstrip() != header
+        ):  # other metrics were measured before
             path.replace(path.with_name(f"log-until-{self.update}.csv"))
         is_new = not path.exists()
         with path.open("a", newline="") as file:
