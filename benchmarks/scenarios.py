@@ -89,7 +89,7 @@ class Overload:
 
 def closed(name: str, url: str, calls: list[Call], *, connections: int, seconds: float) -> Run:
     """Measure throughput and latency with a number of connections, after a warm-up."""
-    warm_up = min(LONGEST_WARM_UP_SECONDS, WARM_UP_SHARE * seconds)
+    warm_up = min(MAX_WARM_UP_SECONDS, WARM_UP_SHARE * seconds)
     run(load(url, calls, ClosedLoop(warm_up), connections=connections))
     before = server.metrics(url)
     timeline = run(load(url, calls, ClosedLoop(seconds), connections=connections))
