@@ -257,7 +257,7 @@ def evaluate_draw(
 ) -> None:
     """How a clean classifier reads samples, and the bound on binarised test digits, by the number of steps.
 
-    As served, the network is told a digit that the service draws if none is asked for; withheld, it is told none.
+    As served, the network gets a digit, which the service draws if none is asked for; withheld, it gets none.
     """
     from benchmarks import quality
     from models import mnist

@@ -9,7 +9,7 @@
     │   ├── UnknownModel          no such model or version
     │   ├── UnknownTask           no such task
     │   └── Unauthorized          no API key, or a wrong one
-    ├── CapacityError             nobody's fault: the same request may well succeed later
+    ├── CapacityError             no one's fault: the same request may succeed later
     │   ├── Overloaded            there is no room in the queue, in memory, or for one more request
     │   ├── NotReady              starting, draining, or recovering
     │   ├── DeadlineExceeded      the deadline passed before the answer was there
@@ -29,7 +29,7 @@ from typing import ClassVar
 
 
 class GlimpseError(Exception):
-    """The root: whoever catches this has caught everything that Glimpse raises on purpose."""
+    """The root of everything that Glimpse raises on purpose."""
 
     code: ClassVar[str] = "internal-error"
 

@@ -27,7 +27,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from service.engine.batcher import CloseReason
 from service.engine.report import BatchReport
 
-# A time of creation beside every counter would double what is scraped, and nobody asks for it.
+# A time of creation beside every counter would double what is scraped, for no use.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -47,7 +47,7 @@ STAGES = {
     "compute": "In slots, from the first segment to the last",
     "encode": "Encoding an answer",
 }
-"""Where a request's time goes, in order, with what Prometheus is told of it."""
+"""Stages of a request in order, with the help text of their metrics."""
 
 
 class Metrics:

@@ -54,7 +54,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever works for this connection."""
+        """Tell the application that its client has gone."""
         super().connection_lost(exc)
         self._cancel_head_timer()
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
@@ -103,7 +103,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._read_on()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body. That of a GET means nothing (RFC 9110, 9.3.1): nobody will ask for it."""
+        """Take a part of a body. That of a GET has no meaning (RFC 9110, 9.3.1), and is dropped."""
         self._idle_bytes = 0
         if self.cycle.scope["method"] not in {"GET", "HEAD"}:
             super().on_body(body)
@@ -236,7 +236,7 @@ class HttpProtocol(HttpToolsProtocol):
             running.keep_alive = False
             if not running.more_body:
                 return
-            _give_up(running)  # whoever works for it waits for a body that nobody reads
+            _give_up(running)  # the application waits for a body that is not read any more
             if running.response_started:
                 self.transport.close()
                 return

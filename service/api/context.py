@@ -18,4 +18,4 @@ class Context:
     codecs: ThreadPool
     """For decoding and encoding."""
     header_reader: ThreadPool
-    """One that reads headers of files, so that whoever is refused need not wait for the codecs to be told."""
+    """One thread that reads the headers of files, so that a refusal need not wait for the codecs."""

@@ -91,4 +91,4 @@ BUG = answer(
         "internal error; the log says more, under this X-Request-ID",
     )
 )
-"""The answer to an error that nobody meant to raise."""
+"""The response to an unexpected error."""

@@ -1,21 +1,20 @@
 """The batcher: who is computed next, and for how many steps. Policy only: no clock, no threads, no arrays.
 
-Theory of operation. There are `slots` places in the running batch. Sequences wait first in, first out, and enter free
-slots whenever a batch is formed; a batch is one *segment*: a number of steps, computed for all occupied slots at once.
-A sequence leaves with the segment in which its own last step is. Slots stay packed, so that a segment computes a prefix
-of the state arrays: those who enter take the slots of those who left; where nobody waits, the last sequence moves into
-the gap, and the batch says so.
+The running batch has `slots` places. Sequences wait in a first-in, first-out queue, and enter free slots when a batch
+is formed. A batch is one *segment*: a number of steps, computed for all occupied slots at once. A sequence leaves with
+the segment that contains its last step. Slots stay packed, so that a segment computes a prefix of the state arrays:
+newcomers take the slots of sequences that left; if nothing waits, the last sequence moves into the gap, and the batch
+lists that move.
 
-Dynamic batching of models without state is the same thing with sequences of one step: everybody who waits enters, up to
-the number of slots, and leaves after one segment.
+Dynamic batching of stateless models is the same with sequences of one step: everything that waits enters, up to the
+number of slots, and leaves after one segment.
 
 The length of a segment:
 
-- It ends when the first of its sequences does, so that nobody waits for an answer that is there, or for a slot that is
-  free; but it is no shorter than `shortest_segment`: a call costs the same whatever its length, and the few rows that
-  are done early are cheaper than many short calls.
-- It is no longer than `longest_segment`, which bounds how long a newcomer waits for its turn.
-- While somebody watches the steps of a stream, it is no longer than `stream_segment`.
+- It ends when its first sequence does, so that no result is held back and no slot stays empty; but it has at least
+  `shortest_segment` steps, since a call has a fixed cost, and a few padded rows are cheaper than many short calls.
+- It has at most `longest_segment` steps, which bounds how long a newcomer waits for its turn.
+- While a stream is being computed, it has at most `stream_segment` steps.
 
 Rows of a segment beyond the end of their sequence are *padding*: computed and dropped.
 """
@@ -37,7 +36,7 @@ class BatchingPolicy:
     queue_rows: int
     """Most sequences that may wait; one more is refused."""
     max_queue_delay_seconds: float = 0.0
-    """How long an idle worker waits for company before it starts on what is there. 0 is work-conserving."""
+    """How long an idle worker waits for more requests before it starts. 0 is work-conserving."""
     shortest_segment: int = 1
     longest_segment: int = 1
     stream_segment: int = 1
@@ -211,7 +210,7 @@ class Batcher:
         return entered
 
     def _close(self, gaps: list[int]) -> list[tuple[int, int]]:
-        """Close the gaps, in rising order, that nobody entered; the last slot's sequence moves into each."""
+        """Close the gaps that are left, in rising order; the last slot's sequence moves into each."""
         moves = []
         running = self._running
         while gaps:

@@ -42,7 +42,7 @@ class Listener(Protocol):
         ...
 
     def on_rejected(self, rows: int) -> None:
-        """A full queue refused a request of so many sequences."""
+        """A full queue refused a request of `rows` sequences."""
         ...
 
     def on_cancelled(self, rows: int) -> None:

@@ -22,14 +22,14 @@ from service.runtime.base import shape_of
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One row of a request, in a slot. The request does not know of it: a circle would outlive them both."""
+    """One row of a request, in a slot. The request does not refer to it: a reference cycle would outlive them both."""
 
     request: "Request"
     row: int
     step_inputs: tuple[Array, ...] = ()
-    """Its own inputs a step, [T 1 ...] each, in the signature's order; cut out when it enters a slot."""
+    """Its own inputs per step, [T 1 ...] each, in the signature's order; sliced when it enters a slot."""
     step_outputs: tuple[Array | None, ...] = ()
-    """Where its outputs a step go, [T ...] each; None for those that nobody wants."""
+    """Arrays that its outputs per step go to, [T ...] each; None for those that are not wanted."""
 
     @property
     def steps_done(self) -> int:
@@ -66,7 +66,7 @@ class Request:
     on_progress: Callable[[], None] | None = None
     """Called on the event loop whenever `steps_done` may have grown; marks the request as a stream."""
 
-    # What follows is the engine's; nobody gives it.
+    # The engine sets what follows.
     outputs: dict[str, Array] = field(init=False, default_factory=dict)
     future: asyncio.Future[None] | None = field(init=False, default=None)
     steps_done: list[int] = field(init=False)

@@ -64,7 +64,7 @@ class LoadedModel:
 
 
 def artifacts(repository: Path) -> list[Path]:
-    """The folders of a repository that hold a manifest, in the order of names and versions. Of others the log is told.
+    """Return the folders of a repository that hold a manifest, by name and version. Others are logged.
 
     Raises:
         ArtifactRejected: there is no such folder, or there is nothing in it.

@@ -46,9 +46,9 @@ def digit_to_draw(asked: int | None, seed: int, sample: int) -> int:
 
 
 class _Thread(threading.local):
-    """What belongs to a thread: a generator, and the state that it is given anew for every use.
+    """A generator for each thread, and the state that it is reset to for every use.
 
-    To make one costs as much as to draw the numbers of many steps: it asks the system for entropy, key or no key.
+    Making one costs as much as drawing the numbers of many steps: it asks the system for entropy, even with a key.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ _thread = _Thread()
 
 
 def _generator(seed: int, sample: int, stream: int) -> np.random.Generator:
-    """A generator at the begin of a stream; the thread's own, so that another call gives it to another stream."""
+    """Return the thread's generator at the beginning of a stream; the next call moves it to another one."""
     inner = _thread.state["state"]
     inner["key"][:] = seed, sample
     inner["counter"][:] = 0, 0, 0, stream
@@ -69,7 +69,7 @@ def _generator(seed: int, sample: int, stream: int) -> np.random.Generator:
 
 
 def condition(digit: int | None, steps: int) -> Floats:
-    """What the network is told at every step, [steps 13]: the class, or that there is none, and the clock."""
+    """Return the network's condition at every step, [steps 13]: the class, or that it is withheld, and the clock."""
     told = np.zeros((steps, CLASSES + 3), np.float32)
     told[:, NO_CLASS if digit is None else digit] = 1
     told[:, -2] = np.arange(steps, dtype=np.float32) / steps

@@ -1,4 +1,4 @@
-"""Seeds: what a client names, or a random one that it is told."""
+"""Seeds: the client's, or a random one that the response names."""
 
 import secrets
 
