@@ -119,7 +119,7 @@ Cooldown = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the weights, the data and the noise.")]
 Runs = Annotated[Path, typer.Option(help="Parent folder of all runs.")]
 On = Annotated[Device, typer.Option(help="Where to train.")]
-ThreadPool = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Forward = Annotated[Precision, typer.Option(help="Precision of the forward pass.")]
 Start = Annotated[
     list[Path] | None,
@@ -138,7 +138,7 @@ def train_stn(
     seed: Seed = 1,
     runs: Runs = Path("runs"),
     device: On = "cpu",
-    threads: ThreadPool = 1,
+    threads: Threads = 1,
     precision: Forward = "bfloat16",
     start: Start = None,
 ) -> None:
@@ -168,7 +168,7 @@ def train_draw(
     seed: Seed = 1,
     runs: Runs = Path("runs"),
     device: On = "cpu",
-    threads: ThreadPool = 1,
+    threads: Threads = 1,
     precision: Forward = "bfloat16",
     start: Start = None,
 ) -> None:
@@ -193,7 +193,7 @@ def train_ntm(
     seed: Seed = 1,
     runs: Runs = Path("runs"),
     device: On = "cpu",
-    threads: ThreadPool = 1,
+    threads: Threads = 1,
     compiled: Compile = False,  # noqa: FBT002
     start: Start = None,
     controller: Annotated[NtmController, typer.Option(help="What decides what the heads do.")] = "lstm",

@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`cuda` refuses to start without a working GPU; `auto` takes one if there is one."""
     threads: int = Field(0, ge=0, le=256)
-    """ThreadPool within one graph. 0: half the granted CPUs, divided among the workers, at least 1."""
+    """Threads within one graph. 0: half the granted CPUs, divided among the workers, at least 1."""
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=64)
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
 
     @property
     def graph_threads(self) -> int:
-        """ThreadPool within one graph: as many as were asked for, or as suit this machine."""
+        """Threads within one graph: as many as were asked for, or as suit this machine."""
         return self.threads or max(1, granted_cpus() // (2 * self.workers))
 
     @field_validator("log_level", mode="before")

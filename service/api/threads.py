@@ -1,4 +1,4 @@
-"""ThreadPool for work that would stop the event loop: whatever takes longer than about 100 microseconds."""
+"""Threads for work that would stop the event loop: whatever takes longer than about 100 microseconds."""
 
 import asyncio
 import threading

@@ -61,7 +61,7 @@ class RuntimeOptions:
     device: str
     """`cpu` or `cuda`."""
     threads: int
-    """ThreadPool within one graph; runtimes do not spin while they wait."""
+    """Threads within one graph; runtimes do not spin while they wait."""
 
 
 def shape_of(spec: TensorSpec, rows: int, steps: int) -> tuple[int, ...]:

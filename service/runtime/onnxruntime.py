@@ -82,7 +82,7 @@ def load(path: str, signature: Signature, options: RuntimeOptions) -> OnnxRuntim
     session_options.intra_op_num_threads = options.threads
     session_options.inter_op_num_threads = 1
     session_options.log_severity_level = 3
-    # ThreadPool that spin while idle would take the cores from the HTTP side.
+    # Threads that spin while idle would take the cores from the HTTP side.
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if options.device != "cpu":
         ort.preload_dlls()
