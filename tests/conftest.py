@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from export.package import export
@@ -23,6 +24,8 @@ from models.stn.network import Localisation, StnNetwork
 from models.stn.transformer import Kind
 
 torch.set_num_threads(1)  # the tensors are small
+settings.register_profile("glimpse", deadline=None)  # no test depends on how fast a machine is
+settings.load_profile("glimpse")
 
 KINDS: tuple[Kind, ...] = ("affine", "projective", "tps")
 
@@ -58,8 +61,12 @@ def checkpoint_of(network: StnNetwork | Draw | NeuralTuringMachine, family: str,
 
 
 @pytest.fixture(autouse=True)
-def arithmetic_as_it_was() -> Iterator[None]:
-    """A training run sets the process's threads and flushes its subnormal numbers; the next test expects neither."""
+def same_arithmetic() -> Iterator[None]:
+    """Every test draws the same weights and sees the same process, in whatever order they run.
+
+    A training run sets the process's threads and flushes its subnormal numbers.
+    """
+    torch.manual_seed(0)
     yield
     torch.set_flush_denormal(False)
     torch.set_num_threads(1)

@@ -54,7 +54,7 @@ def test_filters_are_the_papers(g: float, delta: float, sigma: float, count: int
 
 
 @given(filters)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_filter_is_a_distribution(drawn: dict[str, float]) -> None:
     """Rows are not negative and sum to one, however far outside the picture the window lies."""
     F = bank(drawn["g"], drawn["delta"], drawn["sigma"])
@@ -64,7 +64,7 @@ def test_every_filter_is_a_distribution(drawn: dict[str, float]) -> None:
 
 
 @given(delta=st.floats(0.1, 2), sigma=st.floats(0.2, 3), count=st.integers(1, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_filters_are_symmetric_about_their_centre(delta: float, sigma: float, count: int) -> None:
     """In the middle of the picture, the bank read backwards in both axes is the bank: none is a stride off."""
     F = bank((SIDE + 1) / 2, delta, sigma, SIDE, count)

@@ -58,7 +58,7 @@ def test_address_equals_the_equations_computed_slot_by_slot(generator: torch.Gen
             np.testing.assert_allclose(found[b, h], expected, rtol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_weighting_stays_a_distribution(seed: int) -> None:
     """Weights are in [0, 1] and sum to one, whatever the heads' parameters."""

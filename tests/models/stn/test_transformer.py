@@ -185,7 +185,7 @@ def test_fit_is_closest(kind: Kind) -> None:
     torch.testing.assert_close(theta.grad, torch.zeros_like(theta), atol=1e-3, rtol=0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32), height=st.integers(1, 6), width=st.integers(1, 6))
 def test_sampler_equals_the_double_sum(seed: int, height: int, width: int) -> None:
     """The sampler is equation 5, outside the picture too."""

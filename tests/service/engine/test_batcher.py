@@ -230,7 +230,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
 
 TestBatcher = BatcherMachine.TestCase
-TestBatcher.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestBatcher.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 def test_what_waits_is_taken_at_once() -> None:

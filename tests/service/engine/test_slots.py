@@ -75,7 +75,7 @@ def as_request(arrival: Arrival) -> Request:
     return request
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(policies(queue_delays=st.just(0.0)), arrivals())
 def test_result_never_depends_on_batch_mates(policy: BatchingPolicy, plan: list[Arrival]) -> None:
     """Beside requests that fail, leave early or used the slot before, every answer is that of a loop of its own."""

@@ -58,7 +58,7 @@ def test_colour_picture_keeps_its_colours_for_overlays(file_format: str) -> None
     ),
     level=st.integers(0, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_fast_lane_equals_pillow(pixels: Pixels, level: int) -> None:
     """A plain PNG decodes to the same pixels as through Pillow, and so to the same grey."""
     data = stored(Image.fromarray(pixels), "png", compress_level=level)

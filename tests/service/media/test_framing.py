@@ -41,7 +41,7 @@ def test_picture_that_fits_is_returned_as_it_is() -> None:
 
 
 @given(width=SIDES, height=SIDES, side=st.integers(2, 40), grey=st.integers(0, 255))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_uniform_picture_stays_uniform(width: int, height: int, side: int, grey: int) -> None:
     """What is added around a picture is what it has at its edge."""
     framed = square(np.full((height, width), grey, np.uint8), side)

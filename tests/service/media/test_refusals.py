@@ -103,7 +103,7 @@ def test_png_of_very_many_chunks_is_undecodable() -> None:
 
 
 @given(st.sampled_from(FORMATS), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_file_is_a_picture_or_a_client_error(file_format: str, data: st.DataObject) -> None:
     """Whatever a decoder raises is translated."""
     damaged = bytearray(stored(Image.fromarray(ramp(9, 9)), file_format))

@@ -41,7 +41,7 @@ def random_queries(draw: st.DrawFn) -> tuple[str, RandomQuery]:
 
 
 @given(asked=random_queries(), seed=st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_random_episode_is_one_that_a_client_could_have_sent(asked: tuple[str, RandomQuery], seed: int) -> None:
     """Sent as it is given in the answer, it is the same episode; so it is with the same seed."""
     task, query = asked

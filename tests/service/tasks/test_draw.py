@@ -30,7 +30,7 @@ def generation(**changes: object) -> Request:
 
 
 @given(seed=SEEDS, sample=st.integers(0, 63), steps=st.integers(1, 64), longer=st.integers(0, 64))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_longer_noise_begins_with_shorter_noise(seed: int, sample: int, steps: int, longer: int) -> None:
     """The numbers of a step depend on (seed, sample, step) alone, to the last bit."""
     np.testing.assert_array_equal(
@@ -39,7 +39,7 @@ def test_longer_noise_begins_with_shorter_noise(seed: int, sample: int, steps: i
 
 
 @given(seed=SEEDS, sample=st.integers(0, 63))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_neighbours_have_other_noise(seed: int, sample: int) -> None:
     """Another seed or another sample gives other numbers, also where seed and sample change places."""
     here = draw.noise(seed, sample, 4, 6)
