@@ -150,13 +150,13 @@ class Worker:
                 batch = self._batcher.next_batch(now)
                 if batch is None:
                     self._deliver_pending()  # first of all: somebody waits for it
-                self._report()
+                self._report_metrics()
                 if batch is not None:
                     self._busy_since = now
                     return batch
                 wake_at = self._batcher.wake_at(now)
                 self._wake.wait(None if wake_at is None else max(wake_at - now, 0.0))
-            self._report()
+            self._report_metrics()
         return None
 
     def _compute(self, slots: Slots, batch: Batch) -> None:
@@ -193,7 +193,7 @@ class Worker:
             streams, self._streams = self._streams, []
             self._deliver(settled, streams)
 
-    def _report(self) -> None:
+    def _report_metrics(self) -> None:
         """Report the last batch and the queue to the listener."""
         computed, self._computed = self._computed, None
         if computed is not None:

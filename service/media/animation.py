@@ -75,10 +75,10 @@ def animate(frames: Iterable[Pixels], fps: float, animation_format: AnimationFor
     return encoders[animation_format](frames, fps)
 
 
-def _ticks(count: int, fps: float, ticks_a_second: int) -> list[int]:
+def _ticks(count: int, fps: float, ticks_per_second: int) -> list[int]:
     """Return how long each frame is shown; rounding errors do not add up."""
-    ends = np.rint(np.arange(count + 1) * ticks_a_second / fps).astype(int)
-    ends[-1] += round(HOLD_SECONDS * ticks_a_second)
+    ends = np.rint(np.arange(count + 1) * ticks_per_second / fps).astype(int)
+    ends[-1] += round(HOLD_SECONDS * ticks_per_second)
     return [int(ticks) for ticks in np.diff(ends)]
 
 
@@ -92,7 +92,7 @@ def _gif(frames: Iterable[Pixels], fps: float) -> bytes:
         shown = indices
     height, width = shown.shape
     parts = [GIF_SCREEN.pack(b"GIF89a", width, height, GIF_256_COLOURS, 0, 0), PALETTE, GIF_LOOP_FOREVER]
-    for t, ticks in enumerate(_ticks(len(pictures), min(fps, GIF_MAX_FPS), ticks_a_second=100)):
+    for t, ticks in enumerate(_ticks(len(pictures), min(fps, GIF_MAX_FPS), ticks_per_second=100)):
         disposal = GIF_KEEP if t == 0 else GIF_KEEP_AND_UNCHANGED
         parts += (
             GIF_CONTROL.pack(b"\x21\xf9", 4, disposal, ticks, UNCHANGED_INDEX, 0),
@@ -128,7 +128,7 @@ def _apng(frames: Iterable[Pixels], fps: float) -> bytes:
         _png_chunk(b"acTL", PNG_ANIMATION.pack(len(pictures), PNG_LOOP_FOREVER)),
     ]
     number = 0
-    for pixels, ticks in zip(pictures, _ticks(len(pictures), fps, ticks_a_second=1000), strict=True):
+    for pixels, ticks in zip(pictures, _ticks(len(pictures), fps, ticks_per_second=1000), strict=True):
         frame_control = PNG_FRAME.pack(number, width, height, 0, 0, ticks, 1000, PNG_KEEP, PNG_REPLACE)
         parts.append(_png_chunk(b"fcTL", frame_control))
         is_first = number == 0  # the picture of readers that know no animations, and not numbered
@@ -156,7 +156,7 @@ def _png_chunk(kind: bytes, *data: bytes) -> bytes:
 
 def _webp(frames: Iterable[Pixels], fps: float) -> bytes:
     first, *others = map(Image.fromarray, frames)
-    durations = _ticks(1 + len(others), fps, ticks_a_second=1000)
+    durations = _ticks(1 + len(others), fps, ticks_per_second=1000)
     file = BytesIO()
     first.save(
         file,

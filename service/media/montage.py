@@ -14,7 +14,7 @@ GAP, GAP_GREY = 1, 96
 """Pixels between pictures, and their grey."""
 STRIP_MARGIN = 12
 STRIP_TEXT_SIZE = 22
-STRIP_WIDEST = 4
+MAX_STRIP_ASPECT = 4
 
 
 def enlarge(images: Pixels, scale: int) -> Pixels:
@@ -46,9 +46,9 @@ def grid(images: Pixels, columns: int) -> Pixels:
 def strip(panels: Sequence[Pixels], caption: str, height: int) -> Pixels:
     """Set pictures, grey or colour, side by side on white at one height, with a caption below: [H W 3].
 
-    One that would become wider than `STRIP_WIDEST` heights is lower than the others instead.
+    One that would become wider than `MAX_STRIP_ASPECT` heights is lower than the others instead.
     """
-    scaled = [_fitted(panel, height, STRIP_WIDEST * height) for panel in panels]
+    scaled = [_fitted(panel, height, MAX_STRIP_ASPECT * height) for panel in panels]
     text = lettering(caption, STRIP_TEXT_SIZE)
     width = max(sum(panel.shape[1] + STRIP_MARGIN for panel in scaled), text.shape[1] + STRIP_MARGIN) + STRIP_MARGIN
     page = np.full((height + text.shape[0] + 3 * STRIP_MARGIN, width, 3), 255, np.uint8)

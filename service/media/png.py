@@ -55,7 +55,7 @@ def is_plain(data: bytes) -> bool:
     return has_nothing_else and depth == 8 and colour in (GREY, RGB) and not any(methods)
 
 
-def _check_inflated(deflated: Iterable[memoryview], most: int) -> None:
+def _check_inflated(deflated: Iterable[memoryview], max_bytes: int) -> None:
     """Refuse pixel data that are more than they can be; what else is wrong with them is the decoder's to find.
 
     Raises:
@@ -67,11 +67,11 @@ def _check_inflated(deflated: Iterable[memoryview], most: int) -> None:
         left: bytes | memoryview = part
         while left and not inflate.eof:
             try:
-                size += len(inflate.decompress(left, min(PIECE, most + 1 - size)))
+                size += len(inflate.decompress(left, min(PIECE, max_bytes + 1 - size)))
             except zlib.error:
                 return
-            if size > most:
-                raise UndecodableInput(f"the PNG picture is damaged: more than {most} bytes of pixels")
+            if size > max_bytes:
+                raise UndecodableInput(f"the PNG picture is damaged: more than {max_bytes} bytes of pixels")
             left = inflate.unconsumed_tail
 
 

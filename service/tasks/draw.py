@@ -70,11 +70,11 @@ def _generator(seed: int, sample: int, stream: int) -> np.random.Generator:
 
 def condition(digit: int | None, steps: int) -> Floats:
     """Return the network's condition at every step, [steps 13]: the class, or that it is withheld, and the clock."""
-    told = np.zeros((steps, CLASSES + 3), np.float32)
-    told[:, NO_CLASS if digit is None else digit] = 1
-    told[:, -2] = np.arange(steps, dtype=np.float32) / steps
-    told[:, -1] = MIN_STEPS / steps
-    return told
+    conditions = np.zeros((steps, CLASSES + 3), np.float32)
+    conditions[:, NO_CLASS if digit is None else digit] = 1
+    conditions[:, -2] = np.arange(steps, dtype=np.float32) / steps
+    conditions[:, -1] = MIN_STEPS / steps
+    return conditions
 
 
 def generation(
@@ -89,12 +89,12 @@ def generation(
 ) -> Request:
     """A request for `count` drawings of `steps` steps."""
     size = int(manifest.config["latent_size"])
-    drawn = _side_by_side([noise(seed, sample, steps, size) for sample in range(count)])
+    noise_rows = _side_by_side([noise(seed, sample, steps, size) for sample in range(count)])
     if temperature != 1:
-        drawn *= np.float32(temperature)
+        noise_rows *= np.float32(temperature)
     # The picture of any digit is drawn as p(digit) p(picture | digit): the network draws better if it knows which.
-    told = _side_by_side([condition(digit_to_draw(digit, seed, sample), steps) for sample in range(count)])
-    return Request({"noise": drawn, "condition": told}, count, steps, deadline)
+    conditions = _side_by_side([condition(digit_to_draw(digit, seed, sample), steps) for sample in range(count)])
+    return Request({"noise": noise_rows, "condition": conditions}, count, steps, deadline)
 
 
 def reconstruction(manifest: Manifest, *, picture: Pixels, seed: int, steps: int, deadline: float) -> Request:
@@ -103,10 +103,10 @@ def reconstruction(manifest: Manifest, *, picture: Pixels, seed: int, steps: int
     The network was trained on pictures of black and white pixels, and its bound is a likelihood of such: greys would be
     paid for with a bit of noise each. What is at least half white counts as white.
     """
-    drawn = noise(seed, 0, steps, int(manifest.config["latent_size"]))[:, None]
+    noise_rows = noise(seed, 0, steps, int(manifest.config["latent_size"]))[:, None]
     inputs: dict[str, Array] = {
         "picture": (picture > HALF_WHITE).astype(np.float32)[None],
-        "noise": drawn,
+        "noise": noise_rows,
         "condition": condition(None, steps)[:, None],
     }
     return Request(inputs, 1, steps, deadline)
