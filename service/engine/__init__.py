@@ -1,6 +1,6 @@
-"""The engine: requests in, batches of steps through a runtime, answers out.
+"""The engine: runs requests through a runtime in batches of steps.
 
-`request` is what waits and what is answered; `batcher` decides, without clock, threads or arrays; `slots` holds the
+`request` is the unit of work; `batcher` is the scheduling policy, without clock, threads or arrays; `slots` holds the
 arrays and calls the runtime; `worker` is the thread that alternates between the two; `engine` is the asyncio side;
-`report` is what the worker tells its listeners.
+`report` is the interface to metrics.
 """

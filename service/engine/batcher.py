@@ -1,22 +1,23 @@
-"""The batcher: who is computed next, and for how many steps. Policy only: no clock, no threads, no arrays.
+"""The batcher: which sequences to compute next, and for how many steps. Policy only: no clock, no threads, no arrays.
 
-The running batch has `slots` places. Sequences wait in a first-in, first-out queue, and enter free slots when a batch
-is formed. A batch is one *segment*: a number of steps, computed for all occupied slots at once. A sequence leaves with
+The running batch has `slots` slots. Sequences wait in a first-in, first-out queue and enter free slots when a batch is
+formed. A batch is one *segment*: a number of steps, computed for all occupied slots at once. A sequence leaves after
 the segment that contains its last step. Slots stay packed, so that a segment computes a prefix of the state arrays:
-newcomers take the slots of sequences that left; if nothing waits, the last sequence moves into the gap, and the batch
-lists that move.
+new sequences take the slots of those that left; if none is waiting, the last sequence moves into the gap, and the
+batch lists that move.
 
-Dynamic batching of stateless models is the same with sequences of one step: everything that waits enters, up to the
-number of slots, and leaves after one segment.
+Dynamic batching of stateless models is the special case of sequences of one step: all waiting sequences, up to the
+number of slots, enter, and leave after one segment.
 
 The length of a segment:
 
-- It ends when its first sequence does, so that no result is held back and no slot stays empty; but it has at least
-  `shortest_segment` steps, since a call has a fixed cost, and a few padded rows are cheaper than many short calls.
-- It has at most `longest_segment` steps, which bounds how long a newcomer waits for its turn.
-- While a stream is being computed, it has at most `stream_segment` steps.
+- It ends with its shortest sequence, so that no result is held back and no slot stays empty; but it has at least
+  `shortest_segment` steps, because each call has a fixed cost, and a few steps of padding are cheaper than many short
+  calls.
+- It has at most `longest_segment` steps, which bounds how long a new sequence waits to enter.
+- While a stream is running, it has at most `stream_segment` steps.
 
-Rows of a segment beyond the end of their sequence are *padding*: computed and dropped.
+Steps of a segment beyond the end of a sequence are *padding*: computed and dropped.
 """
 
 from collections import OrderedDict
@@ -29,44 +30,48 @@ from service.errors import Overloaded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchingPolicy:
-    """The numbers that the batcher decides by."""
+    """Limits that the batcher applies."""
 
     slots: int
     """Largest batch, in sequences."""
     queue_rows: int
-    """Most sequences that may wait; one more is refused."""
+    """Maximum number of waiting sequences; requests beyond it are refused."""
     max_queue_delay_seconds: float = 0.0
-    """How long an idle worker waits for more requests before it starts. 0 is work-conserving."""
+    """Longest time that an idle worker waits to fill a batch. 0 is work-conserving: the worker starts at once."""
     shortest_segment: int = 1
+    """Minimum length of a segment in steps, unless all its sequences end sooner or a maximum is lower."""
     longest_segment: int = 1
+    """Maximum length of a segment in steps."""
     stream_segment: int = 1
+    """Maximum length of a segment in steps while a stream is running."""
 
 
 class CloseReason(Enum):
-    """Why a batch was closed and computed."""
+    """Why a batch was dispatched with the sequences it has."""
 
     FULL = "full"
-    """Every slot is taken."""
+    """All slots were taken."""
     IDLE = "idle"
-    """The worker was free and took what there was."""
+    """The worker was free and took all there was."""
     DELAY = "delay"
     """The queue delay had passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One segment: what to do to the slots, then how many steps to compute."""
+    """One segment: changes to the slots, then the number of steps to compute."""
 
     moves: list[tuple[int, int]]
-    """Slots to copy, (from, to), to close the gaps of those who left."""
+    """Slots to copy, (from, to), to close the gaps left by sequences that ended."""
     entered: list[tuple[int, Sequence]]
     """Sequences that begin in this segment, with their slots."""
     running: list[Sequence]
-    """Every live sequence; its index is its slot."""
+    """All live sequences; the index is the slot."""
     steps: int
+    """Length of the segment."""
     reason: CloseReason
     padding_row_steps: int
-    """Row-steps that are computed beyond the end of their sequence."""
+    """Number of steps, summed over the rows, beyond the end of their sequences."""
 
 
 @dataclass(slots=True)
@@ -75,21 +80,21 @@ class Batcher:
 
     policy: BatchingPolicy
     queued_rows: int = 0
-    """Sequences that wait; what admission counts."""
+    """Number of waiting sequences, which admission is based on."""
     _waiting: OrderedDict[Request, None] = field(default_factory=OrderedDict)
-    """Unsettled requests with rows that have not entered yet, the oldest first."""
+    """Unsettled requests with rows that have not entered yet, oldest first."""
     _running: list[Sequence] = field(default_factory=list)
 
     @property
     def running_rows(self) -> int:
-        """Slots that were occupied when the last batch was formed and have not been vacated since."""
+        """Number of slots occupied when the last batch was formed and not vacated since."""
         return len(self._running)
 
     def check_room(self, rows: int, reserved_rows: int = 0) -> None:
-        """Refuse rows that there is no room for, beside those that wait and those that will.
+        """Check that the queue has room for more rows, besides those waiting and those reserved.
 
         Raises:
-            Overloaded: they do not fit into what is free of the queue.
+            Overloaded: they do not fit.
         """
         waiting_rows = self.queued_rows + reserved_rows
         if waiting_rows + rows > self.policy.queue_rows:
@@ -102,7 +107,7 @@ class Batcher:
         """Queue a request.
 
         Raises:
-            Overloaded: its rows do not fit into what is free of the queue.
+            Overloaded: the queue has no room for its rows.
         """
         self.check_room(request.rows)
         request.queued_at = now
@@ -110,7 +115,7 @@ class Batcher:
         self._waiting[request] = None
 
     def discard(self, request: Request) -> None:
-        """Give up a request: its waiting rows leave the count now, its running ones their slots at the next batch."""
+        """Drop a request: its waiting rows leave the queue now, its running rows their slots at the next batch."""
         if request.is_settled:
             return
         request.is_settled = True
@@ -118,7 +123,7 @@ class Batcher:
         self.queued_rows -= request.rows - request.rows_entered
 
     def next_batch(self, now: float) -> Batch | None:
-        """The next segment, or None while there is nothing to do yet (see `wake_at`)."""
+        """Form and return the next segment, or None if there is nothing to compute yet (see `wake_at`)."""
         running = self._running
         gaps = [slot for slot, sequence in enumerate(running) if not sequence.is_live]
         if len(gaps) == len(running):
@@ -130,7 +135,7 @@ class Batcher:
         delayed = not running and self.policy.max_queue_delay_seconds > 0
         entered = self._enter(now, gaps)
         moves = self._close(gaps[len(entered) :])
-        if not running:  # everybody who waited was late
+        if not running:  # the deadlines of all waiting requests had passed
             return None
         if len(running) == self.policy.slots:
             reason = CloseReason.FULL
@@ -142,7 +147,7 @@ class Batcher:
         return Batch(moves, entered, list(running), steps, reason, padding)
 
     def wake_at(self, now: float) -> float | None:
-        """When `next_batch` is to be asked again: `now` if at once, None if only after `add`."""
+        """Return when to call `next_batch` again: `now` if at once, None if not before the next `add`."""
         if self._running:
             return now
         if not self.queued_rows:
@@ -153,12 +158,12 @@ class Batcher:
         return max(now, oldest.queued_at + self.policy.max_queue_delay_seconds)
 
     def advance(self, batch: Batch, now: float) -> list[Request]:
-        """Count a computed segment; return the requests that it finished."""
+        """Record a computed segment; return the requests that it finished."""
         finished = []
         for sequence in batch.running:
             request = sequence.request
             if request.is_settled:
-                # Given up meanwhile: where it failed, nothing was written, and its reader must not be told of it.
+                # Dropped meanwhile. If it failed, its outputs were not written, so its stream must not see new steps.
                 continue
             steps_done = min(sequence.steps_done + batch.steps, request.steps)
             request.steps_done[sequence.row] = steps_done
@@ -171,7 +176,7 @@ class Batcher:
         return finished
 
     def clear(self) -> list[Request]:
-        """Give up everything that waits or runs; return the requests that were still unsettled."""
+        """Drop all waiting and running requests; return those that were unsettled."""
         known = dict.fromkeys((*(sequence.request for sequence in self._running), *self._waiting))
         live = [request for request in known if not request.is_settled]
         for request in live:
@@ -182,9 +187,9 @@ class Batcher:
         return live
 
     def _enter(self, now: float, gaps: list[int]) -> list[tuple[int, Sequence]]:
-        """Let waiting sequences enter: into the gaps first, from the lowest on, then behind the last slot.
+        """Let waiting sequences enter: first into the gaps, lowest first, then behind the last slot.
 
-        A request whose deadline has passed is given up, not computed; the engine reports it.
+        A request whose deadline has passed is dropped; the engine reports it.
         """
         entered: list[tuple[int, Sequence]] = []
         running = self._running
@@ -210,7 +215,7 @@ class Batcher:
         return entered
 
     def _close(self, gaps: list[int]) -> list[tuple[int, int]]:
-        """Close the gaps that are left, in rising order; the last slot's sequence moves into each."""
+        """Close the remaining gaps, in ascending order, by moving the last slot's sequence into each."""
         moves = []
         running = self._running
         while gaps:

@@ -1,4 +1,4 @@
-"""The engine: the asyncio side of a worker. The queue's limit, deadlines, cancellation, streams, supervision."""
+"""The engine: the asyncio side of a worker. Queue limit, deadlines, cancellation, streams, supervision."""
 
 import asyncio
 import contextlib
@@ -23,12 +23,12 @@ from service.runtime.base import Runtime, shape_of
 logger = logging.getLogger("glimpse.engine")
 
 MAX_FRUITLESS_WORKERS = 3
-"""Workers in a row that may die before they have computed a batch; one more new thread would not help either."""
+"""Number of consecutive workers that may die without computing a batch before the engine stops replacing them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Steps `begin` up to, not including, `end` of a request's row are in its outputs."""
+    """Steps `begin` (inclusive) to `end` (exclusive) of one row of a request, now present in its outputs."""
 
     row: int
     begin: int
@@ -36,10 +36,10 @@ class Progress:
 
 
 class Reservation:
-    """Room in an engine's queue, kept while a request is being prepared. Belongs to the event loop.
+    """Room in an engine's queue, held while a request is being prepared. Use it on the event loop only.
 
-    As a context manager, it is given back at its end if it was not used. It reports rows that are cancelled or late
-    before they are submitted or after they were computed; in between, the engine does.
+    As a context manager, it releases unused room on exit. If the block ends by cancellation or `DeadlineExceeded`, it
+    reports rows that are not submitted yet or already computed; the engine reports those in between.
     """
 
     def __init__(self, engine: "Engine", rows: int, deadline: float) -> None:
@@ -50,7 +50,7 @@ class Reservation:
         engine.reserved_rows += rows
 
     async def submit(self, request: Request) -> None:
-        """Have a request computed in this room.
+        """Submit a request in place of this reservation, and wait until it is computed.
 
         Raises:
             GlimpseError: as `Engine.submit` does.
@@ -60,9 +60,9 @@ class Reservation:
         self._computed_rows = request.rows
 
     async def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
-        """Have a request computed in this room, and yield what is new of its steps: a `Progress` for each row.
+        """Submit a request in place of this reservation, and yield its new steps: one `Progress` per row that has any.
 
-        Close the iterator (`contextlib.aclosing`) to give the request up.
+        Close the iterator (`contextlib.aclosing`) to cancel the request.
 
         Raises:
             GlimpseError: as `Engine.submit` does; `NotReady` and `Overloaded` before anything is yielded.
@@ -91,12 +91,12 @@ class Reservation:
                 await submission
 
     def output_bytes(self, request: Request) -> int:
-        """Return how much memory the outputs of a request take in this engine."""
+        """Return the size in bytes of the arrays that hold a request's outputs."""
         per_row, per_step = self._engine.output_sizes(request.wanted)
         return request.rows * (per_row + request.steps * per_step)
 
     def release(self) -> None:
-        """Give the room back."""
+        """Release the room; does nothing if it was released or used."""
         self._engine.reserved_rows -= self._rows
         self._rows = 0
 
@@ -111,7 +111,7 @@ class Reservation:
 
 
 class Engine:
-    """One graph, ready to answer. All methods belong to the event loop."""
+    """Serves one graph. Call all methods on the event loop."""
 
     def __init__(
         self,
@@ -125,6 +125,20 @@ class Engine:
         stall_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Prepare an engine; `start` starts its worker.
+
+        Args:
+            name: of the graph, for messages, logs and the thread.
+            runtime: the graph; used on the worker's thread only.
+            initial: state of a new sequence by name; each array has the state's shape without the batch axis.
+            policy: limits of the queue, the batch and the segments.
+            listener: called on the worker's thread and on the event loop.
+            verify: called on the worker's thread when every row of a batch has failed. Any exception that it raises
+                marks the runtime as broken.
+            stall_seconds: how long one segment, or `verify`, may run before the engine is unhealthy; after twice that,
+                it is beyond repair.
+            clock: monotonic, in seconds; deadlines refer to it.
+        """
         self.name = name
         self.runtime = runtime
         self.policy = policy
@@ -135,7 +149,7 @@ class Engine:
         self._clock = clock
         self._is_stopped = False
         self.reserved_rows = 0
-        """Rows of requests that are still being prepared: they count as if they were waiting."""
+        """Number of rows reserved for requests that are still being prepared; they count as waiting."""
         self._output_sizes: dict[frozenset[str] | None, tuple[int, int]] = {}
         self._gathered_rows = 0
         self._fruitless_workers = 0
@@ -156,14 +170,22 @@ class Engine:
         self._worker.start()
 
     async def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End the worker. Requests that still wait, or come later, get `NotReady`."""
+        """Stop the worker after its current segment. Pending and later requests get `NotReady`.
+
+        Args:
+            timeout_seconds: how long to wait for the worker's thread to end.
+        """
         self._is_stopped = True
         self._worker.stop()
         await asyncio.to_thread(self._worker.join, timeout_seconds)
         self._give_up("has been stopped")
 
     def reserve(self, rows: int, deadline: float = math.inf) -> Reservation:
-        """Keep room in the queue for a request with this deadline, before anything is spent on it.
+        """Reserve room in the queue for a request of `rows` rows before the work of preparing it.
+
+        Args:
+            rows: number of sequences.
+            deadline: on the engine's clock, in seconds; tells a missed deadline from a cancellation.
 
         Raises:
             NotReady, Overloaded: as `check_room` does.
@@ -172,11 +194,11 @@ class Engine:
         return Reservation(self, rows, deadline)
 
     def check_room(self, rows: int) -> None:
-        """Refuse a request at once, before its body is read, if the queue has no room for it.
+        """Check that the queue has room, so that a request can be refused before its body is read.
 
         Raises:
             NotReady: the engine has been stopped.
-            Overloaded: the queue has no room for so many rows.
+            Overloaded: the queue has no room for `rows` rows.
         """
         if self._is_stopped:
             raise NotReady(f"{self.name} has been stopped")
@@ -187,9 +209,9 @@ class Engine:
             raise
 
     async def submit(self, request: Request) -> None:
-        """Have a request computed; its outputs are filled when this returns.
+        """Compute a request; return when its outputs are complete.
 
-        Cancelling the caller gives the request up; its slots are free before the next segment.
+        Cancelling the call cancels the request; its slots are free before the next segment.
 
         Raises:
             NotReady: the engine has been stopped, or its worker has died.
@@ -213,13 +235,14 @@ class Engine:
             raise
         finally:
             timer.cancel()
-            # An error's traceback leads here: with a way back to it, all of this would stay until a garbage collection.
+            # Break the reference cycle request -> error -> traceback -> this frame -> request, which would keep the
+            # arrays alive until a garbage collection.
             request.future = request.error = None
 
     def output_sizes(self, wanted: frozenset[str] | None) -> tuple[int, int]:
-        """Return how many bytes of the wanted outputs (all when None) a row takes, and a step of it.
+        """Return the size in bytes of the wanted outputs (all when None): per row, and per row and step.
 
-        Remembered, because it is asked for with every request and takes longer than all the rest of its admission.
+        Cached, because every request needs it, and computing it takes longer than the rest of admission.
         """
         sizes = self._output_sizes.get(wanted)
         if sizes is None:
@@ -233,7 +256,7 @@ class Engine:
         return sizes
 
     def report_given_up(self, rows: int, deadline: float) -> None:
-        """Report rows that nobody waits for any more: their deadline has passed, or their client has left."""
+        """Report abandoned rows to the listener: as late if the deadline has passed, as cancelled otherwise."""
         is_late = self._clock() >= deadline
         (self._listener.on_deadline_missed if is_late else self._listener.on_cancelled)(rows)
 
@@ -248,7 +271,7 @@ class Engine:
         return None
 
     def is_beyond_repair(self) -> bool:
-        """Whether only another process can help: a batch hangs, the runtime is broken, or every worker dies at once."""
+        """Return whether only a new process can help: a batch hangs, the runtime is broken, or workers keep dying."""
         return (
             self._worker.broken_because is not None
             or self._worker.busy_seconds() > 2 * self._stall_seconds
@@ -256,10 +279,10 @@ class Engine:
         )
 
     def recover(self) -> bool:
-        """Replace a worker that has died, and return whether it was replaced. Its clients are told to try again."""
+        """Replace a worker that has died; return whether it was replaced. Its pending requests fail with `NotReady`."""
         if not self._worker.has_died or self.is_beyond_repair():
             return False
-        self._give_up("lost its worker while this request was in it")
+        self._give_up("lost its worker while this request was pending")
         self._fruitless_workers = 0 if self._worker.has_computed else self._fruitless_workers + 1
         if self.is_beyond_repair():
             return False
@@ -270,9 +293,10 @@ class Engine:
         return True
 
     def _gather(self, rows: int) -> None:
-        """Compute requests of the same turn of the event loop together, up to a worthwhile batch.
+        """Wake the worker once for all requests of the same event-loop iteration, so that they form one batch.
 
-        An idle worker begins at the end of the turn; before that, it would have to share the interpreter.
+        Wake it at the end of the iteration, because until then it would compete with the loop for the GIL, or as soon
+        as the requests fill a quarter of the slots.
         """
         assert self._loop is not None, "this is a bug: the engine was not started"
         is_first = not self._gathered_rows
@@ -291,18 +315,18 @@ class Engine:
             return
         self._worker.discard(request)
         self._listener.on_deadline_missed(request.rows)
-        request.future.set_exception(DeadlineExceeded("the deadline passed before the answer was computed"))
+        request.future.set_exception(DeadlineExceeded("the deadline passed before the result was computed"))
 
     def _give_up(self, why: str) -> None:
-        """Fail all requests that wait or run with `NotReady`; nothing is wrong with them."""
+        """Fail all pending requests with `NotReady`: nothing is wrong with them, so their clients may retry."""
         for request in self._worker.clear():
             request.error = NotReady(f"{self.name} {why}")
             self._settle(request)
 
     def _deliver(self, settled: list[Request], streams: list[Request]) -> None:
-        """Called by the worker, on its thread."""
+        """Pass the worker's results to the event loop; called on the worker's thread."""
         assert self._loop is not None, "this is a bug: the engine was not started"
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to be told
+        with contextlib.suppress(RuntimeError):  # raised if the loop has closed; then nothing waits for the results
             self._loop.call_soon_threadsafe(self._on_delivery, settled, streams)
 
     def _on_delivery(self, settled: list[Request], streams: list[Request]) -> None:

@@ -1,4 +1,4 @@
-"""What the engine tells its listeners. The engine knows nothing of metrics; metrics listen."""
+"""The engine's events, and the listener interface that keeps the engine independent of metrics."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,48 +11,49 @@ class BatchReport:
     """One computed segment."""
 
     rows: int
-    """Live sequences in the batch."""
+    """Number of sequences in the batch."""
     steps: int
     """Length of the segment."""
     padding_row_steps: int
-    """Row-steps computed beyond the end of their sequence."""
+    """Number of steps, summed over the rows, computed beyond the end of their sequences."""
     reason: CloseReason
     compute_seconds: float
-    """From forming the batch to its last output."""
+    """Time from forming the batch to its last output."""
     failed_rows: int
+    """Number of sequences that failed, even when run alone."""
 
 
 class Listener(Protocol):
-    """Hears of what happens in an engine, on whatever thread it happens; must be quick and must not raise.
+    """Receives an engine's events, on the thread where they happen. Methods must be quick and must not raise.
 
-    Batches, and the counts of the queue and the slots, are told under the engine's lock; who has just come is counted
-    by the end of the event loop's turn.
+    `on_batch`, `on_queue` and `on_slots` are called under the worker's lock. A new request is reported by the end of
+    the event-loop iteration that queued it.
     """
 
     def on_batch(self, report: BatchReport) -> None:
-        """A segment was computed."""
+        """Record a computed segment."""
         ...
 
     def on_queue(self, rows: int) -> None:
-        """The number of waiting sequences is now `rows`."""
+        """Record the current number of waiting sequences."""
         ...
 
     def on_slots(self, rows: int) -> None:
-        """The number of occupied slots is now `rows`."""
+        """Record the current number of occupied slots."""
         ...
 
     def on_rejected(self, rows: int) -> None:
-        """A full queue refused a request of `rows` sequences."""
+        """Record a request of `rows` sequences that was refused because the queue was full."""
         ...
 
     def on_cancelled(self, rows: int) -> None:
-        """A client went away; its sequences were given up."""
+        """Record `rows` sequences dropped because their client left."""
         ...
 
     def on_deadline_missed(self, rows: int) -> None:
-        """A deadline passed; its sequences were given up."""
+        """Record `rows` sequences dropped because their deadline passed."""
         ...
 
     def on_worker_replaced(self) -> None:
-        """The worker had died, and another is at work."""
+        """Record that a worker died and was replaced."""
         ...

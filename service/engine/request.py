@@ -1,11 +1,11 @@
-"""What the engine is asked: a group of sequences that share their inputs' arrays, a deadline and a fate.
+"""Requests to the engine: groups of sequences that share input arrays and a deadline, and succeed or fail together.
 
-A *sequence* is the unit of scheduling: one row of the running batch, for as many steps as it has. A picture for the
-STN is a sequence of one step; a drawing or a memory task is a sequence of many. A request of several sequences (four
-samples, three files) is answered when the last of them is done.
+A *sequence* is the unit of scheduling: one row of the running batch for a number of steps. A picture for the STN is a
+sequence of one step; a drawing or a memory task is a sequence of many. A request of several sequences (four samples,
+three files) is finished when all of them are.
 
-Outputs are written into arrays that belong to the request, step after step, so that a reader of a stream sees them
-where they are, and a slow one holds up nobody.
+Outputs are written step by step into arrays that belong to the request. Streams read them from there, so that a slow
+reader does not hold up the batch.
 """
 
 import asyncio
@@ -22,28 +22,28 @@ from service.runtime.base import shape_of
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One row of a request, in a slot. The request does not refer to it: a reference cycle would outlive them both."""
+    """One row of a request in a slot. The request holds no reference to it, to avoid a reference cycle."""
 
     request: "Request"
     row: int
     step_inputs: tuple[Array, ...] = ()
-    """Its own inputs per step, [T 1 ...] each, in the signature's order; sliced when it enters a slot."""
+    """Per-step inputs of this row, [T 1 ...] each, in the signature's order; sliced when it enters a slot."""
     step_outputs: tuple[Array | None, ...] = ()
-    """Arrays that its outputs per step go to, [T ...] each; None for those that are not wanted."""
+    """Arrays for the per-step outputs of this row, [T ...] each; None for outputs that are not wanted."""
 
     @property
     def steps_done(self) -> int:
-        """Steps that were computed."""
+        """Number of steps computed."""
         return self.request.steps_done[self.row]
 
     @property
     def steps_left(self) -> int:
-        """Steps until this sequence has finished."""
+        """Number of steps still to compute."""
         return self.request.steps - self.steps_done
 
     @property
     def is_live(self) -> bool:
-        """Whether it still has steps to go that somebody waits for."""
+        """Whether it has steps left and its request is unsettled."""
         return self.steps_left > 0 and not self.request.is_settled
 
 
@@ -56,42 +56,48 @@ class Request:
     """
 
     inputs: Mapping[str, Array]
-    """By name: `[rows, ...]`, or `[steps, rows, ...]` for inputs a step."""
+    """Input arrays by name: `[rows, ...]`, or `[steps, rows, ...]` for per-step inputs; dtypes as in the signature."""
     rows: int
+    """Number of sequences."""
     steps: int
+    """Number of steps, the same for every row."""
     deadline: float
-    """On the engine's monotonic clock, in seconds."""
+    """Time on the engine's monotonic clock, in seconds."""
     wanted: frozenset[str] | None = None
     """Names of the outputs to keep; all of them when None."""
     on_progress: Callable[[], None] | None = None
-    """Called on the event loop whenever `steps_done` may have grown; marks the request as a stream."""
+    """Callback on the event loop, called whenever `steps_done` may have grown; marks the request as a stream."""
 
-    # The engine sets what follows.
+    # The engine sets the following fields.
     outputs: dict[str, Array] = field(init=False, default_factory=dict)
+    """Output arrays by name: `[rows, ...]`, or `[steps, rows, ...]` for per-step outputs."""
     future: asyncio.Future[None] | None = field(init=False, default=None)
     steps_done: list[int] = field(init=False)
-    """Steps computed of every row; its outputs are there up to these."""
+    """Number of steps computed per row; per-step outputs are valid up to there."""
     rows_entered: int = field(init=False, default=0)
-    """Rows that have had a slot."""
+    """Number of rows that have entered a slot."""
     rows_left: int = field(init=False)
-    """Rows that have not finished."""
+    """Number of unfinished rows."""
     is_settled: bool = field(init=False, default=False)
-    """Answered, failed, expired or abandoned: whatever still waits or runs of it is to be dropped."""
+    """Whether it is finished, failed, expired or cancelled; rows that still wait or run are dropped."""
     error: GlimpseError | None = field(init=False, default=None)
-    """Why it failed, if it did; set before it is settled."""
+    """Cause of the failure, if any; set before the future is resolved."""
     queued_at: float = field(init=False, default=math.inf)
+    """Time of admission on the engine's clock, in seconds."""
     started_at: float | None = field(init=False, default=None)
+    """Time of the first segment on the engine's clock, in seconds."""
     finished_at: float | None = field(init=False, default=None)
+    """End of the last segment on the engine's clock, in seconds."""
 
     def __post_init__(self) -> None:
         self.steps_done = [0] * self.rows
         self.rows_left = self.rows
 
     def allocate(self, signature: Signature) -> None:
-        """Make room for the outputs that are wanted.
+        """Allocate the wanted outputs.
 
-        Inputs that do not fit are a bug of the caller, found here: later they would take the worker down, and with it
-        everybody else's requests.
+        Assert that the inputs match the signature: a mismatch is the caller's bug, and found later it would crash the
+        worker and fail all other requests.
         """
         for spec in signature.inputs:
             given, fitting = self.inputs[spec.name], shape_of(spec, self.rows, self.steps)
@@ -102,11 +108,11 @@ class Request:
                 self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.steps), spec.dtype)
 
     def queue_seconds(self, now: float) -> float:
-        """From admission to the first segment, or until now."""
+        """Return the time from admission to the first segment, or until now; 0 before admission."""
         return max(0.0, (now if self.started_at is None else self.started_at) - self.queued_at)
 
     def compute_seconds(self, now: float) -> float:
-        """From the first segment to the end of the last, or until now."""
+        """Return the time from the start of the first segment to the end of the last, or until now."""
         if self.started_at is None:
             return 0.0
         return (now if self.finished_at is None else self.finished_at) - self.started_at

@@ -1,16 +1,16 @@
 """Slots: the arrays of the running batch, and the calls into the runtime.
 
-Every sequence in the running batch has a slot: a row in preallocated arrays of the largest batch. A segment of n rows
-is computed on the prefix `[:n]` of them, without copying the state: the state lives in two sets of arrays, a segment
-reads one and writes the other, and they change places. What is copied are a sequence's own inputs and outputs.
+Each sequence in the running batch has a slot: one row of arrays that are preallocated for the largest batch. A segment
+of n rows is computed on the prefix `[:n]` of these arrays. The state is double-buffered, not copied: each segment
+reads one set of state arrays and writes the other. Only per-step inputs and outputs are copied.
 
-The runtime is bound to a prefix once for every (rows, steps, set); after that, a segment is one call.
+The runtime is bound once to each (rows, steps, set); after that, a segment is one call.
 
-A slot's row is written afresh when a sequence enters it, from the graph's initial state. Nothing of its predecessor is
-left.
+When a sequence enters a slot, the row is reset to the graph's initial state, so that nothing of its predecessor
+remains.
 
-A segment has at least as many rows as the graph's signature asks for, so that its arithmetic does not depend on how
-many there are; a lone sequence is computed beside copies of itself.
+A segment has at least `least_rows` rows, as the graph's signature asks, so that rounding does not depend on the batch
+size; a lone sequence is computed beside copies of itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,19 +23,28 @@ from service.engine.request import Sequence
 from service.runtime.base import Bound, Runtime, shape_of
 
 MAX_BINDINGS = 4096
-"""About 12 kB each in ONNX Runtime; the default policy needs a quarter of them, for a graph that is recurrent."""
+"""Maximum number of cached bindings, about 12 kB each in ONNX Runtime; a recurrent graph with the default policy needs
+a quarter of them."""
 
 
 class Slots:
     """The running batch of one graph; owned by one worker thread."""
 
     def __init__(self, runtime: Runtime, initial: Mapping[str, Array], *, slots: int, longest_segment: int) -> None:
+        """Allocate the arrays; nothing is bound yet.
+
+        Args:
+            runtime: the graph.
+            initial: state of a new sequence by name; each array has the state's shape without the batch axis.
+            slots: largest batch, in sequences.
+            longest_segment: longest segment, in steps.
+        """
         signature = runtime.signature
         self._runtime = runtime
         self._initial = initial
         self._least_rows = signature.least_rows
         self._spare = slots
-        """The first of the rows beyond all slots, where a sequence can be computed alone."""
+        """First of the `least_rows` rows behind the slots, where a sequence can be computed alone."""
         height = slots + self._least_rows
 
         def rows(specs: Iterable[TensorSpec]) -> dict[str, Array]:
@@ -53,7 +62,7 @@ class Slots:
         self._bound: dict[tuple[int, int, int, int], Bound] = {}
 
     def load(self, batch: Batch) -> None:
-        """Bring the slots and the inputs to where the segment begins."""
+        """Prepare the slots and the inputs for the segment."""
         for source, target in batch.moves:
             self._move(source, target)
         if batch.entered:
@@ -61,14 +70,14 @@ class Slots:
         self._copy_inputs(batch.running, batch.steps)
 
     def compute(self, batch: Batch) -> dict[int, Exception]:
-        """Compute the segment that was loaded; return what failed, by slot.
+        """Compute the loaded segment; return the exceptions of the rows that failed, by slot.
 
-        If the batch fails as a whole, its rows are computed one by one, so that only those fail that fail alone.
+        If the batch fails, compute its rows one by one, so that only those fail that also fail alone.
         """
         failures: dict[int, Exception] = {}
         try:
             self._segment(batch.running, 0, batch.steps)
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises, its batch must not share the fate
+        except Exception as error:  # noqa: BLE001 - a runtime may raise anything, and one row must not fail the batch
             if len(batch.running) == 1:
                 failures[0] = error
             else:
@@ -88,7 +97,7 @@ class Slots:
             array[slot] = array[self._spare]
 
     def _segment(self, running: list[Sequence], first: int, steps: int) -> None:
-        """Compute `steps` for the sequences in row `first` and after, and hand each its outputs."""
+        """Compute `steps` steps of the sequences in rows `first` and after, and copy the outputs to their requests."""
         rows = self._rows(running)
         for copy in range(first + len(running), first + rows):
             self._move(first, copy)
@@ -103,8 +112,8 @@ class Slots:
             given = [s.step_inputs[index][s.steps_done : s.steps_done + steps] for s in running]
             for slot, part in enumerate(given):
                 if len(part) < steps:
-                    # Padding repeats the sequence's own last step. What an earlier segment left there is another
-                    # request's, and may be what made it fail.
+                    # Pad with the sequence's own last step: the buffer holds inputs of another request, which may be
+                    # what made that one fail.
                     given[slot] = part[np.minimum(np.arange(steps), len(part) - 1)]
             given += given[:1] * (self._rows(running) - len(running))
             np.concatenate(given, axis=1, out=buffer.cut(len(given), steps))
@@ -154,7 +163,7 @@ class Slots:
             request, row = sequence.request, sequence.row
             for name, array in self._inputs.items():
                 array[slot] = request.inputs[name][row]
-            # Cut out once: cutting costs as much as copying a few steps does.
+            # Slice once, on entry: slicing costs as much as copying a few steps.
             sequence.step_inputs = tuple(request.inputs[name][:, row : row + 1] for name in self._step_inputs)
             sequence.step_outputs = tuple(
                 request.outputs[name][:, row] if name in request.outputs else None for name in self._step_outputs
@@ -162,7 +171,7 @@ class Slots:
 
 
 class _Steps:
-    """A buffer for up to `steps` x `rows` values, cut to contiguous arrays of any smaller segment."""
+    """A buffer for per-step values, [steps rows ...], with contiguous views for smaller segments."""
 
     def __init__(self, spec: TensorSpec, rows: int, steps: int) -> None:
         self._spec = spec
@@ -170,7 +179,7 @@ class _Steps:
         self._cuts: dict[tuple[int, int], Array] = {}
 
     def cut(self, rows: int, steps: int) -> Array:
-        """A segment's part, [T B ...]."""
+        """Return the contiguous view [steps rows ...] for a segment; views of different sizes overlap."""
         found = self._cuts.get((rows, steps))
         if found is None:
             shape = shape_of(self._spec, rows, steps)

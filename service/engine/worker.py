@@ -1,9 +1,9 @@
-"""The worker: the thread that owns a runtime, and alternates between deciding and computing.
+"""The worker: the thread that owns a runtime, and alternates between scheduling and computing.
 
-It takes what waits whenever the runtime is free, without going through the event loop. What it has to say to the loop,
-it says once a segment: who is finished, who failed, whose stream has grown. It says so when the next segment is about
-to be computed, or there is none: two threads that both need the interpreter slow each other down, and while the runtime
-computes, the loop has it to itself.
+Whenever the runtime is free, it takes waiting requests without going through the event loop. It notifies the loop once
+per segment of requests that finished or failed and of streams with new steps. It does so just before it computes the
+next segment, or when there is none: while the runtime computes, the loop has the GIL to itself; at any other time, the
+two threads would compete for it.
 """
 
 import logging
@@ -20,11 +20,11 @@ from service.errors import InferenceFailed
 logger = logging.getLogger("glimpse.engine")
 
 Deliver = Callable[[list[Request], list[Request]], None]
-"""Called on the worker's thread with the requests that were settled and the streams that have new steps."""
+"""Callback on the worker's thread; takes the settled requests and the streams with new steps."""
 
 
 Verify = Callable[[], None]
-"""Computes the golden example on the worker's thread; raises if the runtime does not reproduce it."""
+"""Check on the worker's thread that the runtime reproduces the golden example; raises an exception if it does not."""
 
 
 class Worker:
@@ -40,6 +40,17 @@ class Worker:
         verify: Verify,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Prepare a worker; `start` starts its thread.
+
+        Args:
+            name: of the thread, for logs.
+            batcher: guarded by the worker's lock from now on.
+            make_slots: called once, on the thread.
+            deliver: called on the thread.
+            listener: called on the thread, and on those that call `wake` and `discard`.
+            verify: called on the thread when every row of a batch has failed.
+            clock: monotonic, in seconds.
+        """
         self._batcher = batcher
         self._make_slots = make_slots
         self._deliver = deliver
@@ -47,16 +58,16 @@ class Worker:
         self._verify = verify
         self._clock = clock
         self.broken_because: str | None = None
-        """Reason why nothing can be computed any more, or None."""
+        """Error that shows that the runtime is broken, or None."""
         self.has_computed = False
-        """Whether a batch was ever computed."""
+        """Whether any batch has been computed, even if its rows failed."""
         self._wake = threading.Condition()
         self._is_stopping = False
         self._busy_since: float | None = None
         self._settled: list[Request] = []
         self._streams: list[Request] = []
         self._computed: BatchReport | None = None
-        """Report that the listener has not received yet."""
+        """Report of the last batch, until the listener gets it."""
         self._thread = threading.Thread(target=self._run, name=f"glimpse-{name}", daemon=True)
 
     def start(self) -> None:
@@ -64,19 +75,19 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end once it has finished the segment in hand; does not wait."""
+        """Ask the thread to end after the current segment; does not wait."""
         with self._wake:
             self._is_stopping = True
             self._wake.notify()
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait for the thread's end; return whether it has ended, or never began."""
+        """Wait for the thread to end; return whether it has ended or was never started."""
         if self._was_started:
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     def add(self, request: Request) -> None:
-        """Queue a request; from any thread. It is taken up by `wake`, or after the segment in hand.
+        """Queue a request, from any thread. It is taken on `wake`, or after the current segment.
 
         Raises:
             Overloaded: the queue is full.
@@ -85,13 +96,13 @@ class Worker:
             self._batcher.add(request, self._clock())
 
     def wake(self) -> None:
-        """Have what was queued taken up, if the runtime is free; from any thread."""
+        """Wake the thread, if it is idle, to take queued requests; from any thread."""
         with self._wake:
             self._listener.on_queue(self._batcher.queued_rows)
             self._wake.notify()
 
     def check_room(self, rows: int, reserved_rows: int) -> None:
-        """Refuse rows that the queue has no room for now; from any thread, without waiting for a lock.
+        """Check that the queue has room for `rows` more rows; from any thread, without taking the lock.
 
         Raises:
             Overloaded: the queue is full.
@@ -99,7 +110,7 @@ class Worker:
         self._batcher.check_room(rows, reserved_rows)
 
     def discard(self, request: Request) -> bool:
-        """Give a request up; from any thread. Return whether there was anything to give up."""
+        """Drop a request, from any thread; return False if it was settled already."""
         with self._wake:
             if request.is_settled:
                 return False
@@ -108,18 +119,18 @@ class Worker:
             return True
 
     def clear(self) -> list[Request]:
-        """Give everything up; return the requests that were not settled yet."""
+        """Drop all requests, from any thread; return those that were unsettled."""
         with self._wake:
             return self._batcher.clear()
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     @property
     def has_died(self) -> bool:
-        """Whether the thread has ended without having been asked to."""
+        """Whether the thread has ended without being asked to."""
         return self._was_started and not self._thread.is_alive() and not self._is_stopping
 
     @property
@@ -127,7 +138,7 @@ class Worker:
         return self._thread.ident is not None
 
     def busy_seconds(self) -> float:
-        """For how long the segment in hand has been computed; 0 between segments."""
+        """Return how long the current segment, or the golden example, has been running; 0 when idle."""
         since = self._busy_since
         return 0.0 if since is None else self._clock() - since
 
@@ -136,9 +147,9 @@ class Worker:
             slots = self._make_slots()
             while (batch := self._next_batch()) is not None:
                 self._compute(slots, batch)
-                del batch  # an idle worker would keep its requests, with their inputs and outputs
+                del batch  # or an idle worker would keep the requests' arrays alive
         except Exception:
-            # The engine notices that the thread is gone, fails what was left and starts another.
+            # The engine notices that the thread is gone, fails its requests and starts another.
             logger.exception("%s died", self._thread.name)
         finally:
             self._deliver_pending()
@@ -149,7 +160,7 @@ class Worker:
                 now = self._clock()
                 batch = self._batcher.next_batch(now)
                 if batch is None:
-                    self._deliver_pending()  # first of all: somebody waits for it
+                    self._deliver_pending()  # before the metrics, because clients are waiting
                 self._report_metrics()
                 if batch is not None:
                     self._busy_since = now
@@ -174,7 +185,7 @@ class Worker:
         streams = {id(s.request): s.request for s in batch.running if s.request.on_progress is not None}
         self._streams += streams.values()
         for cause in failed.values():
-            logger.error("a request failed alone: %s", cause, exc_info=cause)
+            logger.error("a request failed when run alone: %s", cause, exc_info=cause)
         if len(failures) == len(batch.running):
             self._verify_runtime()
         self._computed = BatchReport(
@@ -187,14 +198,14 @@ class Worker:
         )
 
     def _deliver_pending(self) -> None:
-        """Deliver what has not been delivered yet."""
+        """Pass settled requests and streams with new steps to the engine."""
         if self._settled or self._streams:
             settled, self._settled = self._settled, []
             streams, self._streams = self._streams, []
             self._deliver(settled, streams)
 
     def _report_metrics(self) -> None:
-        """Report the last batch and the queue to the listener."""
+        """Report the last batch, the queue and the slots to the listener."""
         computed, self._computed = self._computed, None
         if computed is not None:
             self._listener.on_batch(computed)
@@ -202,24 +213,27 @@ class Worker:
         self._listener.on_slots(self._batcher.running_rows)
 
     def _fail(self, batch: Batch, failures: dict[int, Exception]) -> dict[Request, Exception]:
-        """Give up the requests that failed; return them, with the cause."""
+        """Drop the requests with failed rows; return them with the cause."""
         failed = {}
         for slot, cause in failures.items():
             request = batch.running[slot].request
             if not request.is_settled:
                 self._batcher.discard(request)
-                request.error = InferenceFailed("the model failed on this input, even when it was run alone")
+                request.error = InferenceFailed("the model failed on this input, even when run alone")
                 request.error.__cause__ = cause
                 failed[request] = cause
         return failed
 
     def _verify_runtime(self) -> None:
-        """Run the golden example, to tell a broken runtime from bad inputs when every row failed. It may hang, too."""
+        """When every row failed, run the golden example to tell a broken runtime from bad inputs.
+
+        Timed like a segment, because it may hang.
+        """
         self._deliver_pending()
         self._busy_since = self._clock()
         try:
             self._verify()
         except Exception as error:
             self.broken_because = str(error)
-            logger.exception("%s: the runtime fails at what it could do before", self._thread.name)
+            logger.exception("%s: the runtime no longer reproduces its golden example", self._thread.name)
         self._busy_since = None

@@ -1,1 +1,1 @@
-"""Runtimes: the one place that knows ONNX Runtime or TorchScript, and the repository that they load from."""
+"""Runtimes: the only code that depends on ONNX Runtime or TorchScript, and the model repository they load from."""

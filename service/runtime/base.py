@@ -1,8 +1,8 @@
-"""The protocol between the engine and whatever computes a graph.
+"""The interface between the engine and the runtimes that compute graphs.
 
-A runtime is *bound* to buffers: arrays that the caller owns, reads and writes, and whose addresses stay. Calling what
-`bind` answers computes the graph from the input buffers into the output buffers, without another copy where the
-runtime can help it. Binding is the slow part and is done once for a shape; calling is the fast part.
+A runtime is *bound* to buffers: arrays that the caller owns and whose addresses do not change. `bind` returns a call
+that computes the graph from the input buffers into the output buffers, without further copies where the runtime allows
+it. Binding is slow and done once per shape; calling is fast.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,69 +14,74 @@ import numpy as np
 from export.manifest import Array, Signature, TensorSpec
 
 Bound = Callable[[], None]
+"""Call that computes a graph on the buffers it is bound to."""
 
 
 class Runtime(Protocol):
-    """A graph, loaded and ready. Not thread-safe: one worker thread owns it."""
+    """A loaded graph. Not thread-safe: one worker thread owns it."""
 
     @property
     def signature(self) -> Signature:
-        """What the graph takes and answers."""
+        """Inputs, outputs and state of the graph."""
         ...
 
     @property
     def provider(self) -> str:
-        """What computes, as the runtime names it: `CPUExecutionProvider`, `CUDAExecutionProvider`, `cpu`, `cuda`."""
+        """Backend, as the runtime names it: `CPUExecutionProvider`, `CUDAExecutionProvider`, `cpu` or `cuda`."""
         ...
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
-        """Bind C-contiguous buffers by name: every input and state, every output and next state.
+        """Bind C-contiguous buffers by name and return the call that computes the graph on them.
 
-        The call that is answered raises whatever the runtime raises when it fails.
+        The call raises whatever the runtime raises when it fails.
+
+        Args:
+            inputs: every input and state, with the signature's shapes and dtypes.
+            outputs: every output, and every next state as `next_` and its name.
         """
         ...
 
 
 class RuntimeModule(Protocol):
-    """What a runtime's module offers."""
+    """The interface of a runtime's module."""
 
     def best_device(self) -> str:
-        """The device to take if none is asked for: `cuda` if there is a GPU, or `cpu`."""
+        """Return the device for `auto`: `cuda` if there is a GPU, `cpu` otherwise."""
         ...
 
     def load(self, path: str, signature: Signature, options: "RuntimeOptions") -> Runtime:
         """Load the graph in the file at `path`.
 
         Raises:
-            ArtifactRejected: the file is no such graph, or its inputs and outputs are not the signature's.
-            DeviceUnavailable: the device that the options ask for is not there.
+            ArtifactRejected: the file is not a graph of this runtime, or does not match the signature.
+            DeviceUnavailable: the device that the options name is not available.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
-    """How graphs are computed."""
+    """Where and how graphs are computed."""
 
     device: str
-    """`cpu` or `cuda`."""
+    """Device type: `cpu` or `cuda`."""
     threads: int
-    """Threads within one graph; runtimes do not spin while they wait."""
+    """Number of CPU threads within one graph."""
 
 
 def shape_of(spec: TensorSpec, rows: int, steps: int) -> tuple[int, ...]:
-    """A tensor's shape with its free axes filled in."""
+    """Return a tensor's shape with its free axes filled in: `B` by `rows`, `T` by `steps`."""
     free = {"B": rows, "T": steps}
     return tuple(axis if isinstance(axis, int) else free[axis] for axis in spec.shape)
 
 
 def allocate_outputs(signature: Signature, rows: int, steps: int) -> dict[str, Array]:
-    """Buffers for all that a graph answers, the next state included."""
+    """Return uninitialised buffers for a graph's outputs and next state."""
     return {name: np.empty(shape_of(spec, rows, steps), spec.dtype) for name, spec in signature.answers.items()}
 
 
 def compute(runtime: Runtime, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Run a graph once on fresh buffers: for warm-up and golden examples, not for the hot path."""
+    """Run a graph once on new buffers, for warm-up and golden examples; return its outputs and next state by name."""
     signature = runtime.signature
     first = signature.inputs[0]
     value = inputs[first.name]

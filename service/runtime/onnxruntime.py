@@ -16,7 +16,7 @@ ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "te
 
 
 class OnnxRuntime:
-    """One session; see `service.runtime.base.Runtime`."""
+    """A graph in an ONNX Runtime session; see `service.runtime.base.Runtime`."""
 
     def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
         self._session = session
@@ -24,16 +24,16 @@ class OnnxRuntime:
 
     @property
     def signature(self) -> Signature:
-        """What the graph takes and answers."""
+        """Inputs, outputs and state of the graph."""
         return self._signature
 
     @property
     def provider(self) -> str:
-        """The first execution provider of the session."""
+        """First execution provider of the session."""
         return str(self._session.get_providers()[0])
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
-        """Bind host buffers, which on a CPU are computed on where they lie."""
+        """Bind host buffers; on the CPU they are used in place, without a copy."""
         bound = _BoundSession(self._session, self._session.io_binding(), inputs, outputs, self.provider != CPU)
         bound.bind_inputs()
         bound.bind_outputs()
@@ -46,9 +46,9 @@ class _BoundSession:
     binding: ort.IOBinding
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
-    """Kept, like the inputs, because the binding holds their addresses alone."""
+    """Output buffers; kept alive here, like the inputs, because the binding only holds their addresses."""
     is_elsewhere: bool
-    """Whether the inputs are copied to a device, which happens when they are bound, not when the graph is run."""
+    """Whether the inputs must be copied to a device; ONNX Runtime copies when binding, not when running the graph."""
 
     def bind_inputs(self) -> None:
         for name, array in self.inputs.items():
@@ -65,13 +65,13 @@ class _BoundSession:
 
 
 def best_device() -> str:
-    """What `auto` means here: a GPU if there is one."""
+    """Return the device for `auto`: `cuda` if there is a GPU, `cpu` otherwise."""
     has_gpu = PROVIDERS["cuda"] in ort.get_available_providers() and Path("/dev/nvidiactl").exists()
     return "cuda" if has_gpu else "cpu"
 
 
 def load(path: str, signature: Signature, options: RuntimeOptions) -> OnnxRuntime:
-    """Open an ONNX file; see `service.runtime.base.RuntimeModule`."""
+    """Load an ONNX file; see `service.runtime.base.RuntimeModule`."""
     provider = PROVIDERS[options.device]
     if provider not in ort.get_available_providers():
         raise DeviceUnavailable(
@@ -82,20 +82,20 @@ def load(path: str, signature: Signature, options: RuntimeOptions) -> OnnxRuntim
     session_options.intra_op_num_threads = options.threads
     session_options.inter_op_num_threads = 1
     session_options.log_severity_level = 3
-    # Threads that spin while idle would take the cores from the HTTP side.
+    # Threads that spin while idle would take CPU time from the HTTP side.
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if options.device != "cpu":
         ort.preload_dlls()
     try:
         session = ort.InferenceSession(path, session_options, providers=[provider])
-    except Exception as error:  # ONNX Runtime raises classes of its own, by cause
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         if options.device != "cpu":
             raise DeviceUnavailable(f"{path} does not run on {provider}: {error}") from error
-        raise ArtifactRejected(f"{path} is no graph that ONNX Runtime can load: {error}") from error
-    # A provider that could not be started is missing here. `session.disable_cpu_ep_fallback` asks too much: arithmetic
-    # on shapes is placed on the CPU wherever the rest runs.
+        raise ArtifactRejected(f"{path} is not a graph that ONNX Runtime can load: {error}") from error
+    # A provider that failed to start is missing from this list. The option `session.disable_cpu_ep_fallback` would be
+    # too strict: shape arithmetic always runs on the CPU.
     if session.get_providers()[0] != provider:
-        raise DeviceUnavailable(f"{path} was to run on {provider}, but runs on {session.get_providers()[0]}")
+        raise DeviceUnavailable(f"{path} should run on {provider}, but runs on {session.get_providers()[0]}")
     _check(path, session, signature)
     return OnnxRuntime(session, signature)
 
@@ -107,7 +107,7 @@ def _check(path: str, session: ort.InferenceSession, signature: Signature) -> No
     outputs = {node.name: node.type for node in session.get_outputs()}
     if inputs != expected_inputs or outputs != expected_outputs:
         raise ArtifactRejected(
-            f"{path} takes {inputs} and answers {outputs}; its manifest says {expected_inputs} and {expected_outputs}"
+            f"{path} takes {inputs} and returns {outputs}; its manifest says {expected_inputs} and {expected_outputs}"
         )
     for node in session.get_inputs():
         axes = len(signature.takes[node.name].shape)

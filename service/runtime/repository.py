@@ -1,4 +1,4 @@
-"""The model repository: folders `NAME/VERSION`, each an artifact that its manifest vouches for."""
+"""The model repository: folders `NAME/VERSION`, each an artifact with a manifest that lists its checksums."""
 
 import logging
 from collections.abc import Mapping
@@ -23,27 +23,29 @@ from service.runtime.base import Runtime, RuntimeModule, RuntimeOptions, compute
 logger = logging.getLogger("glimpse.runtime")
 
 GOLDEN_SLACK = {"float32": 1e-3, "uint8": 1.0, "int64": 0.0}
-"""How far a server's answer may lie from the golden one, by type: arithmetic differs between machines by rounding. Of
-floats beyond 1, relative to the largest."""
+"""Largest absolute difference from a golden output, by dtype, because rounding differs between machines; for floats
+whose largest magnitude exceeds 1, relative to that magnitude."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedGraph:
-    """A graph in a runtime, with where its sequences start and what it must answer."""
+    """A graph in a runtime, with its initial state and its golden example."""
 
     runtime: Runtime
     initial: Mapping[str, Array]
+    """State of a new sequence by name; each array has the state's shape without the batch axis."""
     golden: Mapping[str, Array]
+    """Example inputs and states, and the outputs and next states expected for them, by name."""
 
     def verify(self) -> None:
-        """Compute the golden example, which also warms the runtime up.
+        """Compute the golden example, which also warms up the runtime, and compare the results.
 
         Raises:
-            InferenceFailed: the runtime fails on it, or its answer is not the golden one.
+            InferenceFailed: the runtime fails, or an output differs by more than `GOLDEN_SLACK`.
         """
         try:
             answer = compute(self.runtime, self.golden)
-        except Exception as error:  # whatever a runtime raises
+        except Exception as error:  # a runtime may raise anything
             raise InferenceFailed(f"its golden example cannot be computed: {error}") from error
         for name, spec in self.runtime.signature.answers.items():
             expected = self.golden[name]
@@ -51,39 +53,40 @@ class LoadedGraph:
             slack = GOLDEN_SLACK[spec.dtype]
             if spec.dtype == "float32":
                 slack *= max(1.0, float(np.abs(expected).max(initial=0)))
-            if not worst <= slack:  # rather than `>`: a NaN must fail
+            if not worst <= slack:  # not `worst > slack`, because a NaN must fail
                 raise InferenceFailed(f"{name} differs from its golden output by {worst:g}, more than {slack:g}")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """An artifact whose files were checked and whose graphs are loaded."""
+    """An artifact with verified checksums and loaded graphs."""
 
     manifest: Manifest
     graphs: Mapping[str, LoadedGraph]
+    """Loaded graphs by name."""
 
 
 def artifacts(repository: Path) -> list[Path]:
-    """Return the folders of a repository that hold a manifest, by name and version. Others are logged.
+    """Return the repository's folders that hold a manifest, sorted by name and version; log those that lack one.
 
     Raises:
-        ArtifactRejected: there is no such folder, or there is nothing in it.
+        ArtifactRejected: the repository does not exist, or holds no manifest.
     """
     folders = [path.parent for path in repository.glob(f"*/*/{MANIFEST_FILE}")]
     for folder in sorted(repository.glob("*/*/")):
         if folder.name.isdigit() and folder not in folders:
-            logger.warning("%s has no %s, and is not served", folder, MANIFEST_FILE)
+            logger.warning("%s has no %s and is not served", folder, MANIFEST_FILE)
     if not folders:
         raise ArtifactRejected(f"{repository} holds no model (looked for NAME/VERSION/{MANIFEST_FILE})")
-    # A version is a number; what is no version is refused later, by its manifest.
+    # Sorting by length, then by name, is numeric order. Folders that are not numbers are refused later.
     return sorted(folders, key=lambda folder: (folder.parent.name, len(folder.name), folder.name))
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """A folder's manifest, after its files were checked against it.
+    """Read a folder's manifest and check the files against it.
 
     Raises:
-        ArtifactRejected: the manifest or a file is missing or wrong, or the folder has another name.
+        ArtifactRejected: the manifest or a file is missing or wrong, or the folder's name does not match the manifest.
     """
     try:
         manifest = read(folder)
@@ -91,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtifactRejected(str(error)) from error
     if (folder.parent.name, folder.name) != (manifest.name, str(manifest.version)):
         raise ArtifactRejected(
-            f"{folder} holds {manifest.name}/{manifest.version} by its manifest; the folder must have the same name"
+            f"{folder} holds {manifest.name}/{manifest.version}, according to its manifest; the names must match"
         )
     return manifest
 
@@ -101,12 +104,12 @@ def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
 
     Args:
         folder: `NAME/VERSION` in a repository.
-        runtime: name of the module beside this one that loads graphs: `onnxruntime` or `torchscript`.
+        runtime: name of the runtime's module in this package: `onnxruntime` or `torchscript`.
         options: where and how the graphs are computed.
 
     Raises:
         ArtifactRejected: a file is missing or wrong, or there is no graph for this runtime.
-        DeviceUnavailable: the device is not there, or the runtime is not installed.
+        DeviceUnavailable: the device is not available, or the runtime is not installed.
     """
     manifest = read_manifest(folder)
     module = _module(runtime)
@@ -116,7 +119,7 @@ def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
         if path is None:
             raise ArtifactRejected(f"{folder} has no {name} graph for {runtime}; export it with --torchscript for both")
         if path not in manifest.files:
-            raise ArtifactRejected(f"{folder}: the manifest names {path} but does not vouch for it")
+            raise ArtifactRejected(f"{folder}: the manifest names {path} but has no checksum for it")
         loaded = module.load(str(folder / path), graph.signature, options)
         try:
             initial, golden = (read_tensors(folder, f"{kind}/{name}/") for kind in ("initial", "golden"))
@@ -131,7 +134,7 @@ def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
 
 
 def _require(where: Path, tensor: Array | None, dtype: str, shape: tuple[int | str, ...]) -> None:
-    """Refuse a tensor that is missing, or is none of this type and shape; letters in the shape are any size."""
+    """Refuse a tensor that is missing or has another dtype or shape; letters in the shape match any size."""
     if tensor is None:
         raise ArtifactRejected(f"{where} is missing")
     fits = len(tensor.shape) == len(shape) and all(
@@ -142,7 +145,11 @@ def _require(where: Path, tensor: Array | None, dtype: str, shape: tuple[int | s
 
 
 def device_of(runtime: str, asked: str) -> str:
-    """The device that a runtime computes on, if `asked` for `cpu`, `cuda`, or `auto`: the best that is here.
+    """Return the device that a runtime computes on; `auto` becomes `cuda` if there is a GPU, `cpu` otherwise.
+
+    Args:
+        runtime: `onnxruntime` or `torchscript`.
+        asked: `cpu`, `cuda` or `auto`.
 
     Raises:
         DeviceUnavailable: the runtime is not installed.

@@ -1,4 +1,4 @@
-"""Graphs on TorchScript, on the CPU or a CUDA device. The one module of the service that imports PyTorch."""
+"""Graphs on TorchScript, on the CPU or a CUDA device. The only module of the service that imports PyTorch."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from service.runtime.base import Bound, RuntimeOptions
 
 
 class TorchScriptRuntime:
-    """One scripted module; see `service.runtime.base.Runtime`."""
+    """A graph in a TorchScript module; see `service.runtime.base.Runtime`."""
 
     def __init__(self, module: torch.jit.ScriptModule, signature: Signature, device: torch.device) -> None:
         self._module = module
@@ -19,16 +19,16 @@ class TorchScriptRuntime:
 
     @property
     def signature(self) -> Signature:
-        """What the graph takes and answers."""
+        """Inputs, outputs and state of the graph."""
         return self._signature
 
     @property
     def provider(self) -> str:
-        """The device's type."""
+        """Type of the device: `cpu` or `cuda`."""
         return self._device.type
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
-        """Bind host buffers as tensors that share their memory."""
+        """Bind host buffers as tensors that share their memory; results are copied into the outputs."""
         given = [torch.from_numpy(inputs[name]) for name in self._signature.input_names]
         answered = [torch.from_numpy(outputs[name]) for name in self._signature.output_names]
 
@@ -42,12 +42,12 @@ class TorchScriptRuntime:
 
 
 def best_device() -> str:
-    """What `auto` means here: a GPU if there is one."""
+    """Return the device for `auto`: `cuda` if there is a GPU, `cpu` otherwise."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load(path: str, signature: Signature, options: RuntimeOptions) -> TorchScriptRuntime:
-    """Open a TorchScript file; see `service.runtime.base.RuntimeModule`."""
+    """Load a TorchScript file; see `service.runtime.base.RuntimeModule`."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable("device cuda was asked for, but this PyTorch sees no CUDA device")
     torch.set_num_threads(options.threads)
@@ -55,7 +55,7 @@ def load(path: str, signature: Signature, options: RuntimeOptions) -> TorchScrip
     try:
         module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        raise ArtifactRejected(f"{path} is no graph that TorchScript can load: {error}") from error
+        raise ArtifactRejected(f"{path} is not a graph that TorchScript can load: {error}") from error
     module.eval()
     takes = len(list(module.graph.inputs())) - 1  # the first is the module itself
     if takes != len(signature.input_names):

@@ -1,4 +1,4 @@
-"""An engine on a runtime that is held until a test lets it go, in a time that passes when a test says so."""
+"""An engine on a runtime that blocks until a test releases it, in an event loop whose time the test advances."""
 
 import asyncio
 import functools
@@ -25,19 +25,19 @@ from tests.service.fakes import (
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose timers go by a clock of ours."""
+    """An event loop whose timers run on a virtual clock."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         super().__init__()
 
     def time(self) -> float:
-        """The time that timers are compared with."""
+        """Return the virtual time."""
         return self.clock()
 
 
 def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Make a plain test of an asynchronous one; one that hangs is cancelled, and fails even if it swallows that."""
+    """Run an asynchronous test in virtual time; a hanging test is cancelled, and fails even if it swallows that."""
 
     @functools.wraps(test)
     def run() -> None:
@@ -67,7 +67,7 @@ def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[
 
 
 async def let_time_pass(seconds: float) -> None:
-    """Let virtual time pass, and the timers that are due call back."""
+    """Advance the virtual time, and run the timers that are due."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.clock.advance(seconds)
@@ -88,9 +88,9 @@ class Bench:
         self.runtime = FakeRuntime(gate=self.gate)
         self.listener = Recorder()
         self.is_broken = False
-        """Whether the runtime fails at its golden example too."""
+        """Whether the runtime also fails on its golden example."""
         self.is_examined, self.examination = threading.Event(), threading.Event()
-        """Whether the golden example has been begun; whether it may be finished."""
+        """Events: the golden example has begun; it may end."""
         self.examination.set()
         policy = BatchingPolicy(slots=slots, queue_rows=queue_rows, longest_segment=segment, stream_segment=segment)
         self.engine = Engine(
@@ -111,17 +111,17 @@ class Bench:
             raise InferenceFailed("the answer is not the golden one")
 
     async def submitted(self, request: Request) -> asyncio.Task[None]:
-        """A task that has reached the queue."""
+        """Submit a request, and return the task once the request is queued."""
         task = asyncio.create_task(self.engine.submit(request))
         await asyncio.sleep(0)
         return task
 
     def stream(self, request: Request) -> AsyncGenerator[list[Progress], None]:
-        """What is new of a request's steps."""
+        """Return the stream of a request's new steps."""
         return self.engine.reserve(request.rows, request.deadline).stream(request)
 
     async def read(self, stream: AsyncGenerator[list[Progress], None]) -> asyncio.Task[list[Progress]]:
-        """A task that reads once from a stream, whose request has reached the queue."""
+        """Return a task that reads once from a stream, once the stream's request is queued."""
 
         async def read_once() -> list[Progress]:
             return await anext(stream)
@@ -132,24 +132,24 @@ class Bench:
         return task
 
     async def in_hand(self) -> None:
-        """Wait until the runtime is called once more, and hold it there."""
+        """Wait until the runtime is called once more, and block it there."""
         await asyncio.to_thread(self.gate.await_arrival)
 
     async def next_segment(self) -> None:
-        """Let the segment in hand be computed, and wait for the next."""
+        """Release the current segment, and wait for the next."""
         self.gate.let_through()
         await self.in_hand()
 
     async def idle(self) -> None:
-        """Wait until the worker has nothing to do any more, and has said so."""
+        """Wait until the worker is idle and has reported it."""
         assert await asyncio.to_thread(self.listener.has_no_slots.wait, PATIENCE_SECONDS)
 
     async def let_time_pass(self, seconds: float) -> None:
-        """Let time pass, and the timers that are due call back."""
+        """Advance the virtual time, and run the timers that are due."""
         await let_time_pass(seconds)
 
     async def death(self) -> None:
-        """Have the worker die of a bug, and wait until it has."""
+        """Make the worker die of a bug, and wait until it has died."""
         self.listener.raises_on_slots = True
         self.gate.open()
         assert await asyncio.to_thread(self.engine._worker.join, PATIENCE_SECONDS)

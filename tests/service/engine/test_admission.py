@@ -1,4 +1,4 @@
-"""Who is let into the queue, and who leaves it or the slots before the end: late, refused, or gone."""
+"""Admission to the queue, and requests that leave early: expired, refused or cancelled."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from tests.service.fakes import (
 
 @in_virtual_time
 async def test_deadline_that_passes_in_the_queue_frees_the_entry() -> None:
-    """The request is answered while the runtime is still busy with others, makes room, and is never computed."""
+    """The request fails while the runtime is still busy with others; its room is free, and it is never computed."""
     async with serving(slots=1, queue_rows=1) as bench:
         running = await bench.submitted(recurrent_request(2))
         await bench.in_hand()
@@ -36,7 +36,7 @@ async def test_deadline_that_passes_in_the_queue_frees_the_entry() -> None:
 
 @in_virtual_time
 async def test_deadline_that_passes_while_running_frees_the_slot() -> None:
-    """The client is told at once, and the next segment is computed without its row."""
+    """The request fails at once, and the next segment is computed without its row."""
     async with serving(segment=2) as bench:
         stayer = recurrent_request(4, seed=1)
         stayer_task = await bench.submitted(stayer)
@@ -57,7 +57,7 @@ async def test_deadline_that_passes_while_running_frees_the_slot() -> None:
 
 @in_virtual_time
 async def test_caller_that_gives_up_at_the_deadline_has_missed_it() -> None:
-    """Whoever's timer comes first: it is no client's departure, and is counted once."""
+    """Whichever timer fires first, it counts once, as a missed deadline and not as a cancellation."""
     async with serving() as bench:
         late = await bench.submitted(recurrent_request(4, deadline=bench.clock() + 3))
         gone = await bench.submitted(recurrent_request(4))
@@ -75,7 +75,7 @@ async def test_caller_that_gives_up_at_the_deadline_has_missed_it() -> None:
 
 @in_virtual_time
 async def test_deadline_in_the_past_is_answered() -> None:
-    """A request that comes too late is not left waiting."""
+    """A request whose deadline has passed fails at once."""
     async with serving() as bench:
         bench.gate.open()
 
@@ -87,7 +87,7 @@ async def test_deadline_in_the_past_is_answered() -> None:
 
 @in_virtual_time
 async def test_cancelled_request_frees_its_slots_before_the_next_segment() -> None:
-    """A client that goes away harms nobody, and is computed no further."""
+    """A cancelled request is not computed further, and its neighbours are unaffected."""
     async with serving(segment=2) as bench:
         stayer = recurrent_request(4, seed=1)
         stayer_task = await bench.submitted(stayer)
@@ -107,7 +107,7 @@ async def test_cancelled_request_frees_its_slots_before_the_next_segment() -> No
 
 @in_virtual_time
 async def test_request_that_is_cancelled_in_the_queue_is_never_computed() -> None:
-    """Its entry is free at once."""
+    """Its room in the queue is free at once."""
     async with serving(slots=1, queue_rows=2) as bench:
         running = await bench.submitted(recurrent_request(2))
         await bench.in_hand()
@@ -125,7 +125,7 @@ async def test_request_that_is_cancelled_in_the_queue_is_never_computed() -> Non
 
 @in_virtual_time
 async def test_full_queue_refuses_at_once_and_recovers() -> None:
-    """What is queued counts in rows, what runs does not; when there is room again, requests are taken again."""
+    """Only queued rows count, not running ones; once there is room again, requests are admitted again."""
     async with serving(slots=1, queue_rows=2) as bench:
         running = await bench.submitted(recurrent_request(2))
         await bench.in_hand()
@@ -141,7 +141,7 @@ async def test_full_queue_refuses_at_once_and_recovers() -> None:
 
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_room_that_was_kept_is_there_and_nobody_elses(is_stream: bool) -> None:  # noqa: FBT001
-    """What is reserved counts as if it were waiting, except for the request that it is reserved for."""
+    """Reserved rows count as waiting, except for the request that they are reserved for."""
 
     @in_virtual_time
     async def scenario() -> None:
@@ -176,7 +176,7 @@ def test_room_that_was_kept_is_there_and_nobody_elses(is_stream: bool) -> None: 
 
 @pytest.mark.parametrize("is_late", [False, True])
 def test_request_given_up_after_it_was_computed_is_heard_of(is_late: bool) -> None:  # noqa: FBT001
-    """While its answer is being made; once, and as what it is."""
+    """If that happens while its response is being made, it is reported once, as late or as cancelled."""
 
     @in_virtual_time
     async def scenario() -> None:
@@ -195,7 +195,7 @@ def test_request_given_up_after_it_was_computed_is_heard_of(is_late: bool) -> No
 
 @in_virtual_time
 async def test_room_that_was_not_used_is_given_back() -> None:
-    """Whatever ends the preparation of a request: its room is free for others, once."""
+    """However the preparation of a request ends, its room is released exactly once."""
     async with serving(slots=1, queue_rows=3) as bench:
         with contextlib.suppress(ValueError), bench.engine.reserve(2) as room:
             with pytest.raises(Overloaded, match="2 of 3 rows are taken, and this request has 2"):
@@ -211,7 +211,7 @@ async def test_room_that_was_not_used_is_given_back() -> None:
 
 @in_virtual_time
 async def test_outputs_take_what_was_told_before_they_were_there() -> None:
-    """To the byte: all of them, or those that are wanted alone, whatever was asked for before."""
+    """The size is exact, for all outputs and for the wanted ones only, whatever was asked before."""
     async with serving() as bench:
         bench.gate.open()
         for rows, steps, wanted in [(1, 3, None), (3, 7, None), (2, 5, frozenset({"sums"})), (1, 1, None)]:

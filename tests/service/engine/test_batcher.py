@@ -1,4 +1,4 @@
-"""The batcher, held against a model of it that keeps every sequence in a list."""
+"""The batcher, compared with a model of it that keeps every sequence in a list."""
 
 import sys
 from collections import Counter
@@ -47,7 +47,7 @@ def formed(made: Batcher, now: float = 0.0) -> Batch:
 
 
 Row = tuple[Request, int]
-"""What a sequence is of, whether it has entered or not."""
+"""A request and the index of one of its rows, whether the row has entered or not."""
 
 
 def row_of(sequence: Sequence) -> Row:
@@ -55,7 +55,7 @@ def row_of(sequence: Sequence) -> Row:
 
 
 class BatcherMachine(RuleBasedStateMachine):
-    """Requests come, are given up, wait, run and finish, in any order; the model says what must be."""
+    """Requests are added, dropped, run and finished in any order, and the model predicts the outcome."""
 
     @initialize(policy=policies(DELAYS))
     def begin(self, policy: BatchingPolicy) -> None:
@@ -67,10 +67,10 @@ class BatcherMachine(RuleBasedStateMachine):
         self.slots: list[Sequence | None] = [None] * policy.slots
         self.in_hand: Batch | None = None
         self.computed: Counter[Row] = Counter()
-        """Steps that were computed for a row while its request was unsettled."""
+        """Number of steps computed for each row while its request was unsettled."""
         self.accepted: list[Request] = []
         self.outcomes: dict[Request, str] = {}
-        """Of the settled requests."""
+        """Outcomes of the settled requests."""
 
     def is_live(self, sequence: Sequence) -> bool:
         request = sequence.request
@@ -143,7 +143,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.batcher.wake_at(due_at) == due_at
 
     def check_who_enters(self, batch: Batch | None, running_before: list[Sequence]) -> None:
-        """First in, first out, until the slots are full; whoever is late is given up instead."""
+        """Rows enter first in, first out, until the slots are full; expired requests are dropped instead."""
         entered: list[Row] = []
         free = self.policy.slots - len(running_before)
         while self.waiting and len(entered) < free:
@@ -156,7 +156,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert all(request.is_settled for request in self.outcomes)
 
     def check_the_slots(self, batch: Batch, running_before: list[Sequence]) -> None:
-        """The arrays, moved and filled as the batch says, hold what the batch says is in them."""
+        """Arrays that are moved and filled as the batch says hold the sequences that it lists."""
         for source, target in batch.moves:
             self.slots[target] = self.slots[source]
         for slot, sequence in batch.entered:
@@ -175,7 +175,7 @@ class BatcherMachine(RuleBasedStateMachine):
             assert batch.reason is CloseReason.IDLE
 
     def check_the_segment(self, batch: Batch) -> None:
-        """As long as every rule allows, and no longer than somebody needs."""
+        """The segment is as long as every rule allows, and no longer than the longest sequence needs."""
         left = [sequence.request.steps - self.computed[row_of(sequence)] for sequence in batch.running]
         limits = [self.policy.longest_segment, max(left), max(min(left), self.policy.shortest_segment)]
         if any(sequence.request.on_progress for sequence in batch.running):
@@ -214,7 +214,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert {request for request in self.accepted if request.is_settled} == set(self.outcomes)
 
     def teardown(self) -> None:
-        """Whoever was accepted and not given up is finished, once."""
+        """Each request that was accepted and not dropped finishes exactly once."""
         if not hasattr(self, "batcher"):
             return
         self.now += self.policy.max_queue_delay_seconds
@@ -234,7 +234,7 @@ TestBatcher.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 def test_what_waits_is_taken_at_once() -> None:
-    """Without a queue delay an idle worker waits for nobody."""
+    """Without a queue delay, an idle worker starts at once."""
     made = batcher(ask(1))
 
     batch = formed(made)
@@ -244,7 +244,7 @@ def test_what_waits_is_taken_at_once() -> None:
 
 
 def test_queue_delay_is_waited_out_and_no_longer() -> None:
-    """With a queue delay a lone request is taken when the delay has passed."""
+    """With a queue delay, a lone request starts when the delay has passed."""
     made = batcher(ask(1), delay=0.5)
 
     assert made.next_batch(0.25) is None
@@ -253,14 +253,14 @@ def test_queue_delay_is_waited_out_and_no_longer() -> None:
 
 
 def test_full_batch_does_not_wait_for_the_queue_delay() -> None:
-    """When every slot can be taken there is nobody left to wait for."""
+    """When the waiting rows fill every slot, the batch starts at once."""
     made = batcher(ask(1), ask(1), slots=2, delay=0.5)
 
     assert formed(made).reason is CloseReason.FULL
 
 
 def test_delay_is_counted_from_the_oldest_that_is_still_wanted() -> None:
-    """Whoever came later does not defer it, and a request that was given up does not hurry the others."""
+    """Later requests do not extend the delay, and a dropped request does not shorten it for the others."""
     abandoned = ask(1)
     made = batcher(abandoned, slots=4, delay=0.5)
     made.add(ask(1), 0.25)
@@ -272,18 +272,18 @@ def test_delay_is_counted_from_the_oldest_that_is_still_wanted() -> None:
 
 
 def test_segment_is_no_longer_than_the_longest() -> None:
-    """Whoever comes meanwhile waits no longer."""
+    """New requests wait no longer than one such segment."""
     assert formed(batcher(ask(20), slots=2, longest=8)).steps == 8
 
 
 def test_segment_ends_with_the_first_of_its_sequences() -> None:
-    """Its answer is not kept back, whether somebody waits for its slot or not."""
+    """Its result is not held back, whether or not another sequence waits for its slot."""
     assert formed(batcher(ask(3), ask(20), slots=2, longest=8)).steps == 3
     assert formed(batcher(ask(3), ask(20), ask(1), slots=2, longest=8)).steps == 3
 
 
 def test_segment_is_no_shorter_than_the_shortest() -> None:
-    """Many calls of a step or two cost more than the rows that are done early."""
+    """Many calls of one or two steps cost more than padding."""
     batch = formed(batcher(ask(1), ask(20), slots=2, longest=8, shortest=4))
 
     assert batch.steps == 4
@@ -291,17 +291,17 @@ def test_segment_is_no_shorter_than_the_shortest() -> None:
 
 
 def test_segment_computes_no_step_that_nobody_needs() -> None:
-    """However long the shortest may be."""
+    """No segment is longer than its longest sequence, even if the minimum length is."""
     assert formed(batcher(ask(1), ask(2), slots=2, longest=8, shortest=4)).steps == 2
 
 
 def test_watched_sequence_shortens_the_segment() -> None:
-    """A stream is told often."""
+    """Segments are short while a stream is running."""
     assert formed(batcher(ask(20), ask(20, is_stream=True), slots=2, longest=8, stream=2)).steps == 2
 
 
 def test_request_larger_than_the_batch_enters_in_parts() -> None:
-    """The rows of one request share the slots one after the other; it begins with its first and ends with its last."""
+    """Its rows use the slots in turn; it starts with its first row and finishes with its last."""
     request = ask(2, rows=5)
     made = batcher(request, slots=2)
     sizes: list[int] = []
@@ -318,7 +318,7 @@ def test_request_larger_than_the_batch_enters_in_parts() -> None:
 
 
 def test_request_that_expires_in_part_is_given_up_whole() -> None:
-    """When the deadline passes, rows that run leave with those that wait."""
+    """When the deadline passes, its running rows leave with its waiting ones."""
     request = ask(9, rows=3, deadline=1.0)
     made = batcher(ask(1), request, slots=2, longest=1)
     made.advance(formed(made), 0.5)
@@ -333,7 +333,7 @@ def test_request_that_expires_in_part_is_given_up_whole() -> None:
 
 
 def test_discarded_request_leaves_before_the_next_batch() -> None:
-    """Its slot goes to whoever waits; where nobody does, the last sequence closes the gap."""
+    """Its slot goes to a waiting sequence; if there is none, the last sequence moves into the gap."""
     leaver, stayer, last, newcomer = ask(9), ask(9), ask(9), ask(9)
     made = batcher(leaver, stayer, last, newcomer, slots=3, longest=1)
     made.advance(formed(made), 0.0)
@@ -354,7 +354,7 @@ def test_discarded_request_leaves_before_the_next_batch() -> None:
 
 
 def test_nothing_of_a_discarded_request_is_kept() -> None:
-    """Clients that come and go while the slots are taken do not fill the memory with their pictures."""
+    """Requests that are dropped while they wait do not accumulate in memory."""
     made = batcher(ask(9), slots=1)
     formed(made)
     request = ask(9)
@@ -367,7 +367,7 @@ def test_nothing_of_a_discarded_request_is_kept() -> None:
 
 
 def test_steps_of_a_request_that_was_given_up_meanwhile_are_not_counted() -> None:
-    """Its outputs were not written, and a reader of its stream must not be told that they were."""
+    """Its outputs were not written, so its stream must not report them."""
     request = ask(9, is_stream=True)
     made = batcher(request)
     batch = formed(made)
@@ -380,7 +380,7 @@ def test_steps_of_a_request_that_was_given_up_meanwhile_are_not_counted() -> Non
 
 
 def test_clear_answers_everybody_once_and_leaves_nothing() -> None:
-    """Who runs, who waits and who does both is given up; the segment in hand finishes nobody."""
+    """Running, waiting and partly running requests are dropped once; the current segment then finishes none of them."""
     running, both, waiting, gone = ask(1), ask(1, rows=2), ask(1), ask(1)
     made = batcher(running, both, waiting, gone, slots=2)
     batch = formed(made)

@@ -1,4 +1,4 @@
-"""The engine computes what it is asked for, in company or alone; deadlines pass when a test says so."""
+"""The engine computes requests, alone or among others, in virtual time."""
 
 import asyncio
 import weakref
@@ -18,7 +18,7 @@ from tests.service.fakes import (
 
 @in_virtual_time
 async def test_submitted_request_has_its_outputs() -> None:
-    """When `submit` returns, every step of every row is there."""
+    """When `submit` returns, the outputs have every step of every row."""
     async with serving() as bench:
         bench.gate.open()
         request = recurrent_request(7, rows=3)
@@ -31,7 +31,7 @@ async def test_submitted_request_has_its_outputs() -> None:
 
 @in_virtual_time
 async def test_timings_of_a_request_are_known() -> None:
-    """The time in the queue and the time of computing are told apart."""
+    """Queueing time and computing time are measured separately."""
     async with serving(slots=1) as bench:
         running = await bench.submitted(recurrent_request(2, seed=1))
         await bench.in_hand()
@@ -50,7 +50,7 @@ async def test_timings_of_a_request_are_known() -> None:
 
 @in_virtual_time
 async def test_timings_of_a_request_that_is_not_finished_are_those_until_now() -> None:
-    """Before it is submitted it waits for nothing; then it waits, and then it computes."""
+    """Both times are 0 before it is submitted, and then grow while it waits and while it is computed."""
     async with serving(slots=1) as bench:
         running, waiting = recurrent_request(2, seed=1), recurrent_request(2, seed=2)
         assert waiting.queue_seconds(bench.clock()) == 0
@@ -67,7 +67,7 @@ async def test_timings_of_a_request_that_is_not_finished_are_those_until_now() -
 
 @in_virtual_time
 async def test_requests_of_one_turn_of_the_event_loop_are_computed_together() -> None:
-    """A free runtime takes up all that came in the same turn, and waits for nothing else."""
+    """An idle runtime takes all requests of the same event-loop iteration, and waits for no others."""
     async with serving(slots=16) as bench:
         await bench.idle()
         crowd = [asyncio.create_task(bench.engine.submit(recurrent_request(2, seed=seed))) for seed in range(3)]
@@ -80,7 +80,7 @@ async def test_requests_of_one_turn_of_the_event_loop_are_computed_together() ->
 
 @in_virtual_time
 async def test_large_crowd_is_not_kept_until_the_turn_is_over() -> None:
-    """Once a quarter of the slots are asked for, the runtime starts on them."""
+    """Once the requests fill a quarter of the slots, the runtime starts."""
     async with serving(slots=8) as bench:
         requests = [recurrent_request(2, seed=seed) for seed in range(2)]
         crowd = [asyncio.create_task(bench.engine.submit(request)) for request in requests]
@@ -95,7 +95,7 @@ async def test_large_crowd_is_not_kept_until_the_turn_is_over() -> None:
 
 @in_virtual_time
 async def test_requests_join_and_leave_between_segments() -> None:
-    """A short request that comes later joins the running batch, and is answered before the long one."""
+    """A short request that comes later joins the running batch, and finishes before the long one."""
     async with serving(segment=2) as bench:
         long, short = recurrent_request(6, seed=1), recurrent_request(2, seed=2)
         long_task = await bench.submitted(long)
@@ -116,7 +116,7 @@ async def test_requests_join_and_leave_between_segments() -> None:
 
 @in_virtual_time
 async def test_crowd_gets_the_answers_of_loners() -> None:
-    """Beside failing and vanishing neighbours everybody is answered as if alone."""
+    """Among neighbours that fail or are cancelled, each request gets the result that it gets alone."""
     async with serving(slots=5, segment=3, queue_rows=1000) as bench:
         generator = np.random.default_rng(0)
         requests = [
@@ -148,7 +148,7 @@ async def test_crowd_gets_the_answers_of_loners() -> None:
 
 @in_virtual_time
 async def test_request_of_the_wrong_shape_harms_nobody() -> None:
-    """It is refused where it is submitted; the worker lives."""
+    """It fails where it is submitted, and the worker survives."""
     async with serving() as bench:
         bench.gate.open()
         misshapen = recurrent_request(2)
@@ -163,7 +163,7 @@ async def test_request_of_the_wrong_shape_harms_nobody() -> None:
 
 @in_virtual_time
 async def test_nothing_of_a_request_outlives_it() -> None:
-    """Whether it was answered or late, no circle of references waits for a garbage collection."""
+    """Finished or expired, it leaves no reference cycle for the garbage collector."""
     kept: list[weakref.ref[Array]] = []
 
     async def end_of(request: Request, bench: Bench) -> type[BaseException] | None:

@@ -1,4 +1,4 @@
-"""Slots: whoever shares the batch, a request's answers are those of a loop that knows nobody else."""
+"""Slots: whatever shares the batch, a request gets the outputs of a plain loop over its own steps."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ class Bench:
         return request
 
     def compute(self) -> Batch | None:
-        """Compute one segment, unless there is none."""
+        """Compute the next segment, if there is one; return its batch."""
         batch = self.batcher.next_batch(0.0)
         if batch is None:
             return None
@@ -56,7 +56,7 @@ def bench(*, slots: int = 2, longest: int = 4, shortest: int = 1, runtime: FakeR
 
 
 def assert_right_so_far(request: Request) -> None:
-    """What is counted of a request's steps is in its outputs."""
+    """Assert that the outputs of all counted steps are correct."""
     expected = recurrent_answers(request)
     for row, done in enumerate(request.steps_done):
         np.testing.assert_array_equal(request.outputs["answers"][:done, row], expected[:done, row])
@@ -78,7 +78,7 @@ def as_request(arrival: Arrival) -> Request:
 @settings(max_examples=150)
 @given(policies(queue_delays=st.just(0.0)), arrivals())
 def test_result_never_depends_on_batch_mates(policy: BatchingPolicy, plan: list[Arrival]) -> None:
-    """Beside requests that fail, leave early or used the slot before, every answer is that of a loop of its own."""
+    """Among requests that fail, leave early or used the slot before, each gets the outputs of a plain loop."""
     made = Bench(policy, FakeRuntime())
     accepted: dict[Request, Arrival] = {}
     left: set[Request] = set()
@@ -106,7 +106,7 @@ def test_result_never_depends_on_batch_mates(policy: BatchingPolicy, plan: list[
 
 
 def test_segment_computes_occupied_slots_alone() -> None:
-    """Sequences of mixed lengths leave at their own ends, and the batch shrinks with them."""
+    """Sequences of mixed lengths leave when they end, and the batch shrinks with them."""
     made = bench(slots=3, longest=2)
     for steps in (2, 4, 6):
         made.add(recurrent_request(steps, seed=steps))
@@ -117,7 +117,7 @@ def test_segment_computes_occupied_slots_alone() -> None:
 
 
 def test_member_that_fails_fails_alone() -> None:
-    """A batch that fails is computed again row by row: only the culprit fails."""
+    """A batch that fails is computed again row by row, and only the row at fault fails."""
     made = bench(slots=3)
     good = made.add(recurrent_request(4, seed=1))
     bad = made.add(recurrent_request(4, seed=2, poisoned_step=2))
@@ -132,7 +132,7 @@ def test_member_that_fails_fails_alone() -> None:
 
 
 def test_runtime_error_is_answered_with_its_slot() -> None:
-    """Whoever asks why a member failed finds what the runtime raised."""
+    """The runtime's exception is returned for the slot that failed."""
     made = bench()
     made.add(recurrent_request(1, seed=1))
     made.add(recurrent_request(1, seed=2, poisoned_step=0))
@@ -148,7 +148,7 @@ def test_runtime_error_is_answered_with_its_slot() -> None:
 
 
 def test_lone_request_that_fails_is_not_computed_twice() -> None:
-    """A batch of one has no members to be told apart."""
+    """If a batch of one fails, there is no other row to separate it from."""
     made = bench()
     made.add(recurrent_request(1, poisoned_step=0))
 
@@ -159,7 +159,7 @@ def test_lone_request_that_fails_is_not_computed_twice() -> None:
 
 
 def test_padding_is_no_earlier_request() -> None:
-    """What made one request fail does not come back in the padding of a later one."""
+    """The input that made one request fail is not reused as padding for a later one."""
     made = bench(slots=2, shortest=4, longest=4)
     made.add(recurrent_request(4, seed=1))
     bad = made.add(recurrent_request(4, seed=2, poisoned_step=2))
@@ -176,7 +176,7 @@ def test_padding_is_no_earlier_request() -> None:
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
 def test_sequence_is_never_computed_in_fewer_rows_than_the_graph_asks_for(slots: int) -> None:
-    """A lone one has copies of itself beside it, also where its batch failed and every row is computed again."""
+    """A lone sequence is computed beside copies of itself, also when rows are computed one by one after a failure."""
     made = bench(slots=slots, longest=2, runtime=FakeRuntime(RECURRENT.model_copy(update={"least_rows": 3})))
     alone = made.add(recurrent_request(5, seed=1))
     made.compute_all()
@@ -204,7 +204,7 @@ def test_slot_starts_from_the_initial_state_whoever_used_it_before() -> None:
 
 
 def test_outputs_that_nobody_wants_are_not_kept() -> None:
-    """A request holds memory for the outputs that it names."""
+    """A request only allocates the outputs that it names."""
     made = bench()
     request = recurrent_request(3)
     request.wanted = frozenset({"sums"})
@@ -217,7 +217,7 @@ def test_outputs_that_nobody_wants_are_not_kept() -> None:
 
 
 def test_shape_is_bound_once() -> None:
-    """Binding is the slow part: shapes that were seen before are not bound again."""
+    """Binding is slow, so a shape that was seen before is not bound again."""
     made = bench(longest=2)
     made.add(recurrent_request(8))
     made.compute_all()
@@ -231,7 +231,7 @@ def test_shape_is_bound_once() -> None:
 
 
 def test_bindings_are_forgotten_before_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long-lived service meets every shape in the end; forgetting one costs no answer."""
+    """The cache of bindings is bounded, and clearing it does not change any output."""
     monkeypatch.setattr("service.engine.slots.MAX_BINDINGS", 2)
     made = bench(longest=4)
     requests = [made.add(recurrent_request(steps, seed=steps)) for steps in (1, 2, 3, 7)]
@@ -244,7 +244,7 @@ def test_bindings_are_forgotten_before_there_are_too_many(monkeypatch: pytest.Mo
 
 
 def test_graph_without_state_answers_every_row_once() -> None:
-    """Dynamic batching is the same thing with sequences of one step."""
+    """Dynamic batching is the special case of sequences of one step."""
     made = bench(slots=4, longest=1, runtime=FakeRuntime(STATELESS))
     pictures: list[Array] = [np.arange(rows * 3).reshape(rows, 3) + rows for rows in (1, 2, 3)]
     requests = [made.add(Request({"picture": picture}, len(picture), 1, float("inf"))) for picture in pictures]
@@ -257,7 +257,7 @@ def test_graph_without_state_answers_every_row_once() -> None:
 
 
 def test_graph_without_state_fails_by_the_request() -> None:
-    """Of a request with a poisoned picture nothing is answered; the others are right."""
+    """A request with one poisoned picture fails as a whole; the others are correct."""
     made = bench(slots=4, longest=1, runtime=FakeRuntime(STATELESS))
     bad = made.add(Request({"picture": np.array([[1, 2, 3], [4, POISON, 6]])}, 2, 1, float("inf")))
     good = made.add(Request({"picture": np.array([[7, 8, 9]])}, 1, 1, float("inf")))
@@ -270,7 +270,7 @@ def test_graph_without_state_fails_by_the_request() -> None:
 
 
 def test_request_of_the_wrong_shape_is_refused_before_the_queue() -> None:
-    """A row that fits no slot would take the worker down with all who wait."""
+    """A row that does not fit a slot would crash the worker and fail all pending requests."""
     request = recurrent_request(3)
     request.steps = 4
 

@@ -1,4 +1,4 @@
-"""Steps are told as they are computed, and whoever reads them slowly or not at all harms nobody."""
+"""Streams report steps as they are computed, and slow or abandoned readers do not affect other requests."""
 
 from contextlib import aclosing
 
@@ -17,7 +17,7 @@ from tests.service.fakes import (
 
 @in_virtual_time
 async def test_stream_answers_steps_before_later_ones_are_computed() -> None:
-    """The first steps are there while the runtime is held before the second segment."""
+    """The first steps are reported while the runtime is blocked before the second segment."""
     async with serving(segment=2) as bench:
         request = recurrent_request(5)
         async with aclosing(bench.stream(request)) as stream:
@@ -38,7 +38,7 @@ async def test_stream_answers_steps_before_later_ones_are_computed() -> None:
 
 @in_virtual_time
 async def test_stream_of_several_rows_tells_every_step_of_each_once() -> None:
-    """Rows that enter one after the other are told as they come."""
+    """Rows that enter one after another are reported as they are computed."""
     async with serving(slots=2, segment=2) as bench:
         bench.gate.open()
         request = recurrent_request(5, rows=3)
@@ -56,7 +56,7 @@ async def test_stream_of_several_rows_tells_every_step_of_each_once() -> None:
 
 @in_virtual_time
 async def test_slow_reader_of_a_stream_holds_up_nobody() -> None:
-    """The batch goes on while a reader does not read, and what was missed is told together."""
+    """The batch goes on while a reader is not reading, and the steps that it missed are reported together."""
     async with serving(segment=2) as bench:
         stream_request = recurrent_request(6, seed=1)
         async with aclosing(bench.stream(stream_request)) as stream:
@@ -72,7 +72,7 @@ async def test_slow_reader_of_a_stream_holds_up_nobody() -> None:
 
 @in_virtual_time
 async def test_stream_that_fails_tells_the_good_steps_and_no_others() -> None:
-    """Steps of the segment that failed were not written, and are not told."""
+    """Steps of the failed segment were not written, and are not reported."""
     async with serving(segment=2) as bench:
         bench.gate.open()
         async with aclosing(bench.stream(recurrent_request(6, poisoned_step=3))) as stream:
@@ -84,7 +84,7 @@ async def test_stream_that_fails_tells_the_good_steps_and_no_others() -> None:
 
 @in_virtual_time
 async def test_stream_that_expires_tells_no_step_that_was_not_written() -> None:
-    """A segment that ends after the deadline is not told."""
+    """A segment that ends after the deadline is not reported."""
     async with serving(segment=2) as bench:
         request = recurrent_request(6, deadline=bench.clock() + 10)
         async with aclosing(bench.stream(request)) as stream:
@@ -106,7 +106,7 @@ async def test_stream_that_expires_tells_no_step_that_was_not_written() -> None:
 
 @in_virtual_time
 async def test_closed_stream_frees_its_slot_before_the_next_segment() -> None:
-    """A reader who leaves takes its rows along; its neighbour is alone in the next segment."""
+    """Its rows leave the batch, and its neighbour is alone in the next segment."""
     async with serving(segment=2) as bench:
         neighbour = await bench.submitted(recurrent_request(6, seed=1))
         await bench.in_hand()
@@ -124,7 +124,7 @@ async def test_closed_stream_frees_its_slot_before_the_next_segment() -> None:
 
 @in_virtual_time
 async def test_stream_is_refused_before_its_first_answer() -> None:
-    """A full queue and an engine that was stopped are known before anything is sent."""
+    """A full queue and a stopped engine are reported before anything is sent."""
     async with serving(queue_rows=1) as bench:
         with pytest.raises(Overloaded, match="0 of 1 rows are taken"):
             await anext(bench.stream(recurrent_request(1, rows=2)))

@@ -15,7 +15,7 @@ from tests.service.fakes import (
 
 @in_virtual_time
 async def test_stop_tells_those_who_still_wait() -> None:
-    """The segment in hand is finished; whatever is not complete by then is answered with `NotReady`."""
+    """The current segment is finished; requests that are incomplete after it fail with `NotReady`."""
     async with serving(slots=1) as bench:
         running = await bench.submitted(recurrent_request(6))
         waiting = await bench.submitted(recurrent_request(2))
@@ -36,7 +36,7 @@ async def test_stop_tells_those_who_still_wait() -> None:
 
 @in_virtual_time
 async def test_stop_waits_no_longer_than_it_is_told() -> None:
-    """A segment that hangs keeps nobody waiting, and its end changes nothing any more."""
+    """A hanging segment does not block the stop, and nothing changes when it ends later."""
     async with serving() as bench:
         hanging = await bench.submitted(recurrent_request(2))
         await bench.in_hand()
@@ -49,7 +49,7 @@ async def test_stop_waits_no_longer_than_it_is_told() -> None:
 
 @in_virtual_time
 async def test_engine_that_was_not_started_is_left_alone() -> None:
-    """While models are loaded there is nobody to recover, and nobody to wait for at the end."""
+    """Before its start, an engine has no worker to recover, and no worker to wait for when it stops."""
     engine = Bench().engine
 
     assert not engine.recover()
@@ -58,7 +58,7 @@ async def test_engine_that_was_not_started_is_left_alone() -> None:
 
 @in_virtual_time
 async def test_workers_that_die_at_once_one_after_the_other_are_beyond_repair() -> None:
-    """Another thread would not help, so the process ends; a worker that computes something begins a new count."""
+    """Another thread would not help, so the engine gives up; a worker that computes something resets the count."""
     async with serving() as bench:
         bench.gate.open()
 
@@ -86,7 +86,7 @@ async def test_workers_that_die_at_once_one_after_the_other_are_beyond_repair() 
 
 @in_virtual_time
 async def test_dead_worker_is_replaced() -> None:
-    """Health turns red, who was in it may try again, and the next request is computed."""
+    """The engine is unhealthy, pending requests fail with `NotReady`, and the next request is computed."""
     async with serving() as bench:
         finished = await bench.submitted(recurrent_request(2, rows=2))
         await bench.in_hand()
@@ -99,7 +99,7 @@ async def test_dead_worker_is_replaced() -> None:
         assert bench.engine.recover()
 
         told = await asyncio.gather(*queued, return_exceptions=True)
-        assert [str(error) for error in told] == ["fake lost its worker while this request was in it"] * 2
+        assert [str(error) for error in told] == ["fake lost its worker while this request was pending"] * 2
         assert all(isinstance(error, NotReady) for error in told)
         assert told[0] is not told[1], "one error's traceback would grow with everybody who raises it"
         assert bench.engine.unhealthy_because() is None
@@ -113,7 +113,7 @@ async def test_dead_worker_is_replaced() -> None:
 
 @in_virtual_time
 async def test_hanging_segment_turns_health_red() -> None:
-    """Longer than the time that is allowed is unhealthy; its end is recovery."""
+    """A segment that exceeds the time allowed makes the engine unhealthy until it ends."""
     async with serving(stall_seconds=5) as bench:
         task = await bench.submitted(recurrent_request(2))
         await bench.in_hand()
@@ -133,7 +133,7 @@ async def test_hanging_segment_turns_health_red() -> None:
 
 
 def test_worker_outlives_a_loop_that_has_closed() -> None:
-    """What nobody can hear any more is not an error."""
+    """Results that can no longer be delivered are not an error."""
     benches: list[Bench] = []
 
     @in_virtual_time
@@ -163,7 +163,7 @@ def test_worker_outlives_a_loop_that_has_closed() -> None:
 
 @in_virtual_time
 async def test_runtime_that_fails_at_everything_turns_health_red() -> None:
-    """Not what a request brings about, but what the golden example shows, tells a broken runtime from a bad input."""
+    """The golden example, not a request's failure, tells a broken runtime from a bad input."""
     async with serving() as bench:
         bench.gate.open()
         with pytest.raises(InferenceFailed, match="the model failed on this input"):
@@ -184,7 +184,7 @@ async def test_runtime_that_fails_at_everything_turns_health_red() -> None:
 
 @in_virtual_time
 async def test_runtime_that_fails_at_one_of_several_is_not_examined() -> None:
-    """Whoever was computed beside it shows that the runtime works; everybody else need not wait for an example."""
+    """Its neighbours' success shows that the runtime works, so no time is spent on the golden example."""
     async with serving(slots=16) as bench:
         await bench.idle()  # or it might begin before both have come
         bench.gate.open()
@@ -199,7 +199,7 @@ async def test_runtime_that_fails_at_one_of_several_is_not_examined() -> None:
 
 @in_virtual_time
 async def test_runtime_that_hangs_at_its_golden_example_turns_health_red() -> None:
-    """Nobody waits for it: who failed has been told."""
+    """The failed requests are reported before it runs, so no client waits for it."""
     async with serving(stall_seconds=5) as bench:
         bench.gate.open()
         bench.examination.clear()

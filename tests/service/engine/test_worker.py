@@ -1,4 +1,4 @@
-"""The worker: one thread that takes what waits, computes it, and says so once a segment."""
+"""The worker: one thread that takes waiting requests, computes them, and reports once per segment."""
 
 import logging
 import queue
@@ -27,7 +27,7 @@ from tests.service.fakes import (
 
 
 class Bench:
-    """A worker with a held runtime, and everything that it says."""
+    """A worker on a runtime that blocks, and a record of everything that it reports."""
 
     def __init__(self, *, slots: int, shortest: int, longest: int, queue_rows: int, delay: float = 0.0) -> None:
         self.gate = Gate()
@@ -66,11 +66,11 @@ class Bench:
         return request
 
     def settled(self, count: int = 1) -> list[Request]:
-        """The next requests that are settled; waits for them."""
+        """Wait for the next settled requests, and return them."""
         return [self._settled.get(timeout=PATIENCE_SECONDS) for _ in range(count)]
 
     def end(self) -> None:
-        """Let everything through and wait for the thread, after which all has been said."""
+        """Release the runtime and wait for the thread, after which everything has been reported."""
         self.gate.open()
         self.worker.stop()
         assert self.worker.join(PATIENCE_SECONDS)
@@ -89,7 +89,7 @@ def working(
 
 
 def test_free_runtime_takes_what_waits_at_once() -> None:
-    """Requests that gather while the runtime is busy are the next batch, all of them."""
+    """All requests that arrive while the runtime is busy form the next batch."""
     with working(longest=1) as bench:
         bench.add(recurrent_request(1, seed=1))
         bench.gate.await_arrival()
@@ -104,7 +104,7 @@ def test_free_runtime_takes_what_waits_at_once() -> None:
 
 
 def test_lone_request_is_computed_when_the_queue_delay_has_passed() -> None:
-    """Nobody else has to come for that."""
+    """No other request has to arrive for that."""
     with working(delay=0.01) as bench:
         bench.gate.open()
         assert bench.listener.has_no_slots.wait(PATIENCE_SECONDS)
@@ -119,7 +119,7 @@ def test_lone_request_is_computed_when_the_queue_delay_has_passed() -> None:
 
 
 def test_request_is_settled_once() -> None:
-    """What has finished cannot be given up, and what was given up is not delivered."""
+    """A finished request cannot be dropped, and a dropped one is not delivered."""
     with working(longest=1) as bench:
         given_up = bench.add(recurrent_request(1))
         bench.gate.await_arrival()
@@ -133,7 +133,7 @@ def test_request_is_settled_once() -> None:
 
 
 def test_slot_of_a_request_that_was_given_up_is_free_for_the_next_segment() -> None:
-    """A newcomer computes in the slot of whoever left while the segment was in hand."""
+    """A new request enters the slot of one that was dropped during the segment."""
     with working(slots=1, longest=2) as bench:
         leaver = bench.add(recurrent_request(100))
         bench.gate.await_arrival()
@@ -148,7 +148,7 @@ def test_slot_of_a_request_that_was_given_up_is_free_for_the_next_segment() -> N
 
 
 def test_expired_request_is_not_computed() -> None:
-    """A deadline that passes in the queue costs the runtime nothing; whose it was, the engine tells."""
+    """A request that expires in the queue never reaches the runtime; the engine reports it."""
     with working(slots=1, longest=1) as bench:
         first = bench.add(recurrent_request(1))
         bench.gate.await_arrival()
@@ -164,7 +164,7 @@ def test_expired_request_is_not_computed() -> None:
 
 
 def test_request_that_fails_is_delivered_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
-    """The client hears that the model failed; the log, of what."""
+    """The client learns that the model failed; the log has the cause."""
     with working() as bench, caplog.at_level(logging.ERROR, logger="glimpse.engine"):
         failing = bench.add(recurrent_request(1, poisoned_step=0))
         bench.gate.open()
@@ -173,12 +173,12 @@ def test_request_that_fails_is_delivered_with_its_cause(caplog: pytest.LogCaptur
 
     assert isinstance(failing.error, InferenceFailed)
     assert str(failing.error.__cause__) == "poisoned"
-    assert "a request failed alone: poisoned" in caplog.text
+    assert "a request failed when run alone: poisoned" in caplog.text
     assert failing.steps_done == [0]
 
 
 def test_worker_goes_on_after_a_failure() -> None:
-    """A runtime that raised is asked again."""
+    """After a runtime has raised an exception, it is used again."""
     with working() as bench:
         bench.gate.open()
         failing = bench.add(recurrent_request(1, poisoned_step=0))
@@ -191,7 +191,7 @@ def test_worker_goes_on_after_a_failure() -> None:
 
 
 def test_streams_are_told_once_a_segment() -> None:
-    """A stream of six steps in segments of two grows three times; others are told at their end alone."""
+    """A stream of six steps in segments of two is reported three times, other requests only when they finish."""
     with working(longest=2) as bench:
         bench.gate.open()
         stream = recurrent_request(6)
@@ -205,7 +205,7 @@ def test_streams_are_told_once_a_segment() -> None:
 
 
 def test_what_is_finished_is_told_before_the_next_segment_is_computed() -> None:
-    """Whoever is done does not wait for those who are not."""
+    """A finished request does not wait for the others."""
     with working(slots=2, longest=2) as bench:
         bench.add(recurrent_request(100))
         bench.gate.await_arrival()
@@ -219,7 +219,7 @@ def test_what_is_finished_is_told_before_the_next_segment_is_computed() -> None:
 
 
 def test_what_was_finished_is_told_even_if_the_worker_dies_then(caplog: pytest.LogCaptureFixture) -> None:
-    """The answer is there; a bug met afterwards does not take it back."""
+    """A result is delivered even if the worker dies of a bug afterwards."""
     with working() as bench, caplog.at_level(logging.ERROR, logger="glimpse.engine"):
         finished = bench.add(recurrent_request(1))
         bench.gate.await_arrival()
@@ -234,7 +234,7 @@ def test_what_was_finished_is_told_even_if_the_worker_dies_then(caplog: pytest.L
 
 
 def test_refused_request_leaves_no_trace() -> None:
-    """A full queue refuses at once and goes on with what it holds."""
+    """A full queue refuses at once, and the queued requests are computed."""
     with working(slots=1, queue_rows=2) as bench:
         bench.add(recurrent_request(1))
         bench.gate.await_arrival()
@@ -250,7 +250,7 @@ def test_refused_request_leaves_no_trace() -> None:
 
 
 def test_batches_are_reported() -> None:
-    """A report says what was computed, why then, and how long it took."""
+    """A report says what was computed, why the batch was dispatched, and how long it took."""
     with working(slots=2, shortest=4, longest=4) as bench:
         bench.add(recurrent_request(1))
         bench.gate.await_arrival()
@@ -288,7 +288,7 @@ def test_listener_hears_how_many_wait_and_how_many_run() -> None:
 
 
 def test_idle_worker_has_no_slots_occupied() -> None:
-    """Between requests the listener is told that nothing runs."""
+    """When the worker is idle, the listener is told that no slot is occupied."""
     with working() as bench:
         bench.add(recurrent_request(1, rows=3))
         bench.gate.await_arrival()
@@ -301,7 +301,7 @@ def test_idle_worker_has_no_slots_occupied() -> None:
 
 
 def test_idle_worker_keeps_nothing_of_its_last_requests() -> None:
-    """What they were given and answered may be large, and the next may come in an hour."""
+    """Their inputs and outputs may be large, and the next request may be an hour away."""
     with working() as bench:
         bench.add(recurrent_request(1))
         bench.gate.open()
@@ -312,7 +312,7 @@ def test_idle_worker_keeps_nothing_of_its_last_requests() -> None:
 
 
 def test_segment_in_hand_is_timed() -> None:
-    """A segment that is computed ages; between segments nothing does."""
+    """The busy time grows during a segment, and is 0 between segments."""
     with working() as bench:
         assert bench.worker.busy_seconds() == 0
         bench.add(recurrent_request(1))
@@ -327,7 +327,7 @@ def test_segment_in_hand_is_timed() -> None:
 
 
 def test_worker_stops_after_the_segment_in_hand() -> None:
-    """Who still waits or runs then is given back, once."""
+    """Requests that are still waiting or running are returned once."""
     with working(slots=1, longest=1) as bench:
         running = bench.add(recurrent_request(5))
         bench.gate.await_arrival()
@@ -342,7 +342,7 @@ def test_worker_stops_after_the_segment_in_hand() -> None:
 
 
 def test_worker_that_meets_a_bug_dies_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    """A listener that raises ends the thread; whoever waited can be told."""
+    """A listener that raises ends the thread, and the pending requests can be recovered."""
     with working() as bench, caplog.at_level(logging.ERROR, logger="glimpse.engine"):
         bench.listener.raises_on_slots = True
         waiting = bench.add(recurrent_request(1))
@@ -355,7 +355,7 @@ def test_worker_that_meets_a_bug_dies_and_says_so(caplog: pytest.LogCaptureFixtu
 
 
 def test_worker_that_was_not_started_has_not_died() -> None:
-    """It has nothing to be waited for, either."""
+    """There is no thread to wait for, either."""
     worker = Bench(slots=1, shortest=1, longest=1, queue_rows=1).worker
 
     assert not worker.has_died

@@ -16,13 +16,13 @@ SIGNATURE = Signature(
 
 
 def test_free_axes_are_filled_in() -> None:
-    """T by steps, B by rows, and nothing else."""
+    """T is replaced by the steps and B by the rows."""
     assert shape_of(SIGNATURE.inputs[0], rows=4, steps=7) == (7, 4, 3)
     assert shape_of(SIGNATURE.state[0], rows=4, steps=7) == (4, 5)
 
 
 def test_there_is_a_buffer_for_every_output_and_next_state() -> None:
-    """Of the right type and shape, contiguous, as runtimes need it."""
+    """The buffers have the right dtype and shape, and are contiguous."""
     outputs = allocate_outputs(SIGNATURE, rows=4, steps=7)
 
     assert {name: (array.shape, array.dtype) for name, array in outputs.items()} == {

@@ -1,4 +1,4 @@
-"""The model repository: what is found, what is loaded, and everything that is refused."""
+"""The model repository: which artifacts are found, loaded and refused."""
 
 import json
 import shutil
@@ -27,12 +27,12 @@ NAMES = [
 
 @pytest.fixture
 def artifact(repository: Path, tmp_path: Path) -> Path:
-    """A copy of an artifact that may be spoilt."""
+    """Return a copy of an artifact that a test may damage."""
     return Path(shutil.copytree(repository / "ntm-copy" / "1", tmp_path / "ntm-copy" / "1"))
 
 
 def edit(artifact: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the manifest, and nothing else."""
+    """Change only the manifest."""
     path = artifact / MANIFEST_FILE
     document = json.loads(path.read_text())
     change(document)
@@ -40,7 +40,7 @@ def edit(artifact: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def vouch_for(artifact: Path, file: str) -> None:
-    """Put a file's new checksum into the manifest, as somebody would who means to deceive."""
+    """Write a file's new checksum to the manifest, as an attacker would."""
     described = describe(artifact / file).model_dump()
     edit(artifact, lambda document: document["files"].__setitem__(file, described))
 
@@ -49,7 +49,7 @@ def vouch_for(artifact: Path, file: str) -> None:
 
 
 def test_artifacts_are_found_by_their_manifests(tmp_path: Path) -> None:
-    """In the order of names and versions; ten comes after two."""
+    """Artifacts are sorted by name and version number; 10 comes after 2."""
     for folder in ("reader/1", "draw/10", "draw/2", "draw/1"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / MANIFEST_FILE).touch()
@@ -58,18 +58,18 @@ def test_artifacts_are_found_by_their_manifests(tmp_path: Path) -> None:
 
 
 def test_folder_without_a_manifest_is_no_artifact(artifact: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What an export left behind that did not come to its end, or a copy, is not served; the log says so."""
+    """The remains of an interrupted export, or of a copy, are not served, and are logged."""
     shutil.copytree(artifact, artifact.parent / "2")
     (artifact.parent / "2" / MANIFEST_FILE).unlink()
 
     assert artifacts(artifact.parent.parent) == [artifact]
     (record,) = caplog.records
-    assert record.getMessage() == f"{artifact.parent / '2'} has no {MANIFEST_FILE}, and is not served"
+    assert record.getMessage() == f"{artifact.parent / '2'} has no {MANIFEST_FILE} and is not served"
 
 
 @pytest.mark.parametrize("folder", ["", "absent"])
 def test_repository_without_artifacts_is_refused(tmp_path: Path, folder: str) -> None:
-    """An empty folder, or none."""
+    """The repository is empty or does not exist."""
     with pytest.raises(ArtifactRejected, match="holds no model"):
         artifacts(tmp_path / folder)
 
@@ -80,7 +80,7 @@ def test_repository_without_artifacts_is_refused(tmp_path: Path, folder: str) ->
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_graph_answers_its_golden_example(repository: Path, name: str, runtime: str) -> None:
-    """Loaded and verified in either runtime."""
+    """Every shipped artifact loads and passes its golden example in both runtimes."""
     model = load(repository / name / "1", runtime, CPU)
 
     assert model.graphs.keys() == model.manifest.graphs.keys()
@@ -91,7 +91,7 @@ def test_every_graph_answers_its_golden_example(repository: Path, name: str, run
 
 @pytest.mark.parametrize("wrong", [0.5, np.nan])
 def test_answer_that_is_not_the_golden_one_is_refused(repository: Path, wrong: float) -> None:
-    """By the name of the output; a NaN fails as well."""
+    """The message names the output; a NaN fails as well."""
     graph = load(repository / "ntm-copy" / "1", "onnxruntime", CPU).graphs["step"]
     golden = dict(graph.golden)
     golden["reads"] = golden["reads"] + np.float32(wrong)
@@ -104,7 +104,7 @@ def test_answer_that_is_not_the_golden_one_is_refused(repository: Path, wrong: f
     ("name", "graph", "output"), [("draw", "generate", "pictures"), ("stn-affine", "rectify", "rectified")]
 )
 def test_picture_that_is_not_the_golden_one_is_refused(repository: Path, name: str, graph: str, output: str) -> None:
-    """By two grey levels; one is rounding, however bright the picture."""
+    """A difference of two grey levels fails; one passes as rounding, however bright the picture."""
     loaded = load(repository / name / "1", "onnxruntime", CPU).graphs[graph]
     pictures = loaded.golden[output].astype(int)
 
@@ -123,7 +123,7 @@ def test_picture_that_is_not_the_golden_one_is_refused(repository: Path, name: s
 
 @pytest.mark.parametrize("file", ["model.onnx", "model.pt", "tensors.npz", "weights.safetensors", "README.md"])
 def test_file_that_was_changed_is_refused(artifact: Path, file: str) -> None:
-    """A single bit, in any file of the artifact."""
+    """A single flipped bit in any file of the artifact is detected."""
     data = bytearray((artifact / file).read_bytes())
     data[len(data) // 2] ^= 1
     (artifact / file).write_bytes(data)
@@ -134,7 +134,7 @@ def test_file_that_was_changed_is_refused(artifact: Path, file: str) -> None:
 
 @pytest.mark.parametrize("content", ["junk", "array", "objects", "cut"])
 def test_tensors_that_cannot_be_read_are_refused(artifact: Path, content: str) -> None:
-    """Though the manifest vouches for them; what is pickled is not looked at."""
+    """They are refused even if their checksum is correct; pickled data are not read."""
     path = artifact / "tensors.npz"
     match content:
         case "junk":
@@ -154,7 +154,7 @@ def test_tensors_that_cannot_be_read_are_refused(artifact: Path, content: str) -
 
 
 def test_file_that_is_missing_is_refused(artifact: Path) -> None:
-    """By its name."""
+    """The message names the missing file."""
     (artifact / "tensors.npz").unlink()
 
     with pytest.raises(ArtifactRejected, match=r"tensors\.npz is missing"):
@@ -174,7 +174,7 @@ def test_file_that_is_missing_is_refused(artifact: Path) -> None:
 def test_tensor_that_is_missing_or_misshapen_is_refused(
     artifact: Path, name: str, change: Callable[[Array], Array] | None, says: str
 ) -> None:
-    """Though the manifest vouches for the file that it should be in: no request could be answered."""
+    """It is refused even if its file's checksum is correct."""
     with np.load(artifact / "tensors.npz") as file:
         tensors = dict(file)
     spoilt = tensors.pop(name)
@@ -188,7 +188,7 @@ def test_tensor_that_is_missing_or_misshapen_is_refused(
 
 
 def test_graph_that_fails_on_its_golden_example_is_refused(repository: Path) -> None:
-    """With the runtime's words."""
+    """The message includes the runtime's."""
     graph = load(repository / "ntm-copy" / "1", "onnxruntime", CPU).graphs["step"]
     golden = {**graph.golden, "inputs": graph.golden["inputs"][:, :, 1:]}
 
@@ -197,7 +197,7 @@ def test_graph_that_fails_on_its_golden_example_is_refused(repository: Path) -> 
 
 
 def test_graph_of_another_model_is_refused_by_its_signature(repository: Path, artifact: Path) -> None:
-    """A swapped file whose checksum was swapped with it still takes other tensors than the manifest says."""
+    """A graph swapped together with its checksum takes other tensors than the manifest says."""
     shutil.copy(repository / "draw" / "1" / "model.onnx", artifact / "model.onnx")
     vouch_for(artifact, "model.onnx")
 
@@ -206,7 +206,7 @@ def test_graph_of_another_model_is_refused_by_its_signature(repository: Path, ar
 
 
 def test_script_of_another_model_is_refused_by_its_signature(repository: Path, artifact: Path) -> None:
-    """TorchScript knows the number of its inputs."""
+    """TorchScript graphs are checked by their number of inputs."""
     shutil.copy(repository / "stn-affine" / "1" / "model.pt", artifact / "model.pt")
     vouch_for(artifact, "model.pt")
 
@@ -226,7 +226,7 @@ def test_script_of_another_model_is_refused_by_its_signature(repository: Path, a
 def test_manifest_whose_signature_is_not_the_graphs_is_refused(
     artifact: Path, change: Callable[[dict[str, Any]], None], match: str
 ) -> None:
-    """Names, types and the number of axes."""
+    """Names, dtypes and numbers of axes are checked."""
     edit(artifact, lambda document: change(document["graphs"]["step"]["signature"]))
 
     with pytest.raises(ArtifactRejected, match=match):
@@ -234,7 +234,7 @@ def test_manifest_whose_signature_is_not_the_graphs_is_refused(
 
 
 def test_graph_that_was_not_exported_for_a_runtime_is_refused(artifact: Path) -> None:
-    """The message says how to have it."""
+    """The message says how to export one."""
     edit(artifact, lambda document: document["graphs"]["step"].update(torchscript=None))
 
     load(artifact, "onnxruntime", CPU)
@@ -243,15 +243,15 @@ def test_graph_that_was_not_exported_for_a_runtime_is_refused(artifact: Path) ->
 
 
 def test_graph_that_the_manifest_does_not_vouch_for_is_refused(artifact: Path) -> None:
-    """A file outside of the checksums is not opened, wherever it lies."""
+    """A file without a checksum is not opened, wherever it is."""
     edit(artifact, lambda document: document["graphs"]["step"].update(onnx="../../elsewhere.onnx"))
 
-    with pytest.raises(ArtifactRejected, match="does not vouch for it"):
+    with pytest.raises(ArtifactRejected, match="has no checksum for it"):
         load(artifact, "onnxruntime", CPU)
 
 
 def test_tensors_the_manifest_does_not_vouch_for_are_refused(artifact: Path) -> None:
-    """Initial states and golden examples are held to their checksum as graphs are."""
+    """Initial states and golden examples need a checksum, as graphs do."""
     edit(artifact, lambda document: document["files"].pop("tensors.npz"))
     (artifact / "tensors.npz").write_bytes(b"swapped")
 
@@ -261,10 +261,10 @@ def test_tensors_the_manifest_does_not_vouch_for_are_refused(artifact: Path) -> 
 
 @pytest.mark.parametrize("folder", ["ntm-copy/2", "ntm-copies/1"])
 def test_folder_of_another_name_is_refused(artifact: Path, tmp_path: Path, folder: str) -> None:
-    """A folder that was renamed would be served under a name that is not its own."""
+    """A renamed folder would be served under a wrong name."""
     renamed = shutil.copytree(artifact, tmp_path / "other" / folder)
 
-    with pytest.raises(ArtifactRejected, match="holds ntm-copy/1 by its manifest"):
+    with pytest.raises(ArtifactRejected, match="holds ntm-copy/1, according to its manifest"):
         read_manifest(Path(renamed))
 
 
@@ -277,7 +277,7 @@ def test_folder_of_another_name_is_refused(artifact: Path, tmp_path: Path, folde
     ],
 )
 def test_malformed_manifest_is_refused(artifact: Path, text: str, match: str) -> None:
-    """With the place."""
+    """The message names the malformed field."""
     (artifact / MANIFEST_FILE).write_text(text)
 
     with pytest.raises(ArtifactRejected, match=match):
@@ -285,6 +285,6 @@ def test_malformed_manifest_is_refused(artifact: Path, text: str, match: str) ->
 
 
 def test_runtime_that_is_not_installed_is_refused(repository: Path) -> None:
-    """By its name."""
+    """The message names the runtime."""
     with pytest.raises(DeviceUnavailable, match="the runtime tensorrt is not installed"):
         load(repository / "draw" / "1", "tensorrt", CPU)

@@ -1,4 +1,4 @@
-"""Both runtimes: the same artifact, the same answers as eager PyTorch, whatever the batch and the segment."""
+"""Both runtimes compute the same outputs as eager PyTorch, for any batch and segment."""
 
 import ctypes
 from pathlib import Path
@@ -59,7 +59,7 @@ def close(found: Array, expected: Array) -> None:
 def test_runtime_answers_what_eager_pytorch_does(
     repository: Path, checkpoints: Path, name: str, graph: str, runtime: str, rows: int
 ) -> None:
-    """Outputs and next states, by name."""
+    """Return outputs and next states by name, as eager PyTorch computes them."""
     source = exported(checkpoints, name, graph)
     inputs = inputs_of(source, 6, rows)
 
@@ -76,7 +76,7 @@ def test_runtime_answers_what_eager_pytorch_does(
 def test_two_segments_are_as_good_as_one(
     repository: Path, checkpoints: Path, name: str, graph: str, runtime: str
 ) -> None:
-    """What a sequence carries from one segment to the next is all that there is to carry."""
+    """The state that is passed from one segment to the next is complete."""
     served = loaded(repository, name, runtime).graphs[graph].runtime
     inputs = inputs_of(exported(checkpoints, name, graph), 7, 3)
     per_step = [spec.name for spec in served.signature.inputs if spec.is_per_step]
@@ -94,7 +94,7 @@ def test_two_segments_are_as_good_as_one(
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_bound_buffers_are_read_anew_at_every_call(repository: Path, checkpoints: Path, runtime: str) -> None:
-    """Bound once, called often: the call sees what the buffers hold by then, and fills the same outputs."""
+    """A bound call reads the buffers' current contents each time, and fills the same outputs."""
     served = loaded(repository, "ntm-copy", runtime).graphs["step"].runtime
     inputs = inputs_of(exported(checkpoints, "ntm-copy", "step"), 4, 2)
     buffers = {key: value.copy() for key, value in inputs.items()}
@@ -113,7 +113,7 @@ def test_bound_buffers_are_read_anew_at_every_call(repository: Path, checkpoints
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_rows_of_larger_buffers_can_be_bound(repository: Path, checkpoints: Path, runtime: str) -> None:
-    """A prefix of the slots' arrays is computed where it lies, and the rows behind it stay as they are."""
+    """A prefix of the arrays is computed in place, and the rows behind it do not change."""
     served = loaded(repository, "ntm-copy", runtime).graphs["step"].runtime
     inputs = inputs_of(exported(checkpoints, "ntm-copy", "step"), 1, 8)
     whole = compute(served, inputs)
@@ -132,13 +132,13 @@ def test_rows_of_larger_buffers_can_be_bound(repository: Path, checkpoints: Path
 
 @pytest.mark.parametrize(("runtime", "provider"), [("onnxruntime", "CPUExecutionProvider"), ("torchscript", "cpu")])
 def test_runtime_says_what_computes(repository: Path, runtime: str, provider: str) -> None:
-    """In the runtime's own words."""
+    """The runtime's exception is passed on."""
     assert loaded(repository, "draw", runtime).graphs["generate"].runtime.provider == provider
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_cuda_that_is_not_there_is_refused(repository: Path, runtime: str) -> None:
-    """No silent fall-back to the CPU."""
+    """There is no silent fallback to the CPU."""
     import onnxruntime
 
     if torch.cuda.is_available() or "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -150,14 +150,14 @@ def test_cuda_that_is_not_there_is_refused(repository: Path, runtime: str) -> No
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_file_that_is_no_graph_is_refused(repository: Path, tmp_path: Path, runtime: str) -> None:
-    """Whatever the runtime raises becomes the one error for artifacts, with the file's name."""
+    """The runtime's exceptions become `ArtifactRejected`, with the file's name."""
     from importlib import import_module
 
     signature = loaded(repository, "draw", runtime).graphs["generate"].runtime.signature
     path = tmp_path / "model.graph"
     path.write_bytes(b"seven, drawn in words")
 
-    with pytest.raises(ArtifactRejected, match=r"model\.graph is no graph that"):
+    with pytest.raises(ArtifactRejected, match=r"model\.graph is not a graph that"):
         import_module(f"service.runtime.{runtime}").load(str(path), signature, CPU)
 
 
@@ -165,7 +165,7 @@ def test_file_that_is_no_graph_is_refused(repository: Path, tmp_path: Path, runt
 def test_row_is_the_same_to_the_last_bit_whatever_the_rows_beside_it(
     repository: Path, checkpoints: Path, name: str, graph: str
 ) -> None:
-    """From the least number of rows on: a state carries a difference of rounding on until it is none of rounding."""
+    """From `least_rows` rows on, outputs are equal to the last bit; a state would carry rounding differences on."""
     runtime = loaded(repository, name, "onnxruntime").graphs[graph].runtime
     assert runtime.signature.least_rows == (1 if graph == "generate" else 2)
     inputs = inputs_of(exported(checkpoints, name, graph), 6, 9)
@@ -180,7 +180,7 @@ def test_row_is_the_same_to_the_last_bit_whatever_the_rows_beside_it(
 
 
 class CopyingBinding:
-    """Binds as ONNX Runtime does for a GPU: what a graph sees of an input is what it held when it was bound."""
+    """A binding like ONNX Runtime's on a GPU: the graph sees the inputs as they were when they were bound."""
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
@@ -194,7 +194,7 @@ class CopyingBinding:
 
 
 class DoublingSession:
-    """A session on a GPU that answers twice its input."""
+    """A session on a GPU that returns twice its input."""
 
     def get_providers(self) -> list[str]:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -207,7 +207,7 @@ class DoublingSession:
 
 
 def test_every_call_sees_what_is_in_its_buffers_on_a_gpu_too() -> None:
-    """A graph is bound once and called often; inputs for a device are copied when they are bound."""
+    """A call copies the inputs to the device again, because they only travel when they are bound."""
     number = TensorSpec(name="once", dtype="int64", shape=("B",))
     signature = Signature(inputs=(number,), outputs=(TensorSpec(name="twice", dtype="int64", shape=("B",)),))
     given, answered = np.array([3]), np.array([0])
@@ -222,7 +222,7 @@ def test_every_call_sees_what_is_in_its_buffers_on_a_gpu_too() -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_device_is_the_one_asked_for_or_the_best(runtime: str) -> None:
-    """`auto` never means a device that is not there."""
+    """`auto` only selects a device that is available."""
     assert device_of(runtime, "cuda") == "cuda"
     assert device_of(runtime, "cpu") == "cpu"
     if not torch.cuda.is_available():
@@ -230,6 +230,6 @@ def test_device_is_the_one_asked_for_or_the_best(runtime: str) -> None:
 
 
 def test_runtime_that_is_not_installed_is_named() -> None:
-    """A service image has one of the two."""
+    """A service image has only one of the two runtimes."""
     with pytest.raises(DeviceUnavailable, match="the runtime absent is not installed"):
         device_of("absent", "auto")
