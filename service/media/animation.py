@@ -1,12 +1,12 @@
-"""From frames to an animated GIF, PNG or WebP file; the same frames give the same bytes.
+"""Encodes frames as an animated GIF, PNG or WebP file; the same frames give the same bytes.
 
-GIF has at most 256 colours, and finding good ones costs more than all the rest. Glimpse's frames are grey
-with marks in pure red, green or blue, so the palette is fixed: 252 greys, three marks, and one entry for "as
-in the frame before". GIF's clock ticks in hundredths of a second. PNG and WebP keep every grey.
+A GIF has at most 256 colours, and choosing a good palette costs more than everything else. Glimpse's frames are grey
+with marks in pure red, green or blue, so the palette is fixed: 252 greys, three mark colours, and one entry for "same
+as in the previous frame". GIF measures time in hundredths of a second. PNG and WebP keep every grey.
 
-GIF and PNG files are written here, around Pillow's LZW coder and zlib, for two reasons. Pillow leaves out a
-frame that equals the one before it, and a client counts frames. And it keeps every frame, in up to eight bytes a
-pixel, where a frame and its code are enough.
+GIF and PNG files are written here, with Pillow's LZW coder and zlib, for two reasons. Pillow drops a frame that equals
+the previous one, but clients count frames. And Pillow keeps all frames in memory, in up to eight bytes per pixel, where
+one frame and the compressed data are enough.
 """
 
 import struct
@@ -22,6 +22,7 @@ from PIL import Image
 from service.media.picture import Pixels
 
 HOLD_SECONDS = 1.0
+"""Extra time for which the last frame is shown."""
 
 GREYS = 252
 RED_INDEX, GREEN_INDEX, BLUE_INDEX, UNCHANGED_INDEX = range(GREYS, GREYS + 4)
@@ -49,7 +50,7 @@ PNG_UP = 2
 
 
 class AnimationFormat(Enum):
-    """What an animation is sent as."""
+    """File format of an animation."""
 
     GIF = "gif"
     APNG = "apng"
@@ -57,26 +58,26 @@ class AnimationFormat(Enum):
 
     @property
     def content_type(self) -> str:
-        """The media type."""
+        """Media type."""
         return f"image/{self.value}"
 
 
 def animate(frames: Iterable[Pixels], fps: float, animation_format: AnimationFormat) -> bytes:
-    """Encode frames as an endless loop that rests on its last frame for a second more.
+    """Encode frames as an endless loop that holds its last frame for one second longer.
 
     Args:
-        frames: [H W] or [H W 3] each, taken one by one; grey, or grey with marks in pure red, green or blue: GIF
-            shows any other colour as the nearest of these.
-        fps: frames a second.
-        animation_format: GIF rounds a frame's time to hundredths of a second, and shows none for less than two:
-            browsers take that for a mistake, and ten for it; WebP joins frames that are equal.
+        frames: [H W] or [H W 3] uint8 each, consumed one at a time; grey, or grey with marks in pure red, green or
+            blue. GIF maps other colours to one of these: the mark of the strongest channel.
+        fps: frames per second.
+        animation_format: GIF rounds frame times to hundredths of a second, with a minimum of two, because browsers
+            replace shorter times with ten; WebP merges consecutive frames that are equal.
     """
     encoders = {AnimationFormat.GIF: _gif, AnimationFormat.APNG: _apng, AnimationFormat.WEBP: _webp}
     return encoders[animation_format](frames, fps)
 
 
 def _ticks(count: int, fps: float, ticks_per_second: int) -> list[int]:
-    """Return how long each frame is shown; rounding errors do not add up."""
+    """Return the duration of each frame in ticks; rounding errors do not accumulate."""
     ends = np.rint(np.arange(count + 1) * ticks_per_second / fps).astype(int)
     ends[-1] += round(HOLD_SECONDS * ticks_per_second)
     return [int(ticks) for ticks in np.diff(ends)]
@@ -114,7 +115,7 @@ def _palette_indices(frame: Pixels) -> Pixels:
 
 
 def _apng(frames: Iterable[Pixels], fps: float) -> bytes:
-    """Whole frames, one after the other; see https://www.w3.org/TR/png-3/#apng-frame-based-animation."""
+    """Encode every frame in full; see https://www.w3.org/TR/png-3/#apng-frame-based-animation."""
     pictures: list[bytes] = []
     shape: tuple[int, ...] = (0, 0)
     for frame in frames:
@@ -131,7 +132,7 @@ def _apng(frames: Iterable[Pixels], fps: float) -> bytes:
     for pixels, ticks in zip(pictures, _ticks(len(pictures), fps, ticks_per_second=1000), strict=True):
         frame_control = PNG_FRAME.pack(number, width, height, 0, 0, ticks, 1000, PNG_KEEP, PNG_REPLACE)
         parts.append(_png_chunk(b"fcTL", frame_control))
-        is_first = number == 0  # the picture of readers that know no animations, and not numbered
+        is_first = number == 0  # the picture for readers without animation support; it has no sequence number
         parts.append(
             _png_chunk(b"IDAT", pixels) if is_first else _png_chunk(b"fdAT", PNG_NUMBER.pack(number + 1), pixels)
         )
@@ -140,7 +141,7 @@ def _apng(frames: Iterable[Pixels], fps: float) -> bytes:
 
 
 def _png_pixels(frame: Pixels) -> bytes:
-    """Every row as its difference to the row above: nothing at all, mostly, where pixels were enlarged to blocks."""
+    """Deflate the rows with the Up filter, which leaves mostly zeros where pixels were enlarged to blocks."""
     rows = frame.reshape(len(frame), -1)
     filtered = np.full((len(rows), 1 + rows.shape[1]), PNG_UP, np.uint8)
     filtered[0, 1:] = rows[0]

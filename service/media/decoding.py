@@ -1,17 +1,18 @@
-"""From the bytes of an upload to pixels: the one place where foreign data meets a decoder.
+"""Decodes uploads to pixels: the only place where untrusted data reaches a decoder.
 
     content type -> signature -> size, from the header -> pixels -> upright -> opaque -> 8 bit
 
-1. The declared type decides only whether the upload is read at all; the signature decides by which reader. No
-   other reader can be reached, whatever the bytes say.
-2. The size is checked before a pixel is decoded, so that a small file cannot ask for much memory; and how much there is
-   to decode, where that can be far more than there are pixels, so that it cannot ask for much time.
-3. Whatever a decoder raises leaves here as `UndecodableInput`.
+1. The declared type decides only whether the upload is read at all; the file's signature selects the reader. No other
+   reader is ever tried.
+2. The size is checked before any pixel is decoded, so that a small file cannot make the service allocate much memory.
+   Formats that can hold far more data than their pixels need are checked for that too, so that a small file cannot take
+   much time.
+3. Decoder errors become `UndecodableInput`, or a more specific Glimpse error.
 
-Two decoders. OpenCV is three times faster than Pillow on a small PNG and takes the common case: a PNG of
-nothing but a header, 8-bit grey or RGB pixels and an end. Before that, for either decoder, a PNG's chunks
-must be whole and their checksums right (`png`): Pillow does not look at those of the pixels, nor for an end.
-Everything else is Pillow's. What a picture is laid on, and how it becomes one of 8 bits, is in `flattening`.
+There are two decoders. OpenCV is three times faster than Pillow on a small PNG and handles the common case: a PNG with
+only a header, 8-bit grey or RGB pixels, and an end chunk. Pillow handles everything else. For both, `png` first checks
+that a PNG's chunks are complete and their checksums correct: Pillow ignores the checksums of pixel data and a missing
+end chunk. Compositing and conversion to 8 bits are in `flattening`.
 """
 
 import logging
@@ -39,8 +40,8 @@ from service.media import jpeg, png
 from service.media.flattening import flattened, in_colour
 from service.media.picture import MAX_PIXELS, Picture
 
-# Pillow warns of odd metadata and logs what is damaged, which is the client's affair. A filter for good, because
-# `catch_warnings` changes those of every thread.
+# Pillow warns of odd metadata and logs damaged files, which concern the client only. The filter is permanent, because
+# `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
@@ -60,10 +61,11 @@ TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
 TIFF_SAMPLE_FORMAT, UNSIGNED = 339, 1
 MAX_RUN_BYTES = 2**20
-"""Largest BMP of run-length encoded pixels: their decoder is in Python, and takes up to a microsecond per byte."""
+"""Maximum size of a run-length encoded BMP file: Pillow decodes it in Python, in up to a microsecond per byte."""
 
 QUICK_BYTES = 4096
 QUICK_PIXELS = 64 * 64
+"""Maximum sizes, of the file and the picture, that `decode_at_once` accepts."""
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,40 +76,41 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what turns the picture upright."""
+"""Transpositions that turn a picture upright, by EXIF orientation."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """The largest picture that is decoded."""
+    """Maximum size of a decoded picture."""
 
     max_pixels: int = MAX_PIXELS
+    """Maximum of width x height."""
     max_side: int = (1 << 14) - 1
-    """The most that a WebP picture has, which an upload may be sent back as."""
+    """Maximum width and height in pixels: WebP's, because an upload may be returned as WebP."""
 
     def check(self, width: int, height: int) -> None:
-        """Refuse a picture by the size that its header claims.
+        """Check the size in pixels that a picture's header claims.
 
         Raises:
-            UndecodableInput: it has no pixel.
-            TooLarge: it has too many.
+            UndecodableInput: a side is 0.
+            TooLarge: a side or the number of pixels is over its limit.
         """
         if min(width, height) < 1:
             raise UndecodableInput(f"the picture is {width} x {height} pixels; a side must be 1..{self.max_side}")
         if max(width, height) > self.max_side:
-            raise TooLarge(f"the picture is {width} x {height} pixels; a side may be 1..{self.max_side}")
+            raise TooLarge(f"the picture is {width} x {height} pixels; a side must be 1..{self.max_side}")
         if width * height > self.max_pixels:
             raise TooLarge(f"the picture is {width} x {height} pixels; at most {self.max_pixels} in all are allowed")
 
 
 SizeCheck = Callable[[int, int], None]
-"""Takes a picture's width and height as its header claims them, and raises where that is too much."""
+"""Check of the width and height in pixels that a header claims; raises an error if they are too large."""
 
 
 def size(data: bytes, content_type: str | None) -> tuple[int, int]:
-    """Width and height of the first picture of a file, as its header claims them; no pixel is decoded.
+    """Return width and height of a file's first picture from its header, without decoding any pixel.
 
-    Most formats take time in proportion to the data: of a large file, give it the beginning, which mostly says it.
+    For most formats, the time grows with the data. Pass only the beginning of a large file: usually it has the header.
 
     Raises:
         UnsupportedType, UndecodableInput, TooLarge: as `decode` does.
@@ -124,16 +127,15 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
 
     Args:
         data: the whole file.
-        content_type: as declared, parameters and all; without one, or with `application/octet-stream`, any of
-            the six.
-        check: called before a pixel is decoded.
+        content_type: as declared, with any parameters; None, empty and `application/octet-stream` allow all formats.
+        check: called with the width and height before any pixel is decoded.
 
     Raises:
-        UnsupportedType: another type was declared.
-        UndecodableInput: the body is empty, damaged, or none of the six.
+        UnsupportedType: the declared type is not supported.
+        UndecodableInput: the file is empty, damaged, or of another format.
         TooLarge: the picture is over a limit.
-        Overloaded: there is no memory for it.
-        GlimpseError: whatever else the check raises.
+        Overloaded: there is not enough memory.
+        GlimpseError: anything else that `check` raises.
     """
     reader = _reader(data, content_type)
     is_png = reader is PngImageFile
@@ -149,12 +151,12 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
         if isinstance(image, TiffImageFile) and TIFF_TILE_WIDTH in image.tag_v2:  # a tile is decoded as a whole
             check(image.tag_v2[TIFF_TILE_WIDTH], image.tag_v2.get(TIFF_TILE_LENGTH, 1))
         if isinstance(image, BmpImageFile) and image.tile[0].codec_name == "bmp_rle" and len(data) > MAX_RUN_BYTES:
-            raise TooLarge(f"the BMP picture has {len(data)} bytes of runs; at most {MAX_RUN_BYTES} are decoded")
+            raise TooLarge(f"the run-length encoded BMP file has {len(data)} bytes; the maximum is {MAX_RUN_BYTES}")
         upright = _upright(image)
         if _is_misread(image):
             raise UndecodableInput("the TIFF picture has samples of 2**31 and more, which are not supported")
         picture = flattened(upright)
-        # Where a TIFF file counts from white, Pillow inverts samples of up to 8 bits, and leaves larger ones.
+        # For TIFF's WhiteIsZero, Pillow inverts samples of up to 8 bits, but not larger ones.
         counts_from_white = (
             isinstance(image, TiffImageFile) and image.tag_v2.get(TIFF_PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO
         )
@@ -162,7 +164,7 @@ def decode(data: bytes, content_type: str | None, check: SizeCheck = DecodeLimit
 
 
 def decode_at_once(data: bytes, content_type: str | None, check: SizeCheck) -> Picture | None:
-    """As `decode`, of a file that takes about 100 microseconds if it is honest: a small plain PNG. None for any other.
+    """Decode a small plain PNG, which takes about 100 microseconds; return None for any other file.
 
     Raises:
         GlimpseError: as `decode` does.
@@ -177,10 +179,10 @@ def decode_at_once(data: bytes, content_type: str | None, check: SizeCheck) -> P
 
 
 def check_type(content_type: str | None) -> None:
-    """Refuse a file by its declared type.
+    """Check the declared content type of an upload.
 
     Raises:
-        UnsupportedType: it is none of the six formats' types, and not one that says nothing.
+        UnsupportedType: it is not a type of the six formats, nor empty or `application/octet-stream`.
     """
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared not in CONTENT_TYPES and declared not in TOLERATED_TYPES:
@@ -199,7 +201,7 @@ def _reader(data: bytes, content_type: str | None) -> type[ImageFile]:
 
 @contextmanager
 def _translated(reader: type[ImageFile]) -> Iterator[None]:
-    """Whatever a decoder raises, as an error of ours."""
+    """Translate a decoder's exceptions into Glimpse's."""
     try:
         yield
     except GlimpseError:
@@ -208,27 +210,27 @@ def _translated(reader: type[ImageFile]) -> Iterator[None]:
         raise Overloaded(f"there is no memory left to decode the {reader.format} picture") from error
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the {reader.format} picture is too large: {error}") from error
-    except Exception as error:  # a decoder fed with foreign bytes may raise anything at all
+    except Exception as error:  # a decoder may raise anything on untrusted data
         raise UndecodableInput(f"the {reader.format} picture cannot be decoded: {error}") from error
 
 
 def _decode_plain_png(data: bytes) -> Picture:
-    """Decode a PNG that `png.is_plain`.
+    """Decode a PNG for which `png.is_plain` returns True.
 
     Raises:
-        UndecodableInput: the pixel data are wrong.
+        UndecodableInput: the pixel data are damaged.
     """
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:  # Pillow would fill missing rows with black
         width, height, *_ = png.header(data)
-        raise UndecodableInput(f"the PNG picture is damaged: not the data of {width} x {height} pixels")
+        raise UndecodableInput(f"the PNG picture is damaged: its data do not decode to {width} x {height} pixels")
     if pixels.ndim == 2:
         return Picture(np.asarray(pixels, np.uint8))
     return in_colour(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8))
 
 
 def _is_misread(image: ImageFile) -> bool:
-    """Whether Pillow took large unsigned samples for negative ones, as it does with 32 bits."""
+    """Return whether Pillow misread large unsigned 32-bit samples as negative numbers."""
     return (
         isinstance(image, TiffImageFile)
         and image.mode == "I"
@@ -246,6 +248,6 @@ def _upright(image: ImageFile) -> Image.Image:
         ValueError,
         OSError,
         struct.error,
-    ):  # damaged EXIF turns nothing; the pixels are sound
+    ):  # ignore damaged EXIF: the pixels are intact
         return image
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image

@@ -1,16 +1,15 @@
-"""The neural Turing machine at work, drawn as in figure 6 of the paper.
+"""Draws what a neural Turing machine does, as in figure 6 of the paper.
 
-Neural Turing Machines, Alex Graves, Greg Wayne, Ivo Danihelka, 2014, https://arxiv.org/abs/1410.5401. Where
-we depart from it: all memory locations are shown, not the few that are used, since which are used is for the
-reader to see.
+Graves, Wayne, Danihelka, "Neural Turing Machines", 2014, https://arxiv.org/abs/1410.5401. Unlike in the paper, all
+memory locations are shown, not only those in use, so that the reader can see which are used.
 
-Left what goes into the memory, right what comes out of it; time runs to the right in every panel:
+The left column shows what goes into the memory, the right what comes out; time runs from left to right in every panel:
 
-    inputs              outputs             bits, vectors: low to high from dark to light
-    adds                reads
-    write weightings    read weightings     a row a memory location, black is no attention and white is all
+    inputs              outputs             dark is low, bright is high
+    adds                reads               dark is low, bright is high
+    write weightings    read weightings     one row per memory location; black is a weight of 0, white of 1
 
-Axis letters: `T` steps, `I` input and `O` output bits, `N` memory locations, `M` their width.
+Axis letters: `T` steps, `I` input and `O` output bits; `N` memory locations and `M` vector elements, head by head.
 """
 
 import cv2
@@ -33,15 +32,15 @@ PAPER, INK, PALE_INK = 255, 30, 110
 def memory_figure(
     *, inputs: Trace, outputs: Trace, adds: Trace, reads: Trace, write_weights: Trace, read_weights: Trace
 ) -> Pixels:
-    """Draw what a neural Turing machine did, as [H W 3].
+    """Draw the trace of an episode as one figure, [H W 3] uint8.
 
     Args:
-        inputs: [T I], from 0 to 1; a row that leaves this range, as priorities and repeats do, has a range of its own.
-        outputs: [T O], from 0 to 1.
-        adds: [T M], what was added to the memory.
-        reads: [T M], what was read from it.
-        write_weights: [T N], from 0 to 1.
-        read_weights: [T N], from 0 to 1.
+        inputs: [T I], 0..1; the scale of a channel that exceeds this range (priorities, repeats) is widened to fit.
+        outputs: [T O], 0..1.
+        adds: [T M], vectors added to the memory.
+        reads: [T M], vectors read from the memory.
+        write_weights: [T N], 0..1.
+        read_weights: [T N], 0..1.
     """
     left = (_bits("Inputs", inputs), _vectors("Adds", adds), _weightings("Write weightings", write_weights))
     right = (
@@ -69,7 +68,7 @@ def _weightings(title: str, weights: Trace) -> Pixels:
 
 
 def _levels(values: Trace, low: float, high: float) -> Pixels:
-    """Bring `low`..`high` to 0..255."""
+    """Map `low`..`high` linearly to 0..255; clip values outside."""
     return np.asarray(np.rint(np.clip((values - low) / max(high - low, 1e-12), 0, 1) * 255), np.uint8)
 
 
@@ -79,7 +78,7 @@ def _coloured(values: Trace, low: float, high: float) -> Pixels:
 
 
 def _panel(title: str, row_name: str, cells: Pixels, row_height: int) -> Pixels:
-    """Draw [T R 3] as blocks, time to the right, in a thin frame with a title above and names at its axes."""
+    """Draw [T R 3] as blocks, time to the right, in a thin frame with a title and axis labels."""
     step_width = max(1, PANEL_WIDTH // len(cells))
     blocks = cells.swapaxes(0, 1).repeat(row_height, axis=0).repeat(step_width, axis=1)
     framed = np.pad(blocks, ((1, 1), (1, 1), (0, 0)), constant_values=INK)
@@ -95,7 +94,7 @@ def _panel(title: str, row_name: str, cells: Pixels, row_height: int) -> Pixels:
 
 
 def _write(page: Pixels, text: Pixels, top: int, left: int, ink: int) -> None:
-    """Put lettering on white paper, in place; what does not fit is cut off."""
+    """Draw text onto white paper in place; crop what does not fit."""
     place = page[top : top + text.shape[0], left : left + text.shape[1]]
     covered = text[: place.shape[0], : place.shape[1], None] / 255
     place[:] = np.rint(PAPER + (ink - PAPER) * covered)

@@ -1,6 +1,6 @@
-"""From what Pillow decodes to what a picture is inside the service: opaque, grey or RGB, 8 bits a sample.
+"""Converts pictures that Pillow decoded to the service's format: opaque, grey or RGB, 8 bits per sample.
 
-Transparency: the picture is laid on white paper or on black, whichever `_paper` finds that it had.
+A transparent picture is composited onto white or black, whichever `_paper` chooses.
 """
 
 from typing import Any
@@ -15,10 +15,11 @@ from service.media.picture import Picture, Pixels
 SOFT_SHARE = 0.01
 """Largest share of visible pixels of the opposite brightness in a picture that counts as all dark or all light."""
 BAND_ROWS = 64
+"""Number of rows that are processed at a time."""
 
 
 def flattened(image: Image.Image) -> Picture:
-    """A picture of any of Pillow's modes, whose pixels are there, opaque and in 8 bits."""
+    """Convert an image of any Pillow mode, with its pixels loaded."""
     if image.mode.startswith("I;16"):
         samples = np.asarray(image)
         grey = _in_8_bits(samples, black=0, span=65535)
@@ -32,16 +33,16 @@ def flattened(image: Image.Image) -> Picture:
         return in_colour(np.asarray(_opaque(image.convert("RGBA"))))
     if image.mode in ("1", "L"):
         return Picture(np.asarray(image.convert("L")))
-    return in_colour(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))  # which would copy
+    return in_colour(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))  # `convert` always copies
 
 
 def in_colour(rgb: Pixels) -> Picture:
-    """A picture in colour, [H W 3] in the order red, green, blue."""
+    """Return a colour picture from [H W 3] uint8 in the order red, green, blue."""
     return Picture(grey=np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), colour=rgb)
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Lay a picture with alpha on paper; some rows at a time, because Pillow keeps the interpreter until it is done."""
+    """Composite a picture with alpha onto paper, in bands of rows because Pillow holds the GIL during each call."""
     grey, is_visible = np.empty(image.size[::-1], np.uint8), np.empty(image.size[::-1], np.bool_)
     boxes = [(0, top, image.width, min(top + BAND_ROWS, image.height)) for top in range(0, image.height, BAND_ROWS)]
     for box, greys, visible in zip(boxes, _bands(grey), _bands(is_visible), strict=True):
@@ -55,10 +56,11 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _paper(grey: Pixels, is_visible: NDArray[np.bool_]) -> int:
-    """White or black: in contrast to what is visible, or, where that is both light and dark, like its border.
+    """Return the grey value of the paper: 255 (white) or 0 (black).
 
-    Ink alone is of one kind but for its soft edges, which go over into what was around it; a page that was cut out ends
-    with itself. The picture's own edge is no border.
+    If the visible pixels are all dark or all light, apart from soft edges, they are ink without paper, and the paper
+    contrasts with them. Otherwise they are ink cut out with some of its page, and the paper is like their border: black
+    if the border is darker than their mean. The picture's own edge does not count as border.
     """
     visible = np.count_nonzero(is_visible)
     light = np.count_nonzero(is_visible & (grey >= 128))
@@ -74,11 +76,10 @@ def _paper(grey: Pixels, is_visible: NDArray[np.bool_]) -> int:
 
 
 def _stretched(values: NDArray[np.number]) -> Pixels:
-    """Bring 32-bit samples, whose white no file declares, to 8 bits.
+    """Scale 32-bit samples, for which files declare no white level, to 8 bits.
 
-    White is the least of 1 (floats only), 255 and 65535 that no sample exceeds; where there is none, or a
-    sample is negative, the darkest sample becomes black and the lightest white. What is not a finite number
-    is 0.
+    White is the smallest of 1 (floats only), 255 and 65535 that no sample exceeds. If there is none, or a sample is
+    negative, the range from the darkest to the lightest sample is stretched to 0..255. NaN and infinity count as 0.
     """
     low = min(_finite(band).min() for band in _bands(values))
     high = max(_finite(band).max() for band in _bands(values))
@@ -101,5 +102,5 @@ def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def _bands(values: NDArray[np.generic]) -> list[NDArray[Any]]:
-    """Views of some rows each: in double precision at once, a large picture would take eight times its memory."""
+    """Return views of `BAND_ROWS` rows each, because in double precision a picture takes eight bytes per pixel."""
     return [values[row : row + BAND_ROWS] for row in range(0, len(values), BAND_ROWS)]

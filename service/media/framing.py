@@ -1,9 +1,9 @@
-"""From a picture of any shape to the square that the network sees, and back to the picture for detail.
+"""Frames a picture of any shape as the square that the network sees, and samples the picture itself for more detail.
 
-Convention: normalised coordinates run from -1 to 1 between the *outer edges* of an area, x to the right and y
-down, so that the centre of pixel i of n lies at (2 i + 1) / n - 1 (`align_corners=False`). The square is the
-smallest one around the picture, both with the same centre; beyond the picture it is filled with the mean of
-the picture's outermost ring.
+Convention: normalised coordinates run from -1 to 1 between the *outer edges* of an area, x to the right and y down, so
+that the centre of pixel i of n is at (2 i + 1) / n - 1 (`align_corners=False`). The square is the smallest one around
+the picture, with the same centre; outside the picture, it is filled with the mean of the picture's outermost ring of
+pixels.
 """
 
 from dataclasses import dataclass
@@ -16,32 +16,32 @@ from service.media.picture import Pixels, Points
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How the square around a picture of `width` x `height` pixels lies to the picture."""
+    """The mapping from the square around a picture of `width` x `height` pixels to the picture."""
 
     width: int
     height: int
 
     @property
     def scale_x(self) -> float:
-        """What turns x in the square into x in the picture, both normalised."""
+        """Factor from x in the square to x in the picture, both normalised; at least 1."""
         return max(self.width, self.height) / self.width
 
     @property
     def scale_y(self) -> float:
-        """What turns y in the square into y in the picture, both normalised."""
+        """Factor from y in the square to y in the picture, both normalised; at least 1."""
         return max(self.width, self.height) / self.height
 
     def to_pixels(self, points: Points) -> Points:
-        """Turn normalised points [... 2] of the square into pixels of the picture.
+        """Convert normalised points [... 2] of the square to pixel coordinates of the picture.
 
-        The picture's outer edges are 0 and `width`, 0 and `height`; a pixel's centre is at a half.
+        The picture's outer edges are at 0 and `width`, 0 and `height`; pixel centres are at half-integers.
         """
         side = max(self.width, self.height)
         return (np.asarray(points) * side + (self.width, self.height)) / 2
 
 
 def square(picture: Pixels, side: int) -> Pixels:
-    """Frame a picture [H W] or [H W 3] as [side side] or [side side 3]; one that fits returns as it is."""
+    """Frame a picture [H W] or [H W 3] as [side side] or [side side 3]; return one of that size as it is."""
     height, width = picture.shape[:2]
     if height != width:
         return sample(picture, identity_grid(side))
@@ -49,17 +49,16 @@ def square(picture: Pixels, side: int) -> Pixels:
 
 
 def identity_grid(side: int) -> Points:
-    """Return the centres of the pixels of a square, normalised, [side side 2]."""
+    """Return the normalised pixel centres of a square, [side side 2] float32."""
     centres = (2 * np.arange(side, dtype=np.float32) + 1) / side - 1
     return np.stack(np.meshgrid(centres, centres), axis=-1)
 
 
 def sample(picture: Pixels, grid: Points) -> Pixels:
-    """Read a picture [H W] or [H W 3] at points [S S 2], S > 1, of the square around it, bilinearly.
+    """Sample a picture [H W] or [H W 3] bilinearly at normalised points [S S 2], S > 1, of the square around it.
 
-    A grid coarser than the picture's pixels would miss some of them, so the picture is first shrunk, by
-    averaging areas, until a step of the grid is about a pixel. Outside the picture lies the mean of its
-    outermost ring.
+    To avoid aliasing, if the grid is coarser than the picture's pixels, the picture is first shrunk by area averaging
+    until a step of the grid is about one pixel. Samples outside the picture are the mean of its outermost ring.
     """
     height, width = picture.shape[:2]
     paper = ring_mean(picture)
@@ -84,7 +83,7 @@ def sample(picture: Pixels, grid: Points) -> Pixels:
 
 
 def resize(picture: Pixels, width: int, height: int, enlarging: int = cv2.INTER_LINEAR) -> Pixels:
-    """Shrink by averaging areas, enlarge by `enlarging`, one of OpenCV's interpolations."""
+    """Resize a picture: shrink by area averaging, enlarge with `enlarging`, one of OpenCV's interpolations."""
     is_smaller = width * height < picture.shape[0] * picture.shape[1]
     return np.asarray(
         cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if is_smaller else enlarging),
@@ -93,17 +92,17 @@ def resize(picture: Pixels, width: int, height: int, enlarging: int = cv2.INTER_
 
 
 def ring_mean(picture: Pixels) -> tuple[float, ...]:
-    """Return the mean of the outermost ring of pixels, a number a channel."""
+    """Return the mean of the outermost ring of pixels, per channel."""
     channels = picture.reshape(*picture.shape[:2], -1)
     if min(picture.shape[:2]) > 2:
         sides = (channels[0], channels[-1], channels[1:-1, 0], channels[1:-1, -1])
-    else:  # nothing but ring
+    else:  # all pixels are in the ring
         sides = tuple(channels)
     return tuple(np.concatenate(sides).mean(axis=0).tolist())
 
 
 def _typical_step(points: Points) -> float:
-    """Return the median distance between neighbours along the middle row and the middle column."""
+    """Return the median distance between neighbouring points along the middle row and the middle column."""
     rows, columns = points.shape[:2]
     steps = [np.diff(points[rows // 2], axis=0), np.diff(points[:, columns // 2], axis=0)]
     return float(np.median(np.linalg.norm(np.concatenate(steps), axis=-1)))

@@ -1,7 +1,7 @@
-"""A JPEG file as it is built, without a pixel: whether its decoder will be done with it in time.
+"""Checks the structure of a JPEG file, without decoding pixels, to refuse files that would take too long to decode.
 
-Every scan costs the decoder a look at every pixel, and Pillow's time goes with the square of the segments. A hundred
-kilobytes can hold thousands of scans of a large picture, minutes of work; honest files have about ten.
+The decoder visits every pixel in every scan, and Pillow's time is quadratic in the number of segments. A hundred
+kilobytes can hold thousands of scans of a large picture, which take minutes; ordinary files have about ten scans.
 """
 
 import re
@@ -10,22 +10,22 @@ from service.errors import UndecodableInput
 
 MAX_SCANS = 100
 MAX_MARKERS = 1000
-"""Outside of the scans' data. A large colour profile or preview makes a few hundred."""
+"""Maximum number of markers outside the scan data. A large colour profile or preview takes a few hundred."""
 MAX_FILL_BYTES = 1024
-"""Before a marker; each costs the decoder a microsecond."""
+"""Maximum number of fill bytes before a marker; each takes the decoder a microsecond."""
 START_OF_SCAN, END_OF_IMAGE, TEMPORARY = 0xDA, 0xD9, 0x01
 RESTARTS = range(0xD0, 0xD8)
 MARKER = re.compile(rb"(\xff+)([^\x00\xff])")
-"""Decoders skip what is between segments and does not belong there."""
+"""A marker after any fill bytes. Like decoders, the search skips stray bytes between segments."""
 END_OF_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""In a scan's data a 255 is followed by 0, by the number of a restart, or by another one, which is fill."""
+"""A marker that ends scan data, in which 0xFF is only followed by 0 (stuffing), a restart marker or 0xFF (fill)."""
 
 
 def check(data: bytes) -> None:
-    """Refuse a file that takes too long; what else is wrong with it is the decoder's to find.
+    """Refuse a file that would take too long to decode; all other damage is left for the decoder to find.
 
     Raises:
-        UndecodableInput: it has too many markers, scans or fill bytes.
+        UndecodableInput: the file has too many markers, scans or fill bytes.
     """
     position, markers, scans = 2, 0, 0
     while found := MARKER.search(data, position):
@@ -40,7 +40,7 @@ def check(data: bytes) -> None:
             raise UndecodableInput(f"the JPEG picture has more than {MAX_SCANS} scans")
         if marker == END_OF_IMAGE:
             return
-        if marker == TEMPORARY or marker in RESTARTS:  # nothing belongs to them
+        if marker == TEMPORARY or marker in RESTARTS:  # these have no length and no data
             continue
         position += int.from_bytes(data[position : position + 2], "big")
         if marker == START_OF_SCAN:

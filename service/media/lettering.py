@@ -1,4 +1,4 @@
-"""Text as pixels, in the typeface that Pillow carries with it."""
+"""Renders text in Pillow's built-in typeface."""
 
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ from service.media.picture import Pixels
 
 @lru_cache(maxsize=128)
 def lettering(text: str, size: int) -> Pixels:
-    """Return how much ink covers each pixel of a line of text, [H W]; the height depends on `size` alone."""
+    """Render a line of text as ink coverage, [H W] uint8, 0..255; the height depends only on `size`, in pixels."""
     font = ImageFont.load_default(size)
     width = max(1, round(font.getlength(text)) + 1)
     page = Image.new("L", (width, round(1.25 * size)))

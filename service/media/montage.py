@@ -1,4 +1,4 @@
-"""Several pictures in one: contact sheet, panels side by side."""
+"""Combines several pictures into one: contact sheets and panels side by side."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -11,21 +11,21 @@ from service.media.lettering import lettering
 from service.media.picture import Pixels, as_rgb
 
 GAP, GAP_GREY = 1, 96
-"""Pixels between pictures, and their grey."""
+"""Width of the gaps between pictures in pixels, and their grey value."""
 STRIP_MARGIN = 12
 STRIP_TEXT_SIZE = 22
 MAX_STRIP_ASPECT = 4
 
 
 def enlarge(images: Pixels, scale: int) -> Pixels:
-    """Turn every pixel of [N H W] or [N H W 3] into a block of `scale` x `scale`."""
+    """Enlarge every pixel of [N H W] or [N H W 3] to a block of `scale` x `scale`."""
     return images if scale == 1 else images.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def sheet(images: Iterable[Pixels], rows: int, columns: int) -> Pixels:
-    """Lay pictures of one size, each [H W] or [H W 3], out left to right, then down, with gaps between.
+    """Lay out pictures of one size, each [H W] or [H W 3], row by row, with gaps between them.
 
-    They are taken one by one, so that not all of them need be there at once; there may be too few.
+    The pictures are consumed one at a time, so that they need not all be in memory. Cells without a picture are grey.
     """
     remaining = iter(images)
     first = next(remaining)
@@ -39,14 +39,14 @@ def sheet(images: Iterable[Pixels], rows: int, columns: int) -> Pixels:
 
 
 def grid(images: Pixels, columns: int) -> Pixels:
-    """Lay [N H W] or [N H W 3] out in rows of `columns`, left to right, then down, with gaps between."""
+    """Lay out pictures [N H W] or [N H W 3] row by row in `columns` columns, with gaps between them."""
     return sheet(images, -(-len(images) // columns), columns)
 
 
 def strip(panels: Sequence[Pixels], caption: str, height: int) -> Pixels:
-    """Set pictures, grey or colour, side by side on white at one height, with a caption below: [H W 3].
+    """Lay out pictures, grey or colour, side by side on white with a caption below; return [H W 3].
 
-    One that would become wider than `MAX_STRIP_ASPECT` heights is lower than the others instead.
+    Pictures are scaled to `height`, or less if they would be wider than `MAX_STRIP_ASPECT` times `height`.
     """
     scaled = [_fitted(panel, height, MAX_STRIP_ASPECT * height) for panel in panels]
     text = lettering(caption, STRIP_TEXT_SIZE)
@@ -63,7 +63,7 @@ def strip(panels: Sequence[Pixels], caption: str, height: int) -> Pixels:
 
 
 def _fitted(panel: Pixels, height: int, width: int) -> Pixels:
-    """Scale a picture, its sides in proportion, to what fits into so much space; to one pixel at least."""
+    """Scale a picture to fit into `height` x `width` pixels, keeping its aspect ratio; no side is less than 1."""
     scale = min(height / panel.shape[0], width / panel.shape[1])
     rows, columns = (max(1, round(side * scale)) for side in panel.shape[:2])
     scaled = resize(panel, columns, rows, enlarging=cv2.INTER_NEAREST)

@@ -1,4 +1,4 @@
-"""Marks on a picture: the window that DRAW attends to, the outline of what the transformer samples."""
+"""Draws marks on pictures: DRAW's attention windows, and the outline of what the spatial transformer samples."""
 
 import cv2
 import numpy as np
@@ -23,20 +23,20 @@ def draw_windows(
     scale: int,
     colour: tuple[int, int, int],
 ) -> None:
-    """Draw the attention window of every frame upon it, as in the paper's figures.
+    """Draw its attention window onto each frame in place, as in the figures of the DRAW paper.
 
-    The window is a square around (g_X, g_Y) whose sides are the (N - 1) delta that its outermost filters lie
-    apart; its line is the thicker the wider the filters are. What lies outside the frame is cut off.
+    The window is a square with centre (g_X, g_Y) and sides of (N - 1) delta, the distance between the outermost
+    filters. The line is thicker for wider filters. Parts outside the frame are clipped.
 
     Args:
-        frames: [T H W 3], canvases that were enlarged `scale` times; drawn upon.
-        g_X: [T], the centre, counted in pixels of the canvas from 1, as in the paper.
-        g_Y: [T], likewise.
-        delta: [T], the distance between filters, in pixels of the canvas.
-        sigma: [T], their standard deviation, in pixels of the canvas.
-        N: filters along a side.
-        scale: how many times the canvases were enlarged.
-        colour: of the line.
+        frames: [T H W 3] uint8, canvases enlarged `scale` times; modified in place.
+        g_X: [T], x of the centre in canvas pixels, where the first pixel's centre is 1, as in the paper.
+        g_Y: [T], y of the centre, likewise.
+        delta: [T], distance between neighbouring filters in canvas pixels.
+        sigma: [T], standard deviation of the filters in canvas pixels.
+        N: number of filters along a side.
+        scale: factor by which the canvases were enlarged.
+        colour: colour of the line: red, green, blue.
     """
     line = np.rint(np.clip(scale * sigma / 2, 1, 2 * scale))[:, None]
     centre = (np.stack([g_Y, g_X], axis=1) - 0.5) * scale
@@ -52,14 +52,14 @@ def draw_windows(
 
 
 def draw_outline(image: Pixels, polygon: Points) -> None:
-    """Draw a closed, smooth red line upon a picture.
+    """Draw a closed, anti-aliased red polygon onto a picture in place.
 
     Args:
-        image: [H W 3]; drawn upon.
-        polygon: [P 2] in pixels, a pixel's centre at a half; corners far outside are allowed.
+        image: [H W 3] uint8; modified in place.
+        polygon: [P 2] in pixels, with pixel centres at half-integers; corners may be far outside the picture.
     """
     far = 4 * max(image.shape)
-    corners = np.clip(polygon, -far, far) - 0.5  # OpenCV counts from the first pixel's centre
+    corners = np.clip(polygon, -far, far) - 0.5  # in OpenCV, the first pixel's centre is 0
     fixed_point = np.rint(corners * (1 << SUBPIXEL_BITS)).astype(np.int32)
     thickness = max(1, round(max(image.shape) / 160))
     cv2.polylines(image, [fixed_point], True, RED, thickness, cv2.LINE_AA, SUBPIXEL_BITS)

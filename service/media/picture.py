@@ -1,8 +1,7 @@
-"""What a picture is inside the service.
+"""The representation of pictures inside the service.
 
-Shapes are given in letters: `H` height and `W` width in pixels, `T` frames in time, `N` pictures of one size.
-A picture is grey, [H W], or colour, [H W 3] in the order red, green, blue; samples are 8 bit, 0 is black and
-255 is white.
+Axis letters: `H` height and `W` width in pixels, `T` frames in time, `N` pictures of one size. A picture is grey,
+[H W], or colour, [H W 3] in the order red, green, blue; samples are uint8, where 0 is black and 255 is white.
 """
 
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
 MAX_PIXELS = 16_000_000
-"""Most pixels of an upload, by default."""
+"""Default maximum number of pixels of an upload."""
 BYTES_PER_PIXEL = 4
-"""Memory that a pixel takes: one byte of grey, and three of colour."""
+"""Memory per pixel of a decoded upload in bytes: one for grey and three for colour."""
 Points: TypeAlias = NDArray[np.floating]
 """Positions [... 2], x before y."""
 
@@ -25,25 +24,25 @@ class Picture:
     """A decoded upload, upright and opaque."""
 
     grey: Pixels
-    """[H W]; may be read-only."""
+    """Grey pixels, [H W]; may be read-only."""
     colour: Pixels | None = None
-    """[H W 3], or None when the upload was grey; may be read-only."""
+    """Colour pixels, [H W 3], or None if the upload was grey; may be read-only."""
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return int(self.grey.shape[1])
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels."""
         return int(self.grey.shape[0])
 
     def rgb(self) -> Pixels:
-        """Return a fresh [H W 3] copy that may be drawn upon."""
+        """Return a new, writable copy in colour, [H W 3]."""
         return as_rgb(self.grey) if self.colour is None else self.colour.copy()
 
 
 def as_rgb(grey: Pixels) -> Pixels:
-    """[... H W] in grey -> [... H W 3], a fresh copy."""
+    """Convert grey [... H W] to colour [... H W 3], as a new array."""
     return np.repeat(grey[..., None], 3, axis=-1)

@@ -1,1 +1,1 @@
-"""The web page: what a browser is sent. `service.api.playground` serves it."""
+"""Static files of the playground, a web page. `service.api.playground` serves them."""

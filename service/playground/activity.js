@@ -1,11 +1,11 @@
-// What a section does: one thing at a time. What is started anew takes the place of what went on.
+// A section's activity: one task at a time. Starting a new task cancels the current one.
 
 export class Activity {
   #section;
   #work;
   #current = new AbortController();
 
-  /** `work(signal, ...given)` is what is done; its errors are shown in the section. */
+  /** `work(signal, ...given)` performs the task; its errors are shown in the section. */
   constructor(section, work) {
     this.#section = section;
     this.#work = work;

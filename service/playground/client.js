@@ -1,8 +1,8 @@
-// Asking the service: with a key where it wants one, with problems as errors, and with events as they come.
+// The HTTP client: sends the API key, turns problem documents into errors, and reads event streams.
 
-let key = ""; // in memory alone: whoever closes the page has forgotten it
+let key = ""; // kept in memory only, so that it is gone when the page is closed
 
-/** The answer of a path; an Error with the problem's detail where there is none. */
+/** Fetch a path and return the response; asks for a key on a 401. Throws an Error with the detail of other problems. */
 export async function ask(path, options = {}) {
   const sent = key;
   const headers = sent ? { "X-API-Key": sent } : {};
@@ -12,17 +12,17 @@ export async function ask(path, options = {}) {
   if (response.ok) return response;
   const detail = await detailOf(response);
   if (response.status !== 401) throw new Error(detail);
-  // Meanwhile somebody else may have been given the right one.
+  // Ask for a key, unless a concurrent request has got another one meanwhile.
   if (key === sent) key = await givenKey(detail);
   return ask(path, options);
 }
 
 async function detailOf(response) {
-  const said = await response.json().catch(() => ({})); // a proxy answers in its own words
-  return said.detail ?? `the answer is ${response.status} ${response.statusText}`;
+  const said = await response.json().catch(() => ({})); // a proxy may not send JSON
+  return said.detail ?? `the response is ${response.status} ${response.statusText}`;
 }
 
-/** The key that the visitor fills in, however long that takes. */
+/** Show the form for the key and wait for the visitor to submit it. */
 function givenKey(detail) {
   const form = document.querySelector("#key");
   const field = form.querySelector("input");
@@ -39,7 +39,7 @@ function givenKey(detail) {
   });
 }
 
-/** What a form says, as a query: fields that are empty or do not apply are left to the service. */
+/** Return a form's fields as a query. Empty and disabled fields are left out, so that the service's defaults apply. */
 export function query(form) {
   const fields = [...form.elements].filter((field) => field.name && !field.disabled && field.value !== "");
   return new URLSearchParams(
@@ -47,7 +47,7 @@ export function query(form) {
   );
 }
 
-/** The server-sent events of an answer, `{name, data}`; a problem, or an end without `done`, becomes an Error. */
+/** Yield a response's server-sent events as `{name, data}`. Throws on an `error` event and on an end without `done`. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let unread = "";

@@ -1,9 +1,9 @@
-// DRAW: the picture after every step, as it is computed.
+// DRAW: shows the picture after every step, as it is computed.
 
 import { Activity } from "./activity.js";
 import { ask, events, query } from "./client.js";
 
-const PACE_MS = 50; // the service is faster than the eye
+const PACE_MS = 50; // slows the stream down, because the service is faster than the eye
 
 export function draw(section) {
   const form = section.querySelector("form");

@@ -1,9 +1,9 @@
-// The neural Turing machine: a random episode of a task, how right the answer is, and what the memory saw.
+// The neural Turing machine: runs a random episode of a task, and shows its accuracy and the memory's activity.
 
 import { Activity } from "./activity.js";
 import { ask, query } from "./client.js";
 
-/** What decides how large an episode is, by task: [smallest, usual, largest]. */
+/** Size parameters of each task's episodes: [minimum, default, maximum]. */
 const SIZES = {
   "copy": { "length": [1, 20, 128] },
   "repeat-copy": { "length": [1, 10, 128], "repeats": [1, 10, 32] },
@@ -35,7 +35,7 @@ export function ntm(section, models) {
   });
 }
 
-/** Offer the sizes that a task has, and no others. */
+/** Show only the size fields that a task has. */
 function fit(form, sizes) {
   for (const name of ["length", "repeats", "items"]) {
     const field = form.elements.namedItem(name);

@@ -1,4 +1,4 @@
-// The page: whether the service is ready, and then a section for every family of models that it serves.
+// The page: shows whether the service is ready, then enables a section for each family of models that it serves.
 
 import { ask } from "./client.js";
 import { draw } from "./draw.js";
@@ -28,7 +28,7 @@ function offer(section, open, names) {
   open(section, names);
 }
 
-/** Ask, and tell the visitor. */
+/** Return whether the service is ready, and show it to the visitor. */
 async function isReady() {
   const reason = await ask("readyz").then(() => null, (error) => error.message);
   tell(reason === null ? "ready" : `not ready: ${reason}`);
@@ -38,7 +38,7 @@ async function isReady() {
 function tell(readiness) {
   const line = document.getElementById("readiness");
   line.classList.toggle("ready", readiness === "ready");
-  if (line.textContent !== readiness) line.textContent = readiness; // said aloud when it changes, and only then
+  if (line.textContent !== readiness) line.textContent = readiness; // screen readers announce every assignment
 }
 
 start().catch((error) => tell(error.message));

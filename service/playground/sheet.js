@@ -1,4 +1,4 @@
-// A sheet to draw on, which can also show a picture. What was found on it is outlined.
+// A sheet to draw on, which can also show a picture file and an outline.
 
 const SIDE = 560;
 const PEN_WIDTH = 36;
@@ -10,7 +10,7 @@ export class Sheet {
   #overlay;
   #hasPicture = false;
 
-  /** `onStroke` is told, without words, that a stroke has ended. */
+  /** `onStroke` is called whenever a stroke ends. */
   constructor(element, onStroke) {
     this.#canvas = element.querySelector("canvas");
     this.#overlay = element.querySelector("svg");
@@ -28,7 +28,7 @@ export class Sheet {
     Object.assign(pen, { lineWidth: PEN_WIDTH, lineCap: "round", lineJoin: "round", strokeStyle: INK });
   }
 
-  /** Show a picture file. One that the browser cannot read leaves the sheet without size: the service may know it. */
+  /** Show a picture file. If the browser cannot read it, the sheet stays empty; the service may still support it. */
   async show(file) {
     const picture = await createImageBitmap(file).catch(() => ({ width: 0, height: 0 }));
     const pen = this.#resized(picture.width, picture.height);
@@ -36,12 +36,12 @@ export class Sheet {
     if (picture.width) pen.drawImage(picture, 0, 0);
   }
 
-  /** Outline what lies between corners, [[x, y], ...] in pixels of the picture. */
+  /** Outline the polygon with these corners, [[x, y], ...] in pixels of the picture. */
   outline(corners) {
     this.#overlay.querySelector("polygon").setAttribute("points", corners.join(" "));
   }
 
-  /** What is drawn, as a PNG. */
+  /** Return the drawing as a PNG. */
   drawing() {
     return new Promise((resolve) => this.#canvas.toBlob(resolve, "image/png"));
   }
@@ -66,11 +66,11 @@ export class Sheet {
     const pen = this.#canvas.getContext("2d");
     const { x, y } = this.#place(event);
     pen.lineTo(x, y);
-    pen.lineTo(x, y); // the first point alone is a dot
+    pen.lineTo(x, y); // twice, so that a click without movement draws a dot
     pen.stroke();
   }
 
-  /** Where on the sheet the pointer is: the overlay knows how both were fitted into the page. */
+  /** Return the pointer's position on the sheet, from the transformation that the browser applies to the overlay. */
   #place({ clientX, clientY }) {
     return new DOMPoint(clientX, clientY).matrixTransform(this.#overlay.getScreenCTM().inverse());
   }

@@ -1,4 +1,4 @@
-// The spatial transformer: a drawing or a picture in, the digit upright and its class out.
+// The spatial transformer: rectifies a drawing or a picture file, and shows the upright digit and its class.
 
 import { Activity } from "./activity.js";
 import { ask, query } from "./client.js";
@@ -31,14 +31,14 @@ export function stn(section, models) {
     clear();
     picture = chosen;
     await sheet.show(chosen);
-    if (picture === chosen) rectification.start(); // not cleared meanwhile, nor another one chosen
+    if (picture === chosen) rectification.start(); // unless it was cleared or replaced meanwhile
   };
 
   model.replaceChildren(...models.map((name) => new Option(name)));
   model.addEventListener("change", () => picture && rectification.start());
   file.addEventListener("change", async () => {
     await take(file.files);
-    file.value = ""; // the same one can be chosen again
+    file.value = ""; // so that choosing the same file again fires `change`
   });
   section.querySelector(".clear").addEventListener("click", clear);
   acceptDrops(section, take);

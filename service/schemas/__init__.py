@@ -1,1 +1,1 @@
-"""Queries and bodies as clients write them: names, types, ranges."""
+"""Queries, bodies and responses as clients see them: names, types, ranges."""

@@ -1,6 +1,6 @@
-"""What is answered as JSON: for the OpenAPI document, and for clients that are generated from it.
+"""JSON responses, for the OpenAPI document and for clients generated from it.
 
-Answers are not made of these models, since their arrays are written as they are; a test holds the two together.
+The service does not build responses from these models, because it serialises arrays directly; a test compares the two.
 """
 
 from typing import Annotated, Any, Literal
@@ -9,152 +9,161 @@ from pydantic import BaseModel, Field
 
 from service.schemas.ntm import Bit
 
-Base64Png = Annotated[str, Field(description="A PNG file in base64", json_schema_extra={"contentEncoding": "base64"})]
+Base64Png = Annotated[str, Field(description="PNG file in base64", json_schema_extra={"contentEncoding": "base64"})]
 Row = list[float]
 
 
 class Document(BaseModel):
-    """The model that made a response, which every response names."""
+    """Fields that all responses share: the model and the version that computed them."""
 
-    model: str
-    version: int
+    model: str = Field(description="Name of the model")
+    version: int = Field(description="Version of the model")
 
 
 class Transform(BaseModel):
-    """Where in the upload each point of the output was sampled, in coordinates that are -1 and 1 at the outer edges."""
+    """The mapping from points of the output to points of the upload, in coordinates of -1 to 1 between outer edges."""
 
     type: Literal["affine", "projective", "tps"]
     theta: list[float] = Field(
-        description="affine: the rows of a 2 x 3 matrix; projective: of a 3 x 3 matrix, without the last number, which "
-        "is 1; tps: x and y of where each of 4 x 4 control points, row by row between -0.75 and 0.75, was sampled",
+        description="affine: a 2 x 3 matrix, row by row; projective: a 3 x 3 matrix, row by row, without the last "
+        "element, which is 1; tps: x and y in the upload for each of 4 x 4 control points, which are evenly spaced "
+        "from -0.75 to 0.75 in the output, row by row",
         min_length=6,
         max_length=32,
     )
 
 
 class Image(BaseModel):
-    """A picture within a document."""
+    """A picture within a JSON response."""
 
     content_type: Literal["image/png"]
-    width: int
-    height: int
+    width: int = Field(description="Width in pixels")
+    height: int = Field(description="Height in pixels")
     data: Base64Png
 
 
 class Reading(BaseModel):
-    """What was found in one picture."""
+    """The result for one picture."""
 
-    label: int = Field(ge=0, le=9, description="The likeliest digit")
-    confidence: float = Field(ge=0, le=1, description="Its probability")
-    probabilities: list[float] = Field(min_length=10, max_length=10, description="Of the digits 0 to 9")
+    label: int = Field(ge=0, le=9, description="Most likely digit")
+    confidence: float = Field(ge=0, le=1, description="Probability of `label`")
+    probabilities: list[float] = Field(min_length=10, max_length=10, description="Probabilities of the digits 0 to 9")
     transform: Transform
     corners: list[tuple[float, float]] = Field(
         min_length=4,
         max_length=4,
-        description="[x, y] in pixels of the upload: the output's top left, top right, bottom right and bottom left",
+        description="[x, y] of the output's top left, top right, bottom right and bottom left corners in the upload, "
+        "in pixels from its top left",
     )
-    image: Image = Field(description="The view that was asked for")
+    image: Image = Field(description="Picture that `view` selects")
 
 
 class Rectified(Document):
-    """Answer of `POST /stn/rectify`."""
+    """Response of `POST /stn/rectify`."""
 
-    results: list[Reading] = Field(min_length=1, description="One per file, in their order")
+    results: list[Reading] = Field(min_length=1, description="One result per uploaded file, in the same order")
 
 
 class Window(BaseModel):
-    """An attention window, in pixels of the 28 x 28 canvas, whose first pixel has its centre at 1."""
+    """An attention window, in pixels of the 28 x 28 canvas; the first pixel's centre is at 1."""
 
-    gx: float = Field(description="x of its centre")
-    gy: float = Field(description="y of its centre")
-    delta: float = Field(gt=0, description="Distance of its filters")
-    sigma: float = Field(gt=0, description="Standard deviation of a filter")
-    gamma: float = Field(description="Intensity")
+    gx: float = Field(description="x of the centre")
+    gy: float = Field(description="y of the centre")
+    delta: float = Field(gt=0, description="Distance between neighbouring filters")
+    sigma: float = Field(gt=0, description="Standard deviation of each filter")
+    gamma: float = Field(description="Intensity, without a unit")
 
 
 class Sample(BaseModel):
     """One drawing, step by step."""
 
-    frames: list[Base64Png] = Field(description="The picture after each step")
-    attention: list[Window] = Field(description="The window that each step wrote through")
+    frames: list[Base64Png] = Field(description="Picture after each step")
+    attention: list[Window] = Field(description="Write window of each step")
 
 
 class GeneratedSample(Sample):
-    """A drawing of a digit."""
+    """A generated drawing of a digit."""
 
-    digit: int = Field(ge=0, le=9, description="What was to be drawn: the digit asked for, or a random one")
+    digit: int = Field(ge=0, le=9, description="Digit that the network was asked to draw, from the query or random")
 
 
 class ReconstructedSample(Sample):
-    """A drawing of what was looked at."""
+    """A reconstruction of the upload."""
 
-    reading: list[Window] = Field(description="The window that each step read through")
+    reading: list[Window] = Field(description="Read window of each step")
 
 
 class Drawn(Document):
-    """What both endpoints of `/draw` answer."""
+    """Fields that the responses of both `/draw` endpoints share."""
 
-    seed: int = Field(description="Asked for again, it gives the same drawings")
-    steps: int
+    seed: int = Field(description="Seed of the noise; send it to get the same drawings again")
+    steps: int = Field(description="Number of steps of each drawing")
     count: int = Field(description="Number of samples")
 
 
 class Generated(Drawn):
-    """Answer of `GET /draw/generate`."""
+    """Response of `GET /draw/generate`."""
 
-    digits: list[int] = Field(description="What was to be drawn, sample by sample")
+    digits: list[int] = Field(description="Digit that the network was asked to draw, per sample")
     samples: list[GeneratedSample]
 
 
 class Reconstructed(Drawn):
-    """Answer of `POST /draw/reconstruct`."""
+    """Response of `POST /draw/reconstruct`."""
 
     samples: list[ReconstructedSample]
-    bound_nats: float = Field(description="Upper bound on -log p of the black and white picture, in nats")
+    bound_nats: float = Field(
+        description="Variational upper bound on the negative log-likelihood of the black and white picture, in nats"
+    )
 
 
 class Trace(BaseModel):
-    """What a machine did: one row per step, several heads side by side."""
+    """Activity of the machine's heads: one row per step, with the values of all heads side by side."""
 
-    read_weights: list[Row] = Field(description="Where it read: a weight for each of 128 slots, head by head")
-    write_weights: list[Row] = Field(description="Where it wrote")
-    reads: list[Row] = Field(description="What it read: 20 numbers from each head")
-    adds: list[Row] = Field(description="What it added")
+    read_weights: list[Row] = Field(
+        description="Read weightings: 128 weights per read head, one for each memory location. Priority sort has 2 "
+        "read heads and 2 write heads, the other tasks have 1 of each"
+    )
+    write_weights: list[Row] = Field(description="Write weightings: 128 weights per write head")
+    reads: list[Row] = Field(description="Vectors read from memory: 20 numbers per read head")
+    adds: list[Row] = Field(description="Vectors added to memory: 20 numbers per write head")
 
 
 class Outcome(Document):
-    """What every endpoint of `/ntm` answers."""
+    """Fields that the responses of all `/ntm` endpoints share."""
 
-    task: str
-    bit_errors: int = Field(ge=0, description="Bits of the output that are not the expected ones")
-    accuracy: float = Field(ge=0, le=1, description="Share of the bits that are")
-    seed: int | None = Field(None, description="Of a random episode: asked for again, it gives the same")
-    episode: dict[str, Any] | None = Field(None, description="The random episode, as it would be sent")
-    trace: Trace | None = Field(None, description="With `trace=true`")
+    task: str = Field(description="Name of the task")
+    bit_errors: int = Field(ge=0, description="Number of output bits that differ from the expected ones")
+    accuracy: float = Field(ge=0, le=1, description="Share of output bits that equal the expected ones")
+    seed: int | None = Field(None, description="Seed of a random episode; send it to get the same episode again")
+    episode: dict[str, Any] | None = Field(None, description="Random episode, in the format of a request's body")
+    trace: Trace | None = Field(None, description="Present if `trace=true`")
 
 
 class Recalled(Outcome):
-    """Answer of most tasks."""
+    """Response of `/ntm/copy`, `/ntm/associative-recall` and `/ntm/priority-sort`."""
 
-    output: list[list[Bit]] = Field(description="The probabilities, rounded")
-    probabilities: list[Row] = Field(description="That a bit is 1")
-    expected: list[list[Bit]] = Field(description="The right answer")
+    output: list[list[Bit]] = Field(description="Probabilities rounded to bits, one vector per step")
+    probabilities: list[Row] = Field(description="Probability that each bit is 1, one vector per step")
+    expected: list[list[Bit]] = Field(description="Correct output")
 
 
 class Repeated(Recalled):
-    """Answer of `/ntm/repeat-copy`."""
+    """Response of `/ntm/repeat-copy`."""
 
-    ended: bool = Field(description="Whether the end was marked at the right step, and nowhere else")
+    ended: bool = Field(description="Whether the machine marked the end at the right step, and at no other")
 
 
 class Predicted(Outcome):
-    """Answer of `/ntm/dynamic-ngrams`."""
+    """Response of `/ntm/dynamic-ngrams`."""
 
-    output: list[Bit] = Field(description="The probabilities, rounded")
-    probabilities: list[float] = Field(description="That a bit is 1, given the bits before it")
-    expected: list[Bit] = Field(description="The bits themselves")
-    cost_bits: float = Field(description="What a code by these probabilities spends on the bits from the sixth on")
-    optimal_cost_bits: float = Field(description="What one by the Bayes-optimal estimator spends")
+    output: list[Bit] = Field(description="Probabilities rounded to bits")
+    probabilities: list[float] = Field(description="Probability that each bit is 1, given the bits before it")
+    expected: list[Bit] = Field(description="Bits of the sequence")
+    cost_bits: float = Field(
+        description="Cost in bits of encoding the sequence from its sixth bit on with these probabilities"
+    )
+    optimal_cost_bits: float = Field(description="The same cost with the Bayes-optimal estimator")
 
 
 OUTCOMES: dict[str, type[Outcome]] = {
@@ -164,4 +173,4 @@ OUTCOMES: dict[str, type[Outcome]] = {
     "dynamic-ngrams": Predicted,
     "priority-sort": Recalled,
 }
-"""By task."""
+"""Response models by task."""

@@ -1,4 +1,4 @@
-"""What `/draw` is asked."""
+"""Queries of `/draw`."""
 
 from typing import Literal
 
@@ -10,29 +10,32 @@ DrawFormat = Literal["gif", "apng", "webp", "png", "final", "json", "npz", "sse"
 
 
 class DrawingQuery(BaseModel):
-    """What generation and reconstruction share."""
+    """Parameters that generation and reconstruction share."""
 
     model_config = ConfigDict(frozen=True)
 
-    version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest when absent")
-    steps: int = Field(32, ge=1, le=64, description="Steps of the drawing; trained for 8 to 64")
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when absent; always returned")
+    version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest by default")
+    steps: int = Field(32, ge=1, le=64, description="Number of steps; the model was trained with 8 to 64")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="Seed of the noise; random by default. The response names it"
+    )
     format: DrawFormat | None = Field(
         None,
-        description="When absent, `Accept` decides: events, JSON, otherwise a GIF. WebP merges equal frames",
+        description="Format of the response. By default, `Accept` selects events or JSON; otherwise it is a GIF. WebP "
+        "merges consecutive frames that are equal",
     )
     scale: int = Field(
         4,
         ge=1,
         le=16,
-        description="Output pixels per canvas pixel; an animation, strip or document has 64 megapixels at most",
+        description="Output pixels per canvas pixel. All frames together have at most 64 megapixels, except as `sse`",
     )
-    attention: bool = Field(default=True, description="Draw the attention windows")
+    attention: bool = Field(default=True, description="Whether to draw the attention windows")
     fps: int = Field(
         12,
         ge=1,
         le=60,
-        description="Frames per second of an animation, whose last one is held a second longer; a GIF has at most 50",
+        description="Frames per second of an animation; at most 50 in a GIF. The last frame is held one second longer",
     )
 
 
@@ -40,11 +43,9 @@ class GenerateQuery(DrawingQuery):
     """Query of `GET /draw/generate`."""
 
     count: int = Field(1, ge=1, le=64, description="Number of samples")
-    digit: int | None = Field(
-        None, ge=0, le=9, description="The digit to draw; when absent, a random one for each sample"
-    )
+    digit: int | None = Field(None, ge=0, le=9, description="Digit to draw; by default, a random one for each sample")
     temperature: float = Field(
-        1.0, ge=0, le=2, allow_inf_nan=False, description="Scale of the noise: lower is more typical"
+        1.0, ge=0, le=2, allow_inf_nan=False, description="Scale of the noise; lower gives more typical drawings"
     )
 
 

@@ -1,4 +1,4 @@
-"""What `/ntm/{task}` is asked: a body an episode, or the sizes of a random one."""
+"""Requests to `/ntm/{task}`: an episode as a body, or a query with the sizes of a random episode."""
 
 from typing import Annotated, Literal
 
@@ -17,49 +17,50 @@ Priority = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 
 
 class EpisodeBody(BaseModel):
-    """An episode in the words of its task; what JSON calls a string or a truth value is no number."""
+    """An episode in terms of its task. Strings and booleans are not accepted as numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def episode(self) -> ntm.Episode:
-        """The episode as the machine sees it."""
+        """Encode the episode for the machine."""
         raise NotImplementedError
 
 
 class CopyBody(EpisodeBody):
     """A sequence to copy."""
 
-    sequence: list[Vector] = Field(min_length=1, max_length=128)
+    sequence: list[Vector] = Field(min_length=1, max_length=128, description="Vectors of 8 bits")
 
     def episode(self) -> ntm.Episode:
-        """Encode it."""
+        """Encode the episode for the machine."""
         return ntm.copy(np.array(self.sequence, np.uint8))
 
 
 class RepeatCopyBody(EpisodeBody):
     """A sequence to copy several times."""
 
-    sequence: list[Vector] = Field(min_length=1, max_length=128)
-    repeats: int = Field(ge=1, le=32)
+    sequence: list[Vector] = Field(min_length=1, max_length=128, description="Vectors of 8 bits")
+    repeats: int = Field(ge=1, le=32, description="Number of copies")
 
     def episode(self) -> ntm.Episode:
-        """Encode it."""
+        """Encode the episode for the machine."""
         return ntm.repeat_copy(np.array(self.sequence, np.uint8), self.repeats)
 
 
 class AssociativeRecallBody(EpisodeBody):
-    """Items, and the one whose successor is asked for."""
+    """A list of items, and the item whose successor the machine is to recall."""
 
-    items: list[Item] = Field(min_length=2, max_length=32)
+    items: list[Item] = Field(min_length=2, max_length=32, description="Items of 3 vectors of 6 bits")
     query: int = Field(
-        description="Counted from 0; below the last item", json_schema_extra={"minimum": 0, "maximum": 30}
+        description="Index of the queried item, from 0; must not be the last item",
+        json_schema_extra={"minimum": 0, "maximum": 30},
     )
 
     def episode(self) -> ntm.Episode:
-        """Encode it.
+        """Encode the episode for the machine.
 
         Raises:
-            InvalidParameter: the queried item has no successor.
+            InvalidParameter: `query` is not the index of an item with a successor.
         """
         if not 0 <= self.query < len(self.items) - 1:
             raise InvalidParameter(
@@ -70,26 +71,26 @@ class AssociativeRecallBody(EpisodeBody):
 
 
 class DynamicNgramsBody(EpisodeBody):
-    """Bits to predict."""
+    """A sequence of bits, each to be predicted from those before it."""
 
-    bits: list[Bit] = Field(min_length=6, max_length=1024)
+    bits: list[Bit] = Field(min_length=6, max_length=1024, description="Bits of the sequence")
 
     def episode(self) -> ntm.Episode:
-        """Encode it."""
+        """Encode the episode for the machine."""
         return ntm.dynamic_ngrams(np.array(self.bits, np.uint8))
 
 
 class PrioritySortBody(EpisodeBody):
-    """Vectors to sort, highest priority first; equal ones keep their order, though the machine saw none in training."""
+    """Vectors to sort by priority, highest first. Equal priorities keep their order, but did not occur in training."""
 
-    vectors: list[Vector] = Field(min_length=1, max_length=32)
-    priorities: list[Priority] = Field(min_length=1, max_length=32)
+    vectors: list[Vector] = Field(min_length=1, max_length=32, description="Vectors of 8 bits")
+    priorities: list[Priority] = Field(min_length=1, max_length=32, description="One priority per vector")
 
     def episode(self) -> ntm.Episode:
-        """Encode it.
+        """Encode the episode for the machine.
 
         Raises:
-            InvalidParameter: there are not as many priorities as vectors.
+            InvalidParameter: the numbers of priorities and vectors differ.
         """
         if len(self.priorities) != len(self.vectors):
             raise InvalidParameter(
@@ -100,64 +101,66 @@ class PrioritySortBody(EpisodeBody):
 
 
 class NtmQuery(BaseModel):
-    """What every task's answer can be asked for."""
+    """Parameters that all tasks share."""
 
     model_config = ConfigDict(frozen=True)
 
-    version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest when absent")
-    trace: bool = Field(
-        default=False, description="Add weightings, reads and adds: one row per step, several heads side by side"
+    version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest by default")
+    trace: bool = Field(default=False, description="Whether to add the weightings, reads and adds of every step")
+    format: Literal["json", "png", "sse"] | None = Field(
+        None, description="Format of the response. By default, `Accept` selects it; otherwise it is JSON"
     )
-    format: Literal["json", "png", "sse"] | None = Field(None, description="When absent, `Accept` decides; else JSON")
 
 
 class RandomQuery(NtmQuery):
     """The sizes of a random episode."""
 
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when absent; always returned")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="Seed of the episode; random by default. The response names it"
+    )
 
     @property
     def is_quick(self) -> bool:
-        """Whether an episode is drawn within about 100 microseconds."""
+        """Whether generating an episode takes less than about 100 microseconds."""
         return True
 
     def episode(self, seed: int) -> ntm.Episode:
-        """The episode that a seed draws."""
+        """Return the random episode that `seed` determines."""
         return self.drawn(np.random.Generator(np.random.Philox(key=seed)))
 
     def drawn(self, generator: np.random.Generator) -> ntm.Episode:
-        """A random episode of these sizes."""
+        """Draw a random episode of these sizes."""
         raise NotImplementedError
 
 
 class RandomCopyQuery(RandomQuery):
     """Query of `GET /ntm/copy`."""
 
-    length: int = Field(20, ge=1, le=128, description="Vectors in the sequence")
+    length: int = Field(20, ge=1, le=128, description="Number of vectors in the sequence")
 
     def drawn(self, generator: np.random.Generator) -> ntm.Episode:
-        """Random vectors."""
+        """Draw random vectors."""
         return ntm.copy(_bits(generator, self.length, ntm.BITS))
 
 
 class RandomRepeatCopyQuery(RandomQuery):
     """Query of `GET /ntm/repeat-copy`."""
 
-    length: int = Field(10, ge=1, le=128, description="Vectors in the sequence")
-    repeats: int = Field(10, ge=1, le=32)
+    length: int = Field(10, ge=1, le=128, description="Number of vectors in the sequence")
+    repeats: int = Field(10, ge=1, le=32, description="Number of copies")
 
     def drawn(self, generator: np.random.Generator) -> ntm.Episode:
-        """Random vectors."""
+        """Draw random vectors."""
         return ntm.repeat_copy(_bits(generator, self.length, ntm.BITS), self.repeats)
 
 
 class RandomAssociativeRecallQuery(RandomQuery):
     """Query of `GET /ntm/associative-recall`."""
 
-    items: int = Field(6, ge=2, le=32)
+    items: int = Field(6, ge=2, le=32, description="Number of items")
 
     def drawn(self, generator: np.random.Generator) -> ntm.Episode:
-        """Random items and a random query."""
+        """Draw random items and a random query."""
         query = int(generator.integers(self.items - 1))
         return ntm.associative_recall(_bits(generator, self.items, ntm.ITEM_VECTORS, ntm.ITEM_BITS), query)
 
@@ -165,25 +168,25 @@ class RandomAssociativeRecallQuery(RandomQuery):
 class RandomDynamicNgramsQuery(RandomQuery):
     """Query of `GET /ntm/dynamic-ngrams`."""
 
-    length: int = Field(200, ge=6, le=1024, description="Bits in the sequence")
+    length: int = Field(200, ge=6, le=1024, description="Number of bits in the sequence")
 
     @property
     def is_quick(self) -> bool:
-        """Bit by bit, as each depends on those before it."""
+        """Whether the sequence is short: its bits are drawn one by one, because each depends on those before it."""
         return self.length <= 200
 
     def drawn(self, generator: np.random.Generator) -> ntm.Episode:
-        """Bits of a random source."""
+        """Draw bits from a random source."""
         return ntm.dynamic_ngrams(ntm.random_ngrams(generator, self.length))
 
 
 class RandomPrioritySortQuery(RandomQuery):
     """Query of `GET /ntm/priority-sort`."""
 
-    length: int = Field(20, ge=1, le=32, description="Vectors to sort")
+    length: int = Field(20, ge=1, le=32, description="Number of vectors to sort")
 
     def drawn(self, generator: np.random.Generator) -> ntm.Episode:
-        """Random vectors and priorities."""
+        """Draw random vectors and priorities."""
         priorities = generator.uniform(-1, 1, self.length)
         return ntm.priority_sort(_bits(generator, self.length, ntm.BITS), priorities)
 

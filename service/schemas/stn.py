@@ -1,4 +1,4 @@
-"""What `/stn/rectify` is asked."""
+"""Query of `/stn/rectify`."""
 
 from typing import Literal
 
@@ -10,17 +10,21 @@ class RectifyQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    model: str = Field("stn-affine", description="Model by name; see /models")
-    version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest when absent")
+    model: str = Field("stn-affine", description="Name of the model; see `/models`")
+    version: int | None = Field(None, ge=1, le=1_000_000, description="Version of the model; the latest by default")
     size: int = Field(
         28,
         ge=28,
         le=1024,
-        description="Side of the rectified picture; more than 28 is sampled from the upload itself",
+        description="Side of the rectified picture in pixels; more than 28 is sampled from the upload at full detail",
     )
     view: Literal["rectified", "overlay", "strip"] = Field(
         "rectified",
-        description="The digit; the upload with the sampled area outlined; or upload, outline and digit side by side. "
-        "As npz, only the first",
+        description="Picture to return. `rectified`: the digit; `overlay`: the upload with the sampled area outlined; "
+        "`strip`: upload, overlay and digit side by side. `npz` allows only `rectified`",
     )
-    format: Literal["png", "webp", "json", "npz"] | None = Field(None, description="When absent, `Accept` decides")
+    format: Literal["png", "webp", "json", "npz"] | None = Field(
+        None,
+        description="Format of the response. By default, `Accept` selects it; otherwise it is PNG. Several files give "
+        "JSON by default, or NPZ",
+    )

@@ -1,1 +1,1 @@
-"""What a request means: from pictures and bits to tensors, and from tensors to answers. No HTTP here, no threads."""
+"""Tasks: from pictures and bits to the models' inputs, and from the models' outputs to results. No HTTP, no threads."""

@@ -1,4 +1,4 @@
-"""Drawing: a seed in, pictures step by step out; or a picture in, and how DRAW sees and redraws it."""
+"""Drawing with DRAW: generation of pictures from a seed, and reconstruction of a given picture, step by step."""
 
 import threading
 from dataclasses import dataclass, replace
@@ -18,37 +18,38 @@ Floats = NDArray[np.float32]
 CLASSES = 10
 NO_CLASS = 10
 NOISE_STREAM, DIGIT_STREAM = 0, 1
-"""Streams of a sample's random numbers: parts of the counter's space that never overlap."""
+"""Indices of a sample's random streams, which use disjoint ranges of the generator's counter."""
 MIN_STEPS = 8
-"""Fewest steps that the network was trained for; they are the pace 1."""
+"""Minimum number of steps in training, which defines a pace of 1."""
 HALF_WHITE = 127
+"""Grey value above which a pixel counts as white."""
 PARAMETERS = ("gx", "gy", "delta", "sigma", "gamma")
-"""Parameters of an attention window, in the order of the graph's outputs; lengths are in pixels of the canvas."""
+"""Names of an attention window's parameters, in the graph's order; all but gamma are in pixels of the canvas."""
 
 
 def noise(seed: int, sample: int, steps: int, size: int) -> Floats:
-    """Standard normal numbers, [steps size]: a function of (seed, sample, step), whatever else is asked for.
+    """Return standard normal noise, [steps size] float32, that depends only on (seed, sample, step).
 
-    The counter-based generator's key is (seed, sample) and its counter runs with the steps, so that a longer drawing
-    begins with the numbers of a shorter one.
+    The key of the counter-based generator is (seed, sample), and its counter advances with the steps, so that the noise
+    of a longer drawing begins with that of a shorter one.
     """
     return _generator(seed, sample, NOISE_STREAM).standard_normal((steps, size), dtype=np.float32)
 
 
 def drawn_digit(seed: int, sample: int) -> int:
-    """The class of a sample for which none was asked: as likely as any other, and a function of (seed, sample)."""
+    """Return a random digit, 0..9, uniformly distributed, that depends only on (seed, sample)."""
     return int(_generator(seed, sample, DIGIT_STREAM).integers(CLASSES))
 
 
 def digit_to_draw(asked: int | None, seed: int, sample: int) -> int:
-    """The class that a sample is to have: the one that was asked for, or else the drawn one."""
+    """Return the digit that a sample is to show: `asked`, or a random one if that is None."""
     return drawn_digit(seed, sample) if asked is None else asked
 
 
 class _Thread(threading.local):
-    """A generator for each thread, and the state that it is reset to for every use.
+    """A generator per thread, and the state that it is reset to before every use.
 
-    Making one costs as much as drawing the numbers of many steps: it asks the system for entropy, even with a key.
+    Creating a generator takes as long as drawing the noise of many steps, because it gathers entropy even with a key.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ _thread = _Thread()
 
 
 def _generator(seed: int, sample: int, stream: int) -> np.random.Generator:
-    """Return the thread's generator at the beginning of a stream; the next call moves it to another one."""
+    """Return the thread's generator, reset to the start of a stream; it is only valid until the next call."""
     inner = _thread.state["state"]
     inner["key"][:] = seed, sample
     inner["counter"][:] = 0, 0, 0, stream
@@ -69,7 +70,10 @@ def _generator(seed: int, sample: int, stream: int) -> np.random.Generator:
 
 
 def condition(digit: int | None, steps: int) -> Floats:
-    """Return the network's condition at every step, [steps 13]: the class, or that it is withheld, and the clock."""
+    """Return the network's condition at every step, [steps 13] float32.
+
+    It is the digit one-hot, or index 10 if the digit is withheld (None), the share of steps done, and the pace.
+    """
     conditions = np.zeros((steps, CLASSES + 3), np.float32)
     conditions[:, NO_CLASS if digit is None else digit] = 1
     conditions[:, -2] = np.arange(steps, dtype=np.float32) / steps
@@ -87,21 +91,37 @@ def generation(
     temperature: float,
     deadline: float,
 ) -> Request:
-    """A request for `count` drawings of `steps` steps."""
+    """Return a request for new drawings.
+
+    Args:
+        manifest: of the model.
+        seed: 0..2**53 - 1.
+        count: number of drawings.
+        steps: number of steps of each.
+        digit: 0..9, or None for a random digit per drawing.
+        temperature: scale of the noise, 0..2.
+        deadline: on the engine's clock (`time.monotonic`), in seconds.
+    """
     size = int(manifest.config["latent_size"])
     noise_rows = _side_by_side([noise(seed, sample, steps, size) for sample in range(count)])
     if temperature != 1:
         noise_rows *= np.float32(temperature)
-    # The picture of any digit is drawn as p(digit) p(picture | digit): the network draws better if it knows which.
+    # Sample p(digit) p(picture | digit) if no digit is given: the network draws better when it is conditioned on one.
     conditions = _side_by_side([condition(digit_to_draw(digit, seed, sample), steps) for sample in range(count)])
     return Request({"noise": noise_rows, "condition": conditions}, count, steps, deadline)
 
 
 def reconstruction(manifest: Manifest, *, picture: Pixels, seed: int, steps: int, deadline: float) -> Request:
-    """A request to look at a picture (white ink on black, [28 28]) and redraw it in `steps` steps.
+    """Return a request to reconstruct a picture in `steps` steps.
 
-    The network was trained on pictures of black and white pixels, and its bound is a likelihood of such: greys would be
-    paid for with a bit of noise each. What is at least half white counts as white.
+    The picture is binarised, because the network was trained on binary pixels and its bound is their likelihood.
+
+    Args:
+        manifest: of the model.
+        picture: [28 28] uint8, white ink on black.
+        seed: 0..2**53 - 1.
+        steps: number of steps.
+        deadline: on the engine's clock (`time.monotonic`), in seconds.
     """
     noise_rows = noise(seed, 0, steps, int(manifest.config["latent_size"]))[:, None]
     inputs: dict[str, Array] = {
@@ -114,19 +134,21 @@ def reconstruction(manifest: Manifest, *, picture: Pixels, seed: int, steps: int
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Pictures and where the network looked: those of a sample, step by step, or those of all samples at a step."""
+    """Pictures with their attention windows: one sample at every step, or all samples at one step."""
 
     frames: Pixels
-    """The pictures, [F 28 28]."""
+    """Pictures, [F 28 28] uint8."""
     write_windows: Floats
-    """[F 5], in the order of `PARAMETERS`."""
+    """Write windows, [F 5] float32, in the order of `PARAMETERS`."""
     read_windows: Floats | None
-    """Likewise; None where nothing was read."""
+    """Read windows, [F 5] float32, in the order of `PARAMETERS`; None for generated drawings."""
     write_filters: int
+    """Number of filters along a side of a write window."""
     read_filters: int
+    """Number of filters along a side of a read window."""
 
     def only(self, frame: int) -> "Drawing":
-        """A single frame, as a drawing of one."""
+        """Return a drawing that consists of a single frame."""
         one = slice(frame, frame + 1)
         return replace(
             self,
@@ -136,16 +158,16 @@ class Drawing:
         )
 
     def write_window(self, frame: int) -> dict[str, float]:
-        """The write window of a frame, by the names of its parameters."""
+        """Return the write window of a frame as a mapping from `PARAMETERS`."""
         return _named(self.write_windows[frame])
 
     def read_window(self, frame: int) -> dict[str, float]:
-        """The read window of a frame of a reconstruction, likewise."""
+        """Return the read window of a reconstruction's frame as a mapping from `PARAMETERS`."""
         assert self.read_windows is not None, "this is a bug: nothing was read"
         return _named(self.read_windows[frame])
 
     def enlarged(self, scale: int, *, with_attention: bool) -> Pixels:
-        """The frames, enlarged: [F H W], or [F H W 3] with the write window in red and the read window in green."""
+        """Return the frames enlarged, [F H W], or [F H W 3] with write windows in red and read windows in green."""
         frames = enlarge(self.frames, scale)
         if not with_attention:
             return frames
@@ -157,33 +179,33 @@ class Drawing:
 
 
 def drawings(answered: Request, manifest: Manifest) -> list[Drawing]:
-    """The samples of a request, in their order; complete once the request is."""
+    """Return the samples of a request in order, as far as they are computed."""
     return [drawing(answered, row, manifest) for row in range(answered.rows)]
 
 
 def drawing(answered: Request, row: int, manifest: Manifest) -> Drawing:
-    """One sample of a request, step by step; what is computed of it so far is there."""
+    """Return one sample of a request at every step; frames beyond the computed steps are undefined."""
     return _drawing(answered, np.s_[:, row], manifest)
 
 
 def moment(answered: Request, step: int, manifest: Manifest) -> Drawing:
-    """All samples of a request at a step, in their order."""
+    """Return all samples of a request at one step, in order."""
     return _drawing(answered, np.s_[step], manifest)
 
 
 def bound_nats(answered: Request) -> float:
-    """The variational bound of a reconstruction, in nats."""
+    """Return the variational bound of a finished reconstruction in nats: final pixel loss plus all latent losses."""
     pixels, latent = answered.outputs["losses"][:, 0].T
     return float(pixels[-1] + latent.sum())
 
 
 def _side_by_side(samples: list[Floats]) -> Floats:
-    """What each sample is given, [steps N], as [steps samples N]; a lone one's without a copy."""
+    """Stack the samples' arrays [steps N] as [steps samples N]; a single one is not copied."""
     return samples[0][:, None] if len(samples) == 1 else np.stack(samples, axis=1)
 
 
 def _drawing(answered: Request, part: Any, manifest: Manifest) -> Drawing:
-    """What a part of the steps and rows shows."""
+    """Return the drawing of the outputs [steps rows ...] that the index `part` selects."""
     outputs = answered.outputs
     read_windows = outputs.get("read_windows")
     return Drawing(

@@ -1,7 +1,7 @@
-"""Memory tasks: bits in, an episode for the neural Turing machine, and what it answered.
+"""Memory tasks: episodes for the neural Turing machine, encoded from bits, and the evaluation of its output.
 
 Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401, section 4. The encodings are
-those that the machines were trained with (`models/ntm/tasks.py`; a test holds the two together).
+those used in training (`models/ntm/tasks.py`; a test compares the two).
 """
 
 from collections.abc import Mapping
@@ -22,36 +22,41 @@ ITEM_BITS, ITEM_VECTORS = 6, 3
 CONTEXT_BITS = 5
 SORTED_VECTORS = 16
 TRACED = ("read_weights", "write_weights", "reads", "adds")
-"""What a machine does, in the names of the graph's outputs."""
+"""Names of the graph's outputs that form a trace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What a machine is shown, and what it should answer."""
+    """The inputs to a machine and the output expected from it."""
 
     task: str
     inputs: NDArray[np.float32]
-    """[T I], a row a step."""
+    """Inputs, [T I], one row per step."""
     expected: Bits
-    """[S O], the right answer."""
+    """Expected output, [S O], 0 or 1."""
     answer_begins: int
-    """The step of the answer's first row."""
+    """Index of the step whose output is the first row of `expected`."""
     given: dict[str, Any] = field(default_factory=dict)
-    """The episode in the words of the task, as a client would send it."""
+    """Episode as a client would send it: the fields of the task's body."""
 
     @property
     def steps(self) -> int:
-        """Length of the episode."""
+        """Number of steps of the episode."""
         return len(self.inputs)
 
     def request(self, deadline: float, *, with_trace: bool) -> Request:
-        """A request to run this episode."""
+        """Return a request to run this episode.
+
+        Args:
+            deadline: on the engine's clock (`time.monotonic`), in seconds.
+            with_trace: whether to keep the outputs that `trace` needs.
+        """
         wanted = None if with_trace else frozenset({"probabilities"})
         return Request({"inputs": self.inputs[:, None]}, 1, self.steps, deadline, wanted)
 
 
 def copy(sequence: Bits) -> Episode:
-    """Recall a sequence of vectors [L 8]."""
+    """Encode the task of recalling a sequence of vectors [L 8]."""
     L = len(sequence)
     inputs = np.zeros((2 * L + 1, BITS + 1), np.float32)
     inputs[:L, :BITS] = sequence
@@ -60,7 +65,7 @@ def copy(sequence: Bits) -> Episode:
 
 
 def repeat_copy(sequence: Bits, repeats: int) -> Episode:
-    """Recall a sequence [L 8] several times, then say that it is the end."""
+    """Encode the task of recalling a sequence [L 8] `repeats` times and then marking the end."""
     L = len(sequence)
     inputs = np.zeros((L + 1 + L * repeats + 1, BITS + 2), np.float32)
     inputs[:L, :BITS] = sequence
@@ -73,7 +78,7 @@ def repeat_copy(sequence: Bits, repeats: int) -> Episode:
 
 
 def associative_recall(items: Bits, query: int) -> Episode:
-    """Given item `query` of items [K 3 6], recall the one that follows it."""
+    """Encode the task of recalling the item that follows item `query` in a list of items [K 3 6]."""
     shown = np.zeros((len(items), ITEM_VECTORS + 1, ITEM_BITS + 2), np.float32)
     shown[:, 0, ITEM_BITS] = 1
     shown[:, 1:, :ITEM_BITS] = items
@@ -87,13 +92,18 @@ def associative_recall(items: Bits, query: int) -> Episode:
 
 
 def dynamic_ngrams(bits: Bits) -> Episode:
-    """Predict every bit [T] from those before it."""
+    """Encode the task of predicting each bit [T] from those before it."""
     inputs = np.concatenate([[0], bits[:-1]]).astype(np.float32)[:, None]
     return Episode("dynamic-ngrams", inputs, bits[:, None], 0, {"bits": bits})
 
 
 def priority_sort(vectors: Bits, priorities: Floats) -> Episode:
-    """Recall the vectors [L 8] of highest priority, highest first."""
+    """Encode the task of recalling the 16 vectors of highest priority, highest first.
+
+    Args:
+        vectors: [L 8]; all are recalled if there are fewer than 16.
+        priorities: [L], -1..1.
+    """
     L = len(vectors)
     recalled = min(L, SORTED_VECTORS)
     inputs = np.zeros((L + 1 + recalled, BITS + 2), np.float32)
@@ -106,7 +116,10 @@ def priority_sort(vectors: Bits, priorities: Floats) -> Episode:
 
 
 def random_ngrams(generator: np.random.Generator, length: int) -> Bits:
-    """Bits of a random 6-gram source: after every 5 bits a 1 has a probability of its own, from Beta(1/2, 1/2)."""
+    """Draw `length` bits from a random 6-gram source.
+
+    The probability of a 1 depends on the previous 5 bits, and is drawn from Beta(1/2, 1/2) for each of these contexts.
+    """
     probabilities = generator.beta(0.5, 0.5, 2**CONTEXT_BITS).tolist()
     bits: list[int] = []
     context = 0
@@ -117,7 +130,10 @@ def random_ngrams(generator: np.random.Generator, length: int) -> Bits:
 
 
 def optimal_ngram_probabilities(bits: Bits) -> Floats:
-    """P(bit t is 1) by the Bayes-optimal estimator (equation 10): (N1 + 1/2) / (N0 + N1 + 1) in the same context."""
+    """Return the Bayes-optimal estimates of P(bit t is 1), [T] (equation 10).
+
+    They are (N1 + 1/2) / (N0 + N1 + 1), where N0 and N1 count the zeros and ones seen so far in the same context.
+    """
     counts = np.full((2**CONTEXT_BITS, 2), 0.5)
     probabilities = np.full(len(bits), 0.5)
     context = 0
@@ -130,14 +146,14 @@ def optimal_ngram_probabilities(bits: Bits) -> Floats:
 
 
 def cost_bits(probabilities: Floats, bits: Bits) -> float:
-    """Bits that a code with these predictions spends on everything after the first context."""
+    """Return the cost in bits of encoding the sequence after its first 5 bits with these probabilities of a 1, [T]."""
     p, b = probabilities[CONTEXT_BITS:].astype(np.float64), bits[CONTEXT_BITS:]
     spent = -np.log2(np.clip(np.where(b, p, 1 - p), 1e-12, 1))
     return float(spent.sum())
 
 
 def report(episode: Episode, answered: Request) -> dict[str, Any]:
-    """What the machine answered, and how right it was, in the words of the contract."""
+    """Return the machine's output and its errors, by the names of the JSON response."""
     probabilities = answered.outputs["probabilities"][episode.answer_begins :, 0]
     output = (probabilities > 0.5).astype(np.uint8)
     expected = episode.expected
@@ -161,6 +177,6 @@ def report(episode: Episode, answered: Request) -> dict[str, Any]:
 
 
 def trace(answered: Request) -> Mapping[str, Floats]:
-    """What the machine did: for every name of `TRACED` a row a step, heads one after the other."""
+    """Return the machine's trace: for each name in `TRACED` one row per step, [T N], head after head."""
     outputs = {name: answered.outputs[name][:, 0] for name in TRACED}
     return {name: array.reshape(len(array), -1) for name, array in outputs.items()}

@@ -1,11 +1,11 @@
-"""Seeds: the client's, or a random one that the response names."""
+"""Seeds: given by the client, or random and returned in the response."""
 
 import secrets
 
 MAX_SEED = 2**53 - 1
-"""The largest whole number that every JSON reader keeps exactly."""
+"""Largest seed: the largest integer up to which every JSON parser is exact."""
 
 
 def seed_or_random(seed: int | None) -> int:
-    """The seed that was asked for; any at all if none was."""
+    """Return `seed`, or a random one in 0..`MAX_SEED` if it is None."""
     return secrets.randbelow(MAX_SEED + 1) if seed is None else seed

@@ -1,4 +1,4 @@
-"""Rectification: a picture of a digit in, the digit upright, its class and the transformation out."""
+"""Rectification: from a picture of a digit to the upright digit, its class and the transformation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,52 +14,53 @@ from service.media.picture import Picture, Pixels, Points
 from service.tasks.transform import Floats, Kind, rescaled, source_points
 
 NATIVE_SIDE = 28
-"""Side of the picture that the network itself samples and reads."""
+"""Side in pixels of the rectified picture that the network itself samples and classifies."""
 MIN_STRIP_SIDE = 256
-"""Height in pixels below which there is little to see of a strip."""
+"""Minimum height of a strip in pixels; details are hard to see in a lower one."""
 OUTLINE_POINTS_PER_SIDE = 16
-"""A thin-plate spline's outline is curved."""
+"""Number of outline points per side of the output, because a thin-plate spline's outline is curved."""
 CORNERS = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
-"""Corners of the output: top left, top right, bottom right, bottom left."""
+"""Corners of the output, normalised: top left, top right, bottom right, bottom left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was found in one picture."""
+    """The network's outputs for one picture."""
 
     picture: Picture
     kind: Kind
     rectified: Pixels
-    """[28 28], white ink on black."""
+    """Rectified digit, [28 28] uint8, white ink on black."""
     probabilities: Floats
+    """Probabilities of the digits 0 to 9, [10] float32."""
     theta: Floats
-    """Flat; from targets to sources in the square around the picture."""
+    """Parameters, [6], [8] or [32] float32, of the map from the output to the square around the picture."""
     tone: Floats
-    """(gain, bias): what turns a grey value 0..1 of the picture into ink."""
+    """Gain and bias, [2] float32: ink = gain x grey + bias, with ink and grey in 0..1."""
 
     @property
     def label(self) -> int:
-        """The likeliest class."""
+        """Most likely class."""
         return int(self.probabilities.argmax())
 
     @property
     def confidence(self) -> float:
-        """The likeliest class's probability."""
+        """Probability of the most likely class."""
         return float(self.probabilities[self.label])
 
     def theta_in_picture(self) -> Floats:
-        """Theta in the paper's form: from targets to sources, normalised to the picture as it was uploaded."""
+        """Return theta as the paper defines it: from the output to the uploaded picture, both normalised."""
         frame = self._frame()
         return rescaled(self.kind, self.theta, frame.scale_x, frame.scale_y)
 
     def corners(self) -> Points:
-        """Where the output's corners lie in the upload, [4 2] in pixels, in the order of `CORNERS`."""
+        """Return the output's corners in pixels of the upload, [4 2], in the order of `CORNERS`."""
         return self._frame().to_pixels(source_points(self.kind, self.theta, CORNERS))
 
     def sampled(self, side: int) -> Pixels:
-        """The rectified digit, [side side]. Beyond the native side it is sampled from the picture as uploaded.
+        """Return the rectified digit, [side side] uint8; other sides than 28 are sampled from the uploaded picture.
 
-        As in the network, nothing lies outside the square around the picture, whatever the tone.
+        As in the network, points outside the square around the picture have no ink, whatever the tone.
         """
         if side == NATIVE_SIDE:
             return self.rectified
@@ -70,7 +71,7 @@ class Reading:
         return np.asarray(np.rint(np.clip(ink, 0, 255)), np.uint8)
 
     def overlay(self) -> Pixels:
-        """The upload in colour with the outline of what was sampled in red, [H W 3]."""
+        """Return the upload in colour, [H W 3], with a red outline of the sampled area."""
         along = np.linspace(-1, 1, OUTLINE_POINTS_PER_SIDE, endpoint=False)
         top = np.stack([along, np.full_like(along, -1)], axis=-1)
         right = np.stack([np.ones_like(along), along], axis=-1)
@@ -81,7 +82,10 @@ class Reading:
         return marked
 
     def side_by_side(self, side: int) -> Pixels:
-        """Upload, overlay and rectified digit in a row, `side` or more pixels high, with the class below, [H W 3]."""
+        """Return the upload, overlay and rectified digit side by side with the class below, [H W 3].
+
+        The pictures are scaled to a height of `side` pixels, or `MIN_STRIP_SIDE` if that is more.
+        """
         caption = f"{self.label} ({self.confidence:.1%})"
         return strip(
             [self.picture.rgb(), self.overlay(), self.sampled(side)], caption, height=max(side, MIN_STRIP_SIDE)
@@ -92,18 +96,23 @@ class Reading:
 
 
 def network_input(picture: Picture, manifest: Manifest) -> Pixels:
-    """A picture as the network sees it: grey, framed as a square, of the side that it was trained on."""
+    """Return a picture as the network's input, [side side] uint8: grey, framed as a square of the trained size."""
     return square(picture.grey, int(manifest.config["side"]))
 
 
 def request(squares: Sequence[Pixels], deadline: float) -> Request:
-    """Pictures that belong together, as one request."""
+    """Return one request for several pictures.
+
+    Args:
+        squares: network inputs, [side side] uint8 each; see `network_input`.
+        deadline: on the engine's clock (`time.monotonic`), in seconds.
+    """
     rows: Array = squares[0][None] if len(squares) == 1 else np.stack(squares)
     return Request({"picture": rows}, len(squares), 1, deadline)
 
 
 def readings(pictures: Sequence[Picture], answered: Request, manifest: Manifest) -> list[Reading]:
-    """What a finished request says of its pictures, in their order."""
+    """Return the readings of a finished request's pictures, in the same order."""
     kind = Kind(manifest.config["kind"])
     outputs = answered.outputs
     return [

@@ -1,7 +1,8 @@
-"""The spatial transformer's grids in NumPy: what theta says about any point of the output.
+"""The spatial transformer's sampling grids in NumPy, for any points of the output.
 
 Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial Transformer Networks", 2015, https://arxiv.org/abs/1506.02025,
-section 3.2. Coordinates are normalised (-1 and 1 are a picture's outer edges); theta maps targets to sources.
+section 3.2. Coordinates are normalised (-1 and 1 are a picture's outer edges); theta maps target points (of the output)
+to source points (of the input).
 """
 
 from enum import Enum
@@ -15,15 +16,15 @@ from service.media.picture import Points
 Floats = NDArray[np.floating]
 
 MIN_DENOMINATOR = 0.1
-"""The projective denominator is kept above this, as in training."""
+"""Lower bound to which the projective denominator is clamped, as in training."""
 CONTROL_REACH = 0.75
 """Outermost coordinate of the thin-plate spline's 4 x 4 control points, as in training."""
 BAND_POINTS = 2**15
-"""Points that go through a spline at a time: each needs about 900 bytes on its way."""
+"""Number of points that a spline maps at a time; each takes about 900 bytes of temporary memory."""
 
 
 class Kind(Enum):
-    """The families of transformations."""
+    """A family of transformations."""
 
     AFFINE = "affine"
     PROJECTIVE = "projective"
@@ -31,7 +32,16 @@ class Kind(Enum):
 
 
 def source_points(kind: Kind, theta: Floats, target: Points) -> Points:
-    """Where in the source the target points [... 2] are to be sampled; theta is flat (6, 8 or 32 numbers)."""
+    """Map target points to source points.
+
+    Args:
+        kind: family of the transformation.
+        theta: its parameters, flat: [6] for affine, [8] for projective, [32] for thin-plate splines.
+        target: [... 2], x before y, normalised.
+
+    Returns:
+        Source points in the shape of `target`, float64.
+    """
     flat = target.reshape(-1, 2).astype(np.float64)
     if kind is Kind.AFFINE:
         source = _homogeneous(flat) @ theta.reshape(2, 3).T
@@ -45,7 +55,7 @@ def source_points(kind: Kind, theta: Floats, target: Points) -> Points:
 
 
 def rescaled(kind: Kind, theta: Floats, scale_x: float, scale_y: float) -> Floats:
-    """The theta whose source points are those of `theta`, each coordinate multiplied by its scale."""
+    """Return the theta that maps to the same source points as `theta`, with x and y multiplied by their scales."""
     if kind is Kind.TPS:
         return np.asarray(theta * np.tile([scale_x, scale_y], 16))
     rows = np.repeat([scale_x, scale_y], 3)
@@ -53,7 +63,7 @@ def rescaled(kind: Kind, theta: Floats, scale_x: float, scale_y: float) -> Float
 
 
 def _splined(target: Points, theta: Floats) -> Points:
-    """Target points [N 2] through a thin-plate spline."""
+    """Map target points [N 2] with a thin-plate spline."""
     control, solution = _spline()
     basis = np.concatenate([_radial(target, control), _homogeneous(target)], axis=1)
     return np.asarray(basis @ (solution @ theta.reshape(16, 2)))
@@ -61,7 +71,7 @@ def _splined(target: Points, theta: Floats) -> Points:
 
 @cache
 def _spline() -> tuple[Floats, Floats]:
-    """Control points [16 2], and what turns their sources into the spline's 19 coefficients."""
+    """Return the control points [16 2], and the matrix [19 16] that maps their source points to the coefficients."""
     line = np.linspace(-CONTROL_REACH, CONTROL_REACH, 4)
     control = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     P = _homogeneous(control)
@@ -70,7 +80,7 @@ def _spline() -> tuple[Floats, Floats]:
 
 
 def _radial(points: Floats, control: Floats) -> Floats:
-    """U(r) = r^2 log r^2, zero at zero."""
+    """Return U(r) = r^2 log r^2 of the distances between points and control points, with U(0) = 0."""
     squared = ((points[:, None] - control[None]) ** 2).sum(axis=-1)
     return np.asarray(squared * np.log(np.where(squared > 0, squared, 1.0)))
 

@@ -319,7 +319,7 @@ def test_problem_in_a_stream_and_problem_as_an_answer_are_told_by_their_detail()
 
     assert told == [
         "no such task",
-        "the answer is 502 Bad Gateway",
+        "the response is 502 Bad Gateway",
         "the service cannot be reached",
         "too slow",
         "the stream broke off",

@@ -1,4 +1,4 @@
-"""Picture files for tests of the decoder: as a library writes them, and put together by hand."""
+"""Picture files for tests of the decoder: written by a library, or assembled by hand."""
 
 import io
 import struct
@@ -35,7 +35,7 @@ def ramp(height: int, width: int) -> Pixels:
 
 
 def digit(paper: int, ink: int) -> Pixels:
-    """A stroke of ink on paper, [12 12]."""
+    """Return a stroke of ink on paper, [12 12]."""
     page = np.full((12, 12), paper, np.uint8)
     page[3:9, 5:7] = ink
     return page

@@ -28,7 +28,7 @@ def played(data: bytes) -> tuple[Pixels, list[float]]:
 
 
 def fading(count: int) -> Pixels:
-    """Grey frames that change in part: a ramp that grows lighter on the left."""
+    """Return grey frames that change in part: a ramp that gets lighter on the left."""
     frames = np.tile(np.arange(0, 250, 10, dtype=np.uint8), (count, 20, 1))
     frames[:, :, :8] = np.arange(count, dtype=np.uint8)[:, None, None] * 7
     return frames
@@ -60,7 +60,7 @@ def test_marks_keep_their_colours(animation_format: AnimationFormat) -> None:
 
 @pytest.mark.parametrize("animation_format", [AnimationFormat.GIF, AnimationFormat.APNG])
 def test_frames_that_are_equal_are_still_counted(animation_format: AnimationFormat) -> None:
-    """Eight steps are eight frames, whether or not the last ones change anything."""
+    """Eight steps give eight frames, even if the last ones change nothing."""
     frames = np.repeat(fading(2), 4, axis=0)
 
     shown, durations = played(animate(frames, 10, animation_format))
@@ -71,7 +71,7 @@ def test_frames_that_are_equal_are_still_counted(animation_format: AnimationForm
 
 @EVERY_FORMAT
 def test_last_frame_rests_for_a_second_more(animation_format: AnimationFormat) -> None:
-    """Ten frames a second: a tenth each, and 1.1 seconds for the last."""
+    """At ten frames per second, each takes a tenth of a second, and the last 1.1 seconds."""
     _, durations = played(animate(fading(4), 10, animation_format))
 
     assert durations == pytest.approx([100, 100, 100, 1100])
@@ -92,19 +92,19 @@ def test_rounding_of_times_does_not_add_up(animation_format: AnimationFormat, fp
 
 @EVERY_FORMAT
 def test_same_frames_give_the_same_bytes(animation_format: AnimationFormat) -> None:
-    """Nothing but the frames is in the file."""
+    """The file depends only on the frames."""
     assert animate(fading(5), 12, animation_format) == animate(fading(5), 12, animation_format)
 
 
 @EVERY_FORMAT
 def test_animation_loops_for_ever(animation_format: AnimationFormat) -> None:
-    """Zero is for ever."""
+    """A loop count of zero means for ever."""
     assert Image.open(io.BytesIO(animate(fading(3), 12, animation_format))).info["loop"] == 0
 
 
 @EVERY_FORMAT
 def test_single_frame_is_a_picture(animation_format: AnimationFormat) -> None:
-    """One step is no special case for the client."""
+    """A single frame is encoded like any other animation."""
     frames = fading(1)
 
     image = Image.open(io.BytesIO(animate(frames, 12, animation_format)))
@@ -115,7 +115,7 @@ def test_single_frame_is_a_picture(animation_format: AnimationFormat) -> None:
 @pytest.mark.parametrize("animation_format", [AnimationFormat.GIF, AnimationFormat.APNG])
 @pytest.mark.parametrize("in_colour", [False, True])
 def test_frames_are_taken_one_by_one(animation_format: AnimationFormat, *, in_colour: bool) -> None:
-    """Of frames that are made while the file is written, none but the newest is kept, and the file is the same."""
+    """Frames are consumed lazily: only the newest is kept in memory, and the file is the same."""
     frames = as_rgb(fading(12)) if in_colour else fading(12)
     made: list[weakref.ref[Pixels]] = []
 
@@ -132,7 +132,7 @@ def test_frames_are_taken_one_by_one(animation_format: AnimationFormat, *, in_co
 
 @pytest.mark.parametrize("in_colour", [False, True])
 def test_animated_png_is_a_still_picture_to_whoever_knows_no_animations(*, in_colour: bool) -> None:
-    """OpenCV's reader, which is not Pillow, sees the first frame, whose checksums are right."""
+    """OpenCV reads the first frame, and its checksums are correct."""
     frames = as_rgb(fading(3)) if in_colour else fading(3)
 
     still = cv2.imdecode(np.frombuffer(animate(frames, 12, AnimationFormat.APNG), np.uint8), cv2.IMREAD_UNCHANGED)
@@ -142,7 +142,7 @@ def test_animated_png_is_a_still_picture_to_whoever_knows_no_animations(*, in_co
 
 @EVERY_FORMAT
 def test_content_type_names_the_format(animation_format: AnimationFormat) -> None:
-    """The media type is the registered one."""
+    """The content type is the registered media type."""
     assert (
         animation_format.content_type
         == {

@@ -1,4 +1,4 @@
-"""Decoding: what a picture shows, in every format."""
+"""Decoding: the pixels of pictures in every format."""
 
 import struct
 import zlib
@@ -21,7 +21,7 @@ from tests.service.media.files import FORMATS, LOSSLESS, digit, png, png_header,
 
 @pytest.mark.parametrize("file_format", ["png", "webp", "gif", "bmp", "tiff"])
 def test_grey_picture_returns_exactly_from_every_lossless_format(file_format: str) -> None:
-    """What was stored without loss is read without loss."""
+    """Pixels that were stored without loss are decoded exactly."""
     pixels = ramp(7, 9)
 
     picture = decode(stored(Image.fromarray(pixels), file_format, **LOSSLESS.get(file_format, {})), None)
@@ -31,7 +31,7 @@ def test_grey_picture_returns_exactly_from_every_lossless_format(file_format: st
 
 
 def test_grey_jpeg_is_close_to_what_was_stored() -> None:
-    """JPEG loses a little."""
+    """JPEG changes the pixels only a little."""
     pixels = ramp(16, 16)
 
     picture = decode(stored(Image.fromarray(pixels), "jpeg", quality=95), "image/jpeg")
@@ -41,7 +41,7 @@ def test_grey_jpeg_is_close_to_what_was_stored() -> None:
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_colour_picture_keeps_its_colours_for_overlays(file_format: str) -> None:
-    """The colour original is there, in the order red, green, blue."""
+    """The picture has its colours, in the order red, green, blue."""
     red = Image.new("RGB", (8, 8), (250, 10, 20))
 
     picture = decode(stored(red, file_format), f"image/{file_format}")
@@ -60,7 +60,7 @@ def test_colour_picture_keeps_its_colours_for_overlays(file_format: str) -> None
 )
 @settings(max_examples=60)
 def test_fast_lane_equals_pillow(pixels: Pixels, level: int) -> None:
-    """A plain PNG decodes to the same pixels as through Pillow, and so to the same grey."""
+    """A plain PNG decodes to the same pixels as with Pillow, and to the same grey."""
     data = stored(Image.fromarray(pixels), "png", compress_level=level)
     with_text = data[:33] + png((b"tEXt", b"Title\0x"))[8:] + data[33:]  # not plain: Pillow's lane
 
@@ -83,7 +83,7 @@ def test_fast_lane_equals_pillow(pixels: Pixels, level: int) -> None:
 def test_tiff_that_counts_from_white_is_not_its_negative(
     depth: int, samples: np.ndarray[Any, Any], orientation: int
 ) -> None:
-    """Whatever its depth, and whichever way up it is stored."""
+    """A white-is-zero TIFF file has the right polarity at every depth and orientation."""
     shown = [0, 100, 255]
     tags = {256: 3, 257: 1, 258: depth, 259: 1, 262: 0, 273: 134, 274: orientation, 277: 1, 279: samples.nbytes}
     tags[339] = 3 if depth == 32 else 1
@@ -96,7 +96,7 @@ def test_tiff_that_counts_from_white_is_not_its_negative(
 
 
 def test_first_frame_of_an_animation_is_taken() -> None:
-    """An animated GIF is its first frame."""
+    """An animated GIF is decoded as its first frame."""
     first, second = Image.fromarray(digit(0, 255)), Image.fromarray(digit(255, 0))
 
     picture = decode(stored(first, "gif", save_all=True, append_images=[second]), "image/gif")
@@ -109,7 +109,7 @@ def test_first_frame_of_an_animation_is_taken() -> None:
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp", "tiff"])
 def test_rotated_photograph_is_turned_upright(file_format: str) -> None:
-    """EXIF orientation 6 says: turn by 90 degrees clockwise."""
+    """EXIF orientation 6 means: rotate by 90 degrees clockwise."""
     pixels = np.zeros((16, 32), np.uint8)
     pixels[:, :16] = 255  # left as stored: above once upright
     exif = Image.Exif()
@@ -147,7 +147,7 @@ def test_every_orientation_is_turned_upright(orientation: int) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")  # as in service: pytest sets its own filters
 @pytest.mark.parametrize("damage", [b"nothing of the kind", b"", b"II*\0\xff\xff\xff\x7f"])
 def test_damaged_exif_turns_nothing(damage: bytes) -> None:
-    """Pixels that are sound are read whatever the camera wrote beside them."""
+    """Damaged EXIF is ignored, and the pixels are decoded."""
     pixels = ramp(8, 8)
 
     picture = decode(stored(Image.fromarray(pixels), "jpeg", exif=b"Exif\0\0" + damage), None)
@@ -172,7 +172,7 @@ def test_damaged_exif_turns_nothing(damage: bytes) -> None:
     ],
 )
 def test_declared_type_that_is_read_or_none_lets_the_signature_decide(content_type: str | None) -> None:
-    """The bytes say what they are."""
+    """With a supported type or none, the file's signature selects the format."""
     pixels = ramp(4, 4)
 
     np.testing.assert_array_equal(decode(stored(Image.fromarray(pixels), "png"), content_type).grey, pixels)
@@ -180,7 +180,7 @@ def test_declared_type_that_is_read_or_none_lets_the_signature_decide(content_ty
 
 @pytest.mark.parametrize("content_type", ["text/plain", "image/svg+xml", "image/avif", "application/json", "png"])
 def test_other_type_is_refused_by_name(content_type: str) -> None:
-    """The message names the type and those that are read."""
+    """The message names the declared type and the supported ones."""
     with pytest.raises(UnsupportedType, match=f"'{content_type}'.*image/png, image/jpeg".replace("+", r"\+")):
         decode(stored(Image.new("L", (4, 4)), "png"), content_type)
 
@@ -189,7 +189,7 @@ def test_other_type_is_refused_by_name(content_type: str) -> None:
 
 
 def test_small_plain_png_is_decoded_at_once() -> None:
-    """In the very pixels that `decode` answers."""
+    """It gives the same pixels as `decode`."""
     data = stored(Image.fromarray(ramp(28, 28)), "png")
 
     picture = decode_at_once(data, "image/png", DecodeLimits().check)
@@ -211,7 +211,7 @@ def test_small_plain_png_is_decoded_at_once() -> None:
     ids=["jpeg", "alpha", "density", "text", "wide", f"over {QUICK_BYTES} bytes"],
 )
 def test_what_may_take_long_is_not_decoded_at_once(data: bytes) -> None:
-    """It is left to a thread, and is not charged for."""
+    """It is left to `decode`, and its size is not checked yet."""
 
     def uncalled(width: int, height: int) -> None:
         raise AssertionError(f"charged for {width} x {height}")

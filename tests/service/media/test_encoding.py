@@ -1,4 +1,4 @@
-"""Encoding: without loss, read back by another library."""
+"""Encoding: lossless, as another library reads it."""
 
 import io
 
@@ -23,21 +23,21 @@ def test_encoded_picture_is_read_back_exactly(picture_format: PictureFormat, sha
 
 @pytest.mark.parametrize("picture_format", PictureFormat)
 def test_content_type_is_what_the_bytes_are(picture_format: PictureFormat) -> None:
-    """The declared media type is that of the file."""
+    """The content type matches the file."""
     read = Image.open(io.BytesIO(encode(np.zeros((4, 4), np.uint8), picture_format)))
 
     assert read.get_format_mimetype() == picture_format.content_type
 
 
 def test_picture_that_is_a_view_is_encoded() -> None:
-    """A slice need not be contiguous."""
+    """A slice that is not contiguous is encoded correctly."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)[::2, ::-1]
 
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode(pixels)))), pixels)
 
 
 def test_large_picture_is_compressed_and_a_small_one_need_not_be() -> None:
-    """What fits a packet still does; of a large one a small part is left."""
+    """A small picture still fits a packet, and a large one shrinks to a small part of its size."""
     digit = np.zeros((28, 28), np.uint8)
     digit[4:24, 12:16] = 255
 

@@ -1,4 +1,4 @@
-"""The figure: a panel a quantity, wherever the numbers lie."""
+"""The figure: one panel per quantity, for any range of values."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def figure(changed: dict[str, Trace] | None = None, T: int = 12, bits: int = 8) 
 @pytest.mark.parametrize("T", [1, 12, 42, 1024])
 @pytest.mark.parametrize("bits", [1, 8])
 def test_figure_holds_episodes_of_any_length(T: int, bits: int) -> None:
-    """A colour picture on white, however short or long the episode."""
+    """The figure is in colour on white, however short or long the episode."""
     page = figure(T=T, bits=bits)
 
     assert page.dtype == np.uint8
@@ -34,7 +34,7 @@ def test_figure_holds_episodes_of_any_length(T: int, bits: int) -> None:
 
 @pytest.mark.parametrize("name", ["inputs", "outputs", "adds", "reads", "write_weights", "read_weights"])
 def test_every_quantity_has_a_panel_of_its_own(name: str) -> None:
-    """Changing one quantity at one step changes one place: left what goes in, right what comes out."""
+    """A change of one quantity at one step changes one place: on the left for inputs, on the right for outputs."""
     width = {"inputs": 10, "outputs": 8, "adds": 20, "reads": 20}.get(name, 128)
     quiet, marked = np.zeros((12, width)), np.zeros((12, width))
     quiet[0, 0] = marked[0, 0] = 1  # keeps the range
@@ -50,7 +50,7 @@ def test_every_quantity_has_a_panel_of_its_own(name: str) -> None:
 
 
 def test_weightings_run_from_black_to_white() -> None:
-    """No attention is black, all of it white."""
+    """A weight of 0 is black, and a weight of 1 white."""
     weights = np.zeros((12, 128))
     weights[:, 64] = 1
 
@@ -61,12 +61,12 @@ def test_weightings_run_from_black_to_white() -> None:
 
 
 def test_values_that_are_all_equal_are_drawn() -> None:
-    """A memory that nothing was added to has no range."""
+    """Values without a range, as when nothing is added, do not cause an error."""
     assert figure({"adds": np.zeros((12, 20))}).shape == figure().shape
 
 
 def test_inputs_that_are_no_bits_are_told_apart() -> None:
-    """Priorities below 0 and repeats above 1; the bits beside them look as they do without."""
+    """Priorities below 0 and repeats above 1 are scaled, and the bits beside them look the same as without them."""
     bits = np.tile([0.0, 1.0], (12, 4))
     pages = []
     for first, second in ((-0.9, -0.4), (-0.4, -0.9), (3.0, 9.0), (9.0, 3.0)):

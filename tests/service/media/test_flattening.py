@@ -14,7 +14,7 @@ from tests.service.media.files import LOSSLESS, digit, png, png_header, stored
 
 
 def deep_png(page: NDArray[np.uint16], *, transparent: int) -> bytes:
-    """A PNG of 16 bits, which Pillow would not write with a transparent value."""
+    """Return a 16-bit PNG with a transparent value, which Pillow cannot write."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in page)
     return png(
         png_header(page.shape[1], page.shape[0], depth=16),
@@ -28,7 +28,7 @@ def deep_png(page: NDArray[np.uint16], *, transparent: int) -> bytes:
 
 
 def test_large_picture_is_laid_on_paper_as_a_small_one_is() -> None:
-    """It is done some rows at a time, and shows no seams."""
+    """It is composited in bands of rows, without visible seams."""
     rows, columns = np.mgrid[:200, :30]
     samples = np.stack([rows // 2, columns * 4, rows // 4, rows + columns], axis=-1).astype(np.uint8)  # all dark
     page = Image.fromarray(samples, "RGBA")
@@ -46,7 +46,7 @@ def test_large_picture_is_laid_on_paper_as_a_small_one_is() -> None:
     ("mode", "file_format"), [("1", "png"), ("P", "gif"), ("CMYK", "jpeg"), ("1", "tiff"), ("CMYK", "tiff")]
 )
 def test_black_and_white_survive_in_every_mode(mode: str, file_format: str) -> None:
-    """Black stays black and white white, however a pixel is stored."""
+    """Black and white pixels stay black and white in every mode."""
     page = digit(paper=255, ink=0)
     options = {"quality": 100} if file_format == "jpeg" else {}
 
@@ -57,7 +57,7 @@ def test_black_and_white_survive_in_every_mode(mode: str, file_format: str) -> N
 
 @pytest.mark.parametrize("file_format", ["png", "tiff"])
 def test_16_bit_grey_is_scaled_and_not_cut(file_format: str) -> None:
-    """65535 becomes 255, and what lies between in proportion."""
+    """0..65535 is scaled linearly to 0..255."""
     values = np.array([[0, 257, 32896, 65535]], np.uint16)
 
     picture = decode(stored(Image.fromarray(values), file_format), None)
@@ -80,7 +80,7 @@ def test_16_bit_grey_is_scaled_and_not_cut(file_format: str) -> None:
     ],
 )
 def test_32_bit_samples_take_the_white_that_fits(values: np.ndarray[Any, Any], expected: list[int]) -> None:
-    """White is 1, 255 or 65535, the least that holds all; failing that, the samples' own range is used."""
+    """White is the smallest of 1, 255 and 65535 that no sample exceeds; otherwise the samples' range is stretched."""
     picture = decode(stored(Image.fromarray(values), "tiff"), "image/tiff")
 
     assert picture.grey.tolist() == [expected]
@@ -88,7 +88,7 @@ def test_32_bit_samples_take_the_white_that_fits(values: np.ndarray[Any, Any], e
 
 @pytest.mark.parametrize("value", [1e20, -1e20, 3e38])
 def test_samples_that_are_all_the_same_are_black(value: float) -> None:
-    """However large they are: nothing is divided by zero."""
+    """Equal samples of any size become 0, without a division by zero."""
     data = stored(Image.fromarray(np.full((4, 4), value, np.float32)), "tiff")
 
     with np.errstate(all="raise"):
@@ -112,7 +112,7 @@ def test_ink_on_transparency_lies_on_paper_of_contrast(file_format: str, ink: in
 
 @pytest.mark.parametrize(("grey", "paper"), [(200, 0), (50, 255)])
 def test_what_is_translucent_all_over_lies_on_paper_of_contrast(grey: int, paper: int) -> None:
-    """There is no border to go by."""
+    """Without a border, the paper contrasts with the visible pixels."""
     page = np.full((8, 8), grey, np.uint8)
     half = np.full_like(page, 128)
 
@@ -123,7 +123,7 @@ def test_what_is_translucent_all_over_lies_on_paper_of_contrast(grey: int, paper
 
 @pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255)])
 def test_page_with_transparent_corners_goes_on_in_them(paper: int, ink: int) -> None:
-    """A picture that shows both light and dark, and ends with light or dark, is a page and not ink alone."""
+    """A picture with both light and dark pixels is a page, and its border gives the colour of the paper."""
     page = digit(paper, ink)
     opacity = np.full_like(page, 255)
     opacity[0, 0] = opacity[-1, -1] = 0
@@ -135,7 +135,7 @@ def test_page_with_transparent_corners_goes_on_in_them(paper: int, ink: int) -> 
 
 @pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255)])
 def test_ink_along_the_edge_of_the_picture_is_no_border(paper: int, ink: int) -> None:
-    """A page with a rule around it and a hole in it is filled in with what is around the hole."""
+    """A hole in a framed page is filled like its surroundings, not like the frame."""
     page = np.full((12, 12), ink, np.uint8)
     page[1:-1, 1:-1] = paper
     opacity = np.full_like(page, 255)
@@ -148,7 +148,7 @@ def test_ink_along_the_edge_of_the_picture_is_no_border(paper: int, ink: int) ->
 
 @pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255)])
 def test_soft_shadow_of_a_page_is_not_its_border(paper: int, ink: int) -> None:
-    """What is more transparent than opaque does not say what the paper is."""
+    """Pixels that are more transparent than opaque do not determine the paper."""
     page = np.pad(digit(paper, ink), 4, constant_values=ink)
     opacity = np.pad(np.full((12, 12), 255, np.uint8), 4, "linear_ramp", end_values=0)
     opacity[(opacity > 0) & (opacity < 255)] = 120
@@ -163,7 +163,7 @@ def test_soft_shadow_of_a_page_is_not_its_border(paper: int, ink: int) -> None:
 @pytest.mark.parametrize("paper", [255, 0])
 @pytest.mark.parametrize("file_format", ["png", "gif", "16 bit"])
 def test_ink_with_soft_edges_is_laid_on_the_paper_that_they_go_over_into(file_format: str, paper: int) -> None:
-    """A paper's colour, made transparent, is filled in again, whatever is visible of the edges."""
+    """Paper that was made transparent gets its colour back, whatever is visible of the soft edges."""
     soft = cv2.GaussianBlur(digit(paper, 255 - paper), (5, 5), 1.0)
     if file_format == "16 bit":
         data = deep_png(soft.astype(np.uint16) * 257, transparent=paper * 257)
@@ -185,13 +185,13 @@ def test_transparent_colour_of_a_png_is_honoured(mode: str) -> None:
 
 
 def test_wholly_transparent_picture_is_white_paper() -> None:
-    """Nothing to see, nothing to fail at."""
+    """A picture without any visible pixel becomes white, without an error."""
     assert decode(stored(Image.new("RGBA", (4, 4)), "png"), None).grey.tolist() == [[255] * 4] * 4
 
 
 @pytest.mark.parametrize("paper", [0, 30_000, 65_535])
 def test_transparent_value_of_16_bit_grey_is_paper(paper: int) -> None:
-    """It is compared in all of its 16 bits: what is a little lighter or darker shows."""
+    """It is compared in all 16 bits: slightly lighter or darker pixels stay visible."""
     page = np.full((12, 12), paper, np.uint16)
     page[3:9, 5:7] = 20_000
     page[0, 0] = paper ^ 1

@@ -17,7 +17,7 @@ def noise(*shape: int) -> Pixels:
 
 
 def bilinear(picture: Pixels, grid: Points, outside: float) -> NDArray[np.float64]:
-    """The sampler's definition: the sum over m, n of U(n, m) k(x - m) k(y - n), where k is a triangle."""
+    """Sample by the definition: the sum over m, n of U(n, m) k(x - m) k(y - n), where k is a triangle."""
     height, width = picture.shape
     side = max(height, width)
     sampled = np.empty(grid.shape[:2])
@@ -34,7 +34,7 @@ def bilinear(picture: Pixels, grid: Points, outside: float) -> NDArray[np.float6
 
 
 def test_picture_that_fits_is_returned_as_it_is() -> None:
-    """The most frequent case costs nothing."""
+    """A picture of the right size is not copied."""
     picture = noise(28, 28)
 
     assert square(picture, 28) is picture
@@ -43,7 +43,7 @@ def test_picture_that_fits_is_returned_as_it_is() -> None:
 @given(width=SIDES, height=SIDES, side=st.integers(2, 40), grey=st.integers(0, 255))
 @settings(max_examples=40)
 def test_uniform_picture_stays_uniform(width: int, height: int, side: int, grey: int) -> None:
-    """What is added around a picture is what it has at its edge."""
+    """A uniform picture is padded with its own grey."""
     framed = square(np.full((height, width), grey, np.uint8), side)
 
     assert framed.shape == (side, side)
@@ -51,7 +51,7 @@ def test_uniform_picture_stays_uniform(width: int, height: int, side: int, grey:
 
 
 def test_narrow_picture_is_centred_between_bands_of_its_ring() -> None:
-    """Padding by whole pixels leaves the picture's own pixels as they are."""
+    """Padding by whole pixels does not change the picture's pixels."""
     picture = noise(28, 20)
 
     framed = square(picture, 28)
@@ -62,7 +62,7 @@ def test_narrow_picture_is_centred_between_bands_of_its_ring() -> None:
 
 @pytest.mark.parametrize("shape", [(60, 60), (60, 20), (20, 60), (61, 20)])
 def test_framing_commutes_with_turning(shape: tuple[int, int]) -> None:
-    """No side of the picture is treated unlike another."""
+    """All sides of the picture are treated alike."""
     picture = noise(*shape)
 
     turned = square(np.ascontiguousarray(np.rot90(picture)), 30)
@@ -71,7 +71,7 @@ def test_framing_commutes_with_turning(shape: tuple[int, int]) -> None:
 
 
 def test_shrinking_a_square_averages_areas() -> None:
-    """A quarter of the side: each pixel is the mean of 16."""
+    """At a quarter of the side, each pixel is the mean of 16."""
     picture = noise(40, 40)
 
     means = picture.reshape(10, 4, 10, 4).mean(axis=(1, 3))
@@ -80,7 +80,7 @@ def test_shrinking_a_square_averages_areas() -> None:
 
 
 def test_ring_mean_counts_every_pixel_of_the_ring_once() -> None:
-    """Corners belong to one side only."""
+    """Corners are not counted twice."""
     picture = noise(5, 7)
     ring = np.ones((5, 7), bool)
     ring[1:-1, 1:-1] = False
@@ -90,19 +90,19 @@ def test_ring_mean_counts_every_pixel_of_the_ring_once() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 9), (9, 1), (2, 9), (9, 2), (1, 1)])
 def test_picture_that_is_all_ring_is_its_own_mean(shape: tuple[int, int]) -> None:
-    """A line has no inside."""
+    """If a picture has no inside, the mean is that of all its pixels."""
     picture = noise(*shape)
 
     assert ring_mean(picture) == pytest.approx((picture.mean(),))
 
 
 def test_ring_of_a_colour_picture_has_a_mean_a_channel() -> None:
-    """Colours are not mixed."""
+    """Each channel has its own mean."""
     assert ring_mean(np.full((4, 4, 3), (10, 20, 30), np.uint8)) == pytest.approx((10, 20, 30))
 
 
 def test_long_thin_picture_is_framed_without_a_large_square() -> None:
-    """16384 x 1 pixels need no 16384 x 16384."""
+    """A picture of 16384 x 1 pixels is framed without an array of 16384 x 16384."""
     framed = square(np.full((1, 16_384), 200, np.uint8), 28)
 
     assert (framed == 200).all()
@@ -122,7 +122,7 @@ def test_corners_of_the_square_are_as_far_from_the_centre_in_either_direction(wi
 
 @given(width=SIDES, height=SIDES, x=st.floats(-2, 2), y=st.floats(-2, 2))
 def test_scales_and_pixels_agree(width: int, height: int, x: float, y: float) -> None:
-    """Scaling to the picture's own coordinates and then to pixels is the way to pixels."""
+    """`to_pixels` equals scaling to the picture's normalised coordinates and converting those to pixels."""
     frame = Frame(width, height)
 
     pixels = frame.to_pixels(np.array([x, y]))
@@ -132,7 +132,7 @@ def test_scales_and_pixels_agree(width: int, height: int, x: float, y: float) ->
 
 
 def test_identity_grid_holds_the_centres_of_pixels() -> None:
-    """Four pixels: centres at odd eighths of the way."""
+    """The centres of four pixels are at 1/8, 3/8, 5/8 and 7/8 of the side."""
     grid = identity_grid(4)
 
     np.testing.assert_allclose(grid[0, :, 0], [-0.75, -0.25, 0.25, 0.75])
@@ -144,7 +144,7 @@ def test_identity_grid_holds_the_centres_of_pixels() -> None:
 
 @pytest.mark.parametrize("shape", [(9, 9), (9, 6), (5, 9)])
 def test_sample_equals_the_definition(shape: tuple[int, int]) -> None:
-    """A rotated fine grid, partly outside, read pixel by pixel in plain Python."""
+    """A fine rotated grid, partly outside, gives the samples of a loop in plain Python."""
     picture = noise(*shape)
     turn = np.array([[0.8, -0.5], [0.5, 0.8]])
     grid = identity_grid(16) @ turn.T + (0.1, -0.2)
@@ -155,7 +155,7 @@ def test_sample_equals_the_definition(shape: tuple[int, int]) -> None:
 
 
 def test_identity_at_the_pictures_own_size_returns_it() -> None:
-    """Each pixel is read at its centre."""
+    """Each pixel is sampled at its centre."""
     picture = noise(12, 12, 3)
 
     np.testing.assert_array_equal(sample(picture, identity_grid(12)), picture)
@@ -182,7 +182,7 @@ def test_coarse_grid_keeps_the_geometry() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
 def test_point_at_infinity_reads_what_lies_outside_or_in_the_picture(value: float) -> None:
-    """A projective grid may run to infinity; the sampler returns some grey and not an error."""
+    """A projective grid may reach infinity; the sampler returns some grey, not an error."""
     grid = identity_grid(4)
     grid[1, 1] = value
 

@@ -1,4 +1,4 @@
-"""JPEG files that would keep a decoder busy are refused; honest ones are not, whatever they have in them."""
+"""JPEG files that would take too long to decode are refused; ordinary files are accepted, whatever they contain."""
 
 import struct
 from io import BytesIO
@@ -18,7 +18,7 @@ LONG_SCAN = SCAN + b"\x12\xff\x00\xff\xd2" * 2 * MAX_MARKERS
 
 
 def comment(size: int) -> bytes:
-    """A segment; what is in it looks like scans."""
+    """Return a comment segment whose content looks like scans."""
     return b"\xff\xfe" + struct.pack(">H", 2 + size) + (b"\xff\xda" * size)[:size]
 
 
@@ -46,7 +46,7 @@ def comment(size: int) -> bytes:
 )  # fmt: skip
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_files_that_take_long_are_refused(parts: list[bytes], says: str, *, is_cut: bool) -> None:
-    """By their scans, segments and fill; not by what looks like one, is no marker or comes after the end."""
+    """Scans, segments and fill bytes count; their lookalikes inside data and anything after the end do not."""
     data = BEGIN + b"".join(parts) + (b"" if is_cut else END)
 
     if says:
@@ -60,7 +60,7 @@ def test_files_that_take_long_are_refused(parts: list[bytes], says: str, *, is_c
     "options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"comment": b"\xff\xda" * 200}]
 )
 def test_honest_files_are_decoded(options: dict[str, object]) -> None:
-    """Noise has every byte in its data."""
+    """Ordinary files pass, even if their data contain every byte value."""
     noise = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
     file = BytesIO()
     exif = Image.Exif()
@@ -71,6 +71,6 @@ def test_honest_files_are_decoded(options: dict[str, object]) -> None:
 
 
 def test_file_of_many_scans_is_refused_before_it_is_decoded() -> None:
-    """Whatever is wrong with it besides."""
+    """It is refused whatever else is wrong with it."""
     with pytest.raises(UndecodableInput, match="more than 100 scans"):
         decode(BEGIN + SCAN * 101 + END, "image/jpeg")

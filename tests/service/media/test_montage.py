@@ -11,7 +11,7 @@ from service.media.picture import Pixels
 
 
 def test_enlarged_pixel_is_a_block() -> None:
-    """Nearest neighbour, exactly."""
+    """Each pixel becomes a block of equal pixels."""
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 4), dtype=np.uint8)
 
     enlarged = enlarge(images, 5)
@@ -20,7 +20,7 @@ def test_enlarged_pixel_is_a_block() -> None:
 
 
 def test_enlarging_keeps_colours() -> None:
-    """The last axis is left alone."""
+    """The colour axis is not enlarged."""
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), dtype=np.uint8)
 
     np.testing.assert_array_equal(enlarge(images, 2)[:, 1::2, ::2], images)
@@ -28,7 +28,7 @@ def test_enlarging_keeps_colours() -> None:
 
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_grid_fills_rows_from_the_left(channels: tuple[int, ...]) -> None:
-    """Five pictures in three columns: the last cell is empty, gaps lie between and not around."""
+    """Five pictures in three columns leave the last cell empty; gaps are between pictures only."""
     images = np.stack([np.full((2, 4, *channels), 10 * i, np.uint8) for i in range(5)])
 
     sheet = grid(images, columns=3)
@@ -42,7 +42,7 @@ def test_grid_fills_rows_from_the_left(channels: tuple[int, ...]) -> None:
 
 
 def test_sheet_takes_pictures_one_by_one() -> None:
-    """Of pictures that are made while the sheet is filled, the first and the newest are there, and no other."""
+    """Pictures are consumed lazily: at most the first and the previous one are in memory when the next is made."""
     made: list[weakref.ref[Pixels]] = []
 
     def pictures() -> Iterator[Pixels]:
@@ -58,7 +58,7 @@ def test_sheet_takes_pictures_one_by_one() -> None:
 
 
 def test_strip_shows_panels_of_any_size_at_one_height() -> None:
-    """Grey and colour, small and large, side by side, in order."""
+    """Grey and colour, small and large pictures are side by side, in order."""
     grey = np.full((28, 28), 50, np.uint8)
     wide = np.full((100, 200, 3), (255, 0, 0), np.uint8)
 
@@ -69,7 +69,7 @@ def test_strip_shows_panels_of_any_size_at_one_height() -> None:
 
 
 def test_strip_writes_the_caption_below() -> None:
-    """Another caption, another picture, and only below the panels."""
+    """Another caption changes only the pixels below the panels."""
     panel = np.zeros((8, 8), np.uint8)
 
     one, other = (strip([panel], caption, height=256) for caption in ("3", "8"))
@@ -79,7 +79,7 @@ def test_strip_writes_the_caption_below() -> None:
 
 
 def test_long_caption_widens_the_strip() -> None:
-    """No letter is cut off."""
+    """The caption is not cut off."""
     panel = np.zeros((8, 8), np.uint8)
 
     short, long = (strip([panel], caption, height=16) for caption in ("3", "3 with a confidence of 99.2 %"))
@@ -90,7 +90,7 @@ def test_long_caption_widens_the_strip() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 16_383), (16_383, 1), (1, 3_900, 3), (2, 9)])
 def test_strip_of_a_narrow_picture_is_no_larger_than_others(shape: tuple[int, ...]) -> None:
-    """A picture of one row is not blown up to the height of the others, which would make it endless."""
+    """A picture of one row is not scaled to the height of the others, which would make it extremely wide."""
     page = strip([np.zeros(shape, np.uint8), np.full((28, 28), 50, np.uint8)], caption="1", height=64)
 
     assert page.shape[1] <= 5 * 64 + 3 * 12

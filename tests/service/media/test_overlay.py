@@ -20,7 +20,7 @@ def windows(g_X: float, g_Y: float, delta: float, sigma: float = 0.1, N: int = 5
 
 
 def test_window_has_its_sides_where_the_outermost_filters_are() -> None:
-    """Centre 10.5, four strides of 2: from pixel 6.5 to 14.5, that is 6 to 14 canvas pixels from the edge."""
+    """With centre 10.5 and four strides of 2, sides are at 6.5 and 14.5: 6 and 14 canvas pixels from the edge."""
     marked = windows(g_X=10.5, g_Y=16.5, delta=2) > 0
 
     assert np.flatnonzero(marked.any(axis=0))[[0, -1]] == pytest.approx([6 * SCALE, 14 * SCALE], abs=1)
@@ -36,7 +36,7 @@ def test_window_is_a_line_and_not_a_filled_square() -> None:
 
 
 def test_window_in_the_middle_is_symmetric() -> None:
-    """28.5 + 0.5 over 2 is the middle of 28 pixels counted from 1."""
+    """14.5 is the middle of 28 pixels counted from 1."""
     marked = windows(g_X=14.5, g_Y=14.5, delta=3, sigma=1)
 
     np.testing.assert_array_equal(marked, marked[::-1])
@@ -45,14 +45,14 @@ def test_window_in_the_middle_is_symmetric() -> None:
 
 
 def test_line_grows_with_sigma() -> None:
-    """Wider filters, thicker line."""
+    """Wider filters give a thicker line."""
     inks = [np.count_nonzero(windows(14.5, 14.5, 3, sigma)) for sigma in (0.5, 1, 2)]
 
     assert inks[0] < inks[1] < inks[2]
 
 
 def test_window_over_the_edge_is_cut_off() -> None:
-    """Half the window is outside: the edge of the picture is no side of the window; the other three are there."""
+    """Half outside, the window shows its other three sides, and none along the edge of the picture."""
     marked = windows(g_X=0.5, g_Y=14.5, delta=4) > 0
 
     assert not marked[14 * SCALE, 0]
@@ -62,7 +62,7 @@ def test_window_over_the_edge_is_cut_off() -> None:
 
 
 def test_window_over_any_edge_looks_as_over_any_other() -> None:
-    """Turned, or mirrored."""
+    """Windows over other edges look the same, rotated or mirrored."""
     left = windows(g_X=1.5, g_Y=14.5, delta=4, sigma=1)
 
     np.testing.assert_array_equal(windows(g_X=27.5, g_Y=14.5, delta=4, sigma=1), left[:, ::-1])
@@ -72,19 +72,19 @@ def test_window_over_any_edge_looks_as_over_any_other() -> None:
 
 @pytest.mark.parametrize("far", [-1e6, -30, 60, 1e6])
 def test_window_that_is_elsewhere_marks_nothing(far: float) -> None:
-    """Attention may leave the picture."""
+    """A window outside the picture marks nothing."""
     assert not windows(g_X=far, g_Y=14.5, delta=1).any()
 
 
 def test_window_without_extent_is_a_dot() -> None:
-    """A stride of nearly nothing still shows where the network looks."""
+    """A window with a stride near zero is still visible."""
     marked = windows(g_X=14.5, g_Y=14.5, delta=1e-6, sigma=1)
 
     assert 1 <= np.count_nonzero(marked) <= 16
 
 
 def test_every_frame_has_its_own_window() -> None:
-    """Each is drawn upon where its own window is, in the colour asked for."""
+    """Each frame is marked at its own window, in the given colour."""
     frames = np.zeros((2, 112, 112, 3), np.uint8)
     centres, ones = np.array([8.0, 20.0]), np.ones(2)
 
@@ -96,7 +96,7 @@ def test_every_frame_has_its_own_window() -> None:
 
 
 def test_outline_runs_through_the_corners() -> None:
-    """A rectangle whose sides are the centres of pixels."""
+    """A rectangle through pixel centres marks exactly these pixels."""
     image = np.zeros((40, 60, 3), np.uint8)
 
     draw_outline(image, np.array([[10.5, 5.5], [50.5, 5.5], [50.5, 30.5], [10.5, 30.5]]))
@@ -109,7 +109,7 @@ def test_outline_runs_through_the_corners() -> None:
 
 @pytest.mark.parametrize("far", [1e4, 1e12])
 def test_outline_with_a_corner_far_outside_is_drawn_as_far_as_it_goes(far: float) -> None:
-    """A projective outline may leave the picture by any distance."""
+    """Corners of a projective outline may be arbitrarily far outside the picture."""
     image = np.zeros((40, 60, 3), np.uint8)
 
     draw_outline(image, np.array([[10.5, 20.5], [far, 20.5], [far, far]]))

@@ -1,4 +1,4 @@
-"""Pictures: their size, and copies to draw upon."""
+"""Pictures: their size, and copies to draw on."""
 
 import numpy as np
 

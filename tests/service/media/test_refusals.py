@@ -1,4 +1,4 @@
-"""Decoding: what is no picture, or too large a one, is refused as the client's mistake."""
+"""Decoding: files that are not pictures, or too large, are refused as the client's error."""
 
 import struct
 import subprocess
@@ -18,13 +18,13 @@ from tests.service.media.files import FORMATS, png, png_header, ramp, stored
 
 
 def test_empty_body_is_undecodable() -> None:
-    """Nothing is no picture."""
+    """An empty file is not a picture."""
     with pytest.raises(UndecodableInput, match="the body is empty"):
         decode(b"", "image/png")
 
 
 def test_text_called_png_is_undecodable() -> None:
-    """A wrong signature is the client's mistake, not an unsupported type."""
+    """An unknown signature is undecodable, not an unsupported type."""
     with pytest.raises(UndecodableInput, match="begins with b'hello wo'"):
         decode(b"hello world", "image/png")
 
@@ -32,7 +32,7 @@ def test_text_called_png_is_undecodable() -> None:
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_file_cut_short_is_undecodable(file_format: str, share: float) -> None:
-    """No half picture is passed off as a whole one."""
+    """A truncated picture is not decoded in part."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     data = stored(Image.fromarray(noise), file_format)
 
@@ -42,21 +42,21 @@ def test_file_cut_short_is_undecodable(file_format: str, share: float) -> None:
 
 @pytest.mark.parametrize("is_plain", [True, False])
 def test_png_cut_anywhere_is_undecodable(is_plain: bool) -> None:  # noqa: FBT001 - a case
-    """A PNG is whole only with its last byte, whichever decoder it is for."""
+    """A PNG that lacks even its last byte is refused, whichever decoder handles it."""
     data = stored(Image.fromarray(ramp(6, 6)), "png", **({} if is_plain else {"dpi": (72, 72)}))
 
     for length in range(1, len(data)):
-        with pytest.raises(UndecodableInput, match=r"cut short|not a supported picture"):
+        with pytest.raises(UndecodableInput, match=r"truncated|not a supported picture"):
             decode(data[:length], None)
 
 
 def test_png_with_any_byte_changed_is_undecodable() -> None:
-    """Every chunk has a checksum, and it is compared; a changed size may also be too large."""
+    """The checksum of every chunk is verified; a changed size may also be too large."""
     data = stored(Image.fromarray(ramp(6, 6)), "png")
 
     for place in range(len(data)):
         changed = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
-        with pytest.raises((UndecodableInput, TooLarge), match=r"damaged|cut short|begins with|pixels"):
+        with pytest.raises((UndecodableInput, TooLarge), match=r"damaged|truncated|begins with|pixels"):
             decode(changed, None)
 
 
@@ -71,15 +71,15 @@ def test_png_with_any_byte_changed_is_undecodable() -> None:
     ],
 )
 def test_png_whose_checksums_are_right_and_pixels_are_not_is_undecodable(pixel_data: bytes) -> None:
-    """A wrong stream in well-formed chunks is found by the decoder."""
+    """A damaged stream in well-formed chunks is detected by the decoder."""
     data = png(png_header(4, 4), (b"IDAT", pixel_data), (b"IEND", b""))
 
-    with pytest.raises(UndecodableInput, match="not the data of 4 x 4 pixels"):
+    with pytest.raises(UndecodableInput, match="do not decode to 4 x 4 pixels"):
         decode(data, "image/png")
 
 
 def test_png_that_does_not_begin_with_its_header_is_undecodable() -> None:
-    """The header comes first."""
+    """A PNG must begin with its header."""
     data = png((b"tEXt", b"Title\0" + b"x" * 20), png_header(4, 4), (b"IEND", b""))
 
     with pytest.raises(UndecodableInput, match="b'tEXt', not with its header"):
@@ -87,7 +87,7 @@ def test_png_that_does_not_begin_with_its_header_is_undecodable() -> None:
 
 
 def test_png_of_two_headers_is_undecodable() -> None:
-    """A second one could name another size, and decoders differ in which they believe."""
+    """A second header could give another size, and decoders differ in which one they use."""
     data = png(png_header(16, 16), png_header(4000, 4000), (b"IDAT", b""), (b"IEND", b""))
 
     with pytest.raises(UndecodableInput, match="a second header at 33"):
@@ -95,7 +95,7 @@ def test_png_of_two_headers_is_undecodable() -> None:
 
 
 def test_png_of_very_many_chunks_is_undecodable() -> None:
-    """A body made of empty chunks does not keep the decoder busy."""
+    """A file of very many empty chunks is refused quickly."""
     data = png(png_header(4, 4)) + png((b"IDAT", b""))[8:] * 100_001
 
     with pytest.raises(UndecodableInput, match="more than 100000 chunks"):
@@ -105,7 +105,7 @@ def test_png_of_very_many_chunks_is_undecodable() -> None:
 @given(st.sampled_from(FORMATS), st.data())
 @settings(max_examples=150)
 def test_damaged_file_is_a_picture_or_a_client_error(file_format: str, data: st.DataObject) -> None:
-    """Whatever a decoder raises is translated."""
+    """A decoder's exceptions are translated."""
     damaged = bytearray(stored(Image.fromarray(ramp(9, 9)), file_format))
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
@@ -122,7 +122,7 @@ def test_damaged_file_is_a_picture_or_a_client_error(file_format: str, data: st.
 
 @pytest.mark.parametrize("colour_and_depth", [(0, 1), (0, 8), (2, 8), (3, 8), (6, 16)])
 def test_enormous_png_in_a_small_file_is_refused_from_its_header(colour_and_depth: tuple[int, int]) -> None:
-    """100 megapixels are refused before a pixel is decoded: this file has none."""
+    """100 megapixels are refused before decoding: the file holds no pixel data."""
     colour, depth = colour_and_depth
     data = png(png_header(10_000, 10_000, depth, colour), (b"IDAT", b""), (b"IEND", b""))
 
@@ -132,7 +132,7 @@ def test_enormous_png_in_a_small_file_is_refused_from_its_header(colour_and_dept
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_picture_over_the_limit_is_too_large_in_every_format(file_format: str) -> None:
-    """The limit holds for every decoder, to the pixel."""
+    """The limit applies to every decoder, to the pixel."""
     data = stored(Image.new("RGB", (5, 4)), file_format)
 
     assert decode(data, None, DecodeLimits(max_pixels=20).check).width == 5
@@ -144,7 +144,7 @@ def test_picture_over_the_limit_is_too_large_in_every_format(file_format: str) -
     ("width_and_height", "limit"), [((4096, 4096), 16_000_000), ((20_000, 16), 10**6), ((64, 64), 4095)]
 )
 def test_tiff_with_an_enormous_tile_is_too_large(width_and_height: tuple[int, int], limit: int) -> None:
-    """A tile is decoded as a whole, however small the part of it that is the picture."""
+    """A tile is decoded as a whole, even if the picture only covers a small part of it."""
     tags = [
         (256, 10),
         (257, 10),
@@ -165,7 +165,7 @@ def test_tiff_with_an_enormous_tile_is_too_large(width_and_height: tuple[int, in
 
 @pytest.mark.parametrize(("file_bytes", "is_refused"), [(MAX_RUN_BYTES, False), (MAX_RUN_BYTES + 1, True)])
 def test_bmp_of_very_many_runs_is_too_large(file_bytes: int, *, is_refused: bool) -> None:
-    """Runs are decoded one by one, and may be as short as a pixel."""
+    """Runs may be as short as a pixel, and are decoded one by one in Python."""
     colours = bytes(range(4)) * 256
     runs = b"\2\7\0\0" * 3 + b"\0\1"
     pixels_at = 14 + 40 + len(colours)
@@ -174,7 +174,7 @@ def test_bmp_of_very_many_runs_is_too_large(file_bytes: int, *, is_refused: bool
     data = (header + colours + runs).ljust(file_bytes, b"\0")
 
     if is_refused:
-        with pytest.raises(TooLarge, match=f"{file_bytes} bytes of runs; at most {MAX_RUN_BYTES}"):
+        with pytest.raises(TooLarge, match=f"{file_bytes} bytes; the maximum is {MAX_RUN_BYTES}"):
             decode(data, "image/bmp")
     else:
         assert decode(data, "image/bmp").grey.shape == (3, 2)
@@ -182,7 +182,7 @@ def test_bmp_of_very_many_runs_is_too_large(file_bytes: int, *, is_refused: bool
 
 @pytest.mark.parametrize("sample_format", [1, 2])
 def test_tiff_of_larger_samples_than_are_read_is_undecodable(sample_format: int) -> None:
-    """The decoder takes unsigned ones from 2**31 on for negative ones, and would turn white into black."""
+    """Pillow misreads samples from 2**31 on as negative, which would turn white into black."""
     samples = np.array([[0, 2**31 - 1], [-1, -(2**31)]], np.int32)
     tag = struct.pack("<HHI", 339, 3, 1)
     data = stored(Image.fromarray(samples), "tiff").replace(tag + b"\2", tag + bytes([sample_format]))
@@ -200,7 +200,7 @@ def test_tiff_of_larger_samples_than_are_read_is_undecodable(sample_format: int)
 def test_png_with_much_more_in_it_than_its_pixels_is_undecodable(
     surplus: int, chunks: int, *, is_interlaced: bool, is_refused: bool
 ) -> None:
-    """It is not inflated to its end: a few kilobytes hold megabytes, and a few megabytes would hold gigabytes."""
+    """Inflating stops early: a few kilobytes hold megabytes, and a few megabytes could hold gigabytes."""
     deflated = zlib.compress(bytes(2 * 5 * 6 + surplus))
     header = png_header(5, 5)[1][:-1] + bytes([is_interlaced])
     part = -(-len(deflated) // chunks)
@@ -216,14 +216,14 @@ def test_png_with_much_more_in_it_than_its_pixels_is_undecodable(
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_png_holds_all_the_samples_of_its_pixels(mode: str) -> None:
-    """However many there are to a pixel, in a picture of which one more or less is over what may be left over."""
+    """The limit is exact for any number of samples per pixel."""
     side = 2 * int(MAX_SURPLUS**0.5)
 
     assert decode(stored(Image.new(mode, (side, side)), "png"), "image/png").width == side
 
 
 def test_narrow_interlaced_png_holds_more_rows_than_it_is_high() -> None:
-    """Seven pictures have more rows than one, each with a byte for its filter and a part of a byte left over."""
+    """The seven passes have more rows than one picture, each with a filter byte and padding bits."""
     width, height = 5, 16_000
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     rows = sum(len(range(y, height, dy)) for x, y, dx, dy in passes if range(x, width, dx))
@@ -236,7 +236,7 @@ def test_narrow_interlaced_png_holds_more_rows_than_it_is_high() -> None:
 
 @pytest.mark.parametrize(("surplus", "is_refused"), [(0, False), (2 * MAX_SURPLUS, True)])
 def test_surplus_in_a_png_is_found_behind_many_pixels(surplus: int, *, is_refused: bool) -> None:
-    """Also where pixels and surplus are one chunk that is inflated piece by piece."""
+    """The surplus is also found in a single chunk that is inflated in pieces."""
     side = int(PIECE**0.5) + 20
     pixels = zlib.compress(bytes(side * (1 + side) + surplus))
     data = png(png_header(side, side), (b"IDAT", pixels), (b"IEND", b""))
@@ -249,19 +249,19 @@ def test_surplus_in_a_png_is_found_behind_many_pixels(surplus: int, *, is_refuse
 
 
 def test_side_over_the_limit_is_too_large() -> None:
-    """A picture may be too long without having too many pixels."""
-    with pytest.raises(TooLarge, match=r"16385 x 1 pixels; a side may be 1\.\.16383"):
+    """A picture may have too long a side without too many pixels."""
+    with pytest.raises(TooLarge, match=r"16385 x 1 pixels; a side must be 1\.\.16383"):
         decode(stored(Image.new("L", (16_385, 1)), "png"), None)
 
 
 def test_picture_without_a_pixel_is_undecodable() -> None:
-    """A header that says zero is wrong, not small."""
+    """A header with a side of zero is damaged."""
     with pytest.raises(UndecodableInput, match="0 x 4 pixels"):
         decode(png(png_header(0, 4), (b"IEND", b"")), None)
 
 
 def test_warnings_of_the_decoder_do_not_reach_the_log() -> None:
-    """Pillow warns of damaged metadata; the service says nothing."""
+    """Pillow's warnings about damaged metadata are not logged."""
     program = (
         "import io; from PIL import Image; from service.media.decoding import decode; f = io.BytesIO();"
         "Image.new('L', (8, 8)).save(f, 'jpeg', exif=b'Exif\\0\\0II*\\0\\x08\\0\\0\\0\\x05\\0');"
@@ -274,7 +274,7 @@ def test_warnings_of_the_decoder_do_not_reach_the_log() -> None:
 
 
 def test_what_a_decoder_says_of_a_damaged_picture_does_not_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """It is the client's mistake, and the client that is told."""
+    """A damaged file is reported to the client, not logged."""
     samples = b"\x15\x01\x03\0\x01\0\0\0"  # samples per pixel: one short integer
     data = stored(Image.new("RGB", (8, 8)), "tiff").replace(samples + b"\x03", samples + b"\x63")
 
@@ -285,7 +285,7 @@ def test_what_a_decoder_says_of_a_damaged_picture_does_not_reach_the_log(caplog:
 
 
 def test_picture_that_a_decoder_takes_for_a_bomb_is_too_large() -> None:
-    """Also where the decoder itself refuses to open it: a GIF's first frame may be larger than its screen."""
+    """That includes a GIF whose first frame is larger than its screen, which Pillow itself refuses."""
     header = b"GIF89a\x01\0\x01\0\x80\0\0" + bytes(6)
     data = header + b",\0\0\0\0\xff\xff\xff\xff\0\x02\x02D\x01\0;"
 
@@ -295,7 +295,7 @@ def test_picture_that_a_decoder_takes_for_a_bomb_is_too_large() -> None:
 
 
 def test_want_of_memory_is_not_the_client_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same file may well be decoded later."""
+    """Running out of memory is not the client's error: the same file may be decoded later."""
 
     def out_of_memory(_: Image.Image) -> None:
         raise MemoryError
@@ -308,7 +308,7 @@ def test_want_of_memory_is_not_the_client_s_fault(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
 def test_size_is_known_without_the_pixels(file_format: str) -> None:
-    """It is what the header says, and what is decoded."""
+    """The size in the header equals the size of the decoded picture."""
     data = stored(Image.new("RGB", (31, 17)), file_format)
 
     assert size(data, f"image/{file_format}") == (31, 17)
@@ -317,5 +317,5 @@ def test_size_is_known_without_the_pixels(file_format: str) -> None:
 
 
 def test_size_of_a_png_is_in_its_header() -> None:
-    """What follows, texts that unpack to megabytes among them, is not looked at."""
+    """Later chunks, such as text that inflates to megabytes, are not read."""
     assert size(png(png_header(31, 17), (b"zTXt", b"damaged")), "image/png") == (31, 17)

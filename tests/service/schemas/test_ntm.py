@@ -1,4 +1,4 @@
-"""What `/ntm/{task}` is asked: ranges, and random episodes that are within them."""
+"""Requests to `/ntm/{task}`: ranges, and random episodes within them."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ SIZES: dict[str, dict[str, tuple[int, int, int]]] = {
     "dynamic-ngrams": {"length": (6, 1024, 200)},
     "priority-sort": {"length": (1, 32, 20)},
 }
-"""By task and word: smallest, largest and default."""
+"""Minimum, maximum and default, by task and parameter."""
 
 
 @st.composite
@@ -43,7 +43,7 @@ def random_queries(draw: st.DrawFn) -> tuple[str, RandomQuery]:
 @given(asked=random_queries(), seed=st.integers(0, 2**32))
 @settings(max_examples=30)
 def test_random_episode_is_one_that_a_client_could_have_sent(asked: tuple[str, RandomQuery], seed: int) -> None:
-    """Sent as it is given in the answer, it is the same episode; so it is with the same seed."""
+    """Sending back a response's `episode` gives the same episode, and so does the same seed."""
     task, query = asked
 
     episode = query.episode(seed)
@@ -57,7 +57,7 @@ def test_random_episode_is_one_that_a_client_could_have_sent(asked: tuple[str, R
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_random_query_is_any_item_but_the_last(count: int) -> None:
-    """Of two items the first, whatever the seed."""
+    """Of two items, the first is queried, whatever the seed."""
     query = RandomAssociativeRecallQuery(items=count)
 
     asked = {query.episode(seed).given["query"] for seed in range(40)}
@@ -67,7 +67,7 @@ def test_random_query_is_any_item_but_the_last(count: int) -> None:
 
 @pytest.mark.parametrize("task", SIZES)
 def test_sizes_have_the_contracts_ranges_and_defaults(task: str) -> None:
-    """The ends are allowed, what lies beyond is not, and the words are those of the task."""
+    """Each size has its default; its bounds are allowed, and values beyond are not."""
     query = TASKS[task][1]
 
     for name, (low, high, default) in SIZES[task].items():
@@ -81,14 +81,14 @@ def test_sizes_have_the_contracts_ranges_and_defaults(task: str) -> None:
 
 @pytest.mark.parametrize("wrong", [2, -1, 0.5, 1.0, "1", True, None, [1]])
 def test_bit_is_zero_or_one(wrong: Any) -> None:
-    """Nothing else becomes a bit, not by rounding and not by parsing."""
+    """Other values do not become bits, neither by rounding nor by parsing."""
     with pytest.raises(ValidationError, match=r"sequence\.0\.7\n  Input should be "):
         CopyBody(sequence=[[*VECTOR[:7], wrong]])
 
 
 @pytest.mark.parametrize("count", [2, 5, 32])
 def test_query_is_below_the_last_item(count: int) -> None:
-    """The last item has no successor; all others have."""
+    """The last item cannot be queried, because it has no successor."""
     AssociativeRecallBody(items=[ITEM] * count, query=count - 2).episode()
 
     with pytest.raises((InvalidParameter, ValidationError), match="query"):
@@ -96,21 +96,21 @@ def test_query_is_below_the_last_item(count: int) -> None:
 
 
 def test_every_vector_has_a_priority() -> None:
-    """As many, and the message says how many."""
+    """The numbers of vectors and priorities must be equal, and the message says so."""
     with pytest.raises(InvalidParameter, match="priorities must be as many as the vectors, 3, not 2"):
         PrioritySortBody(vectors=[VECTOR] * 3, priorities=[0.1, 0.2]).episode()
 
 
 @pytest.mark.parametrize("wrong", [-1.01, 1.01, float("nan"), float("inf")])
 def test_priority_is_between_minus_one_and_one(wrong: float) -> None:
-    """And a number."""
+    """Numbers outside this range, NaN and infinity are refused."""
     with pytest.raises(ValidationError, match=r"priorities\.0"):
         PrioritySortBody(vectors=[VECTOR], priorities=[wrong])
 
 
 @pytest.mark.parametrize(("count", "sorted_count"), [(1, 1), (16, 16), (17, 16), (32, 16)])
 def test_at_most_sixteen_vectors_are_sorted(count: int, sorted_count: int) -> None:
-    """As in training."""
+    """As in training, only the 16 vectors of highest priority are recalled."""
     episode = PrioritySortBody(vectors=[VECTOR] * count, priorities=[0.0] * count).episode()
 
     assert len(episode.expected) == sorted_count <= SORTED_VECTORS
@@ -127,11 +127,11 @@ def test_at_most_sixteen_vectors_are_sorted(count: int, sorted_count: int) -> No
     ],
 )
 def test_number_is_a_number(body: str, wrong: dict[str, Any]) -> None:
-    """A string is not parsed, and a truth value counts nothing."""
+    """Strings and booleans are not accepted as numbers."""
     with pytest.raises(ValidationError, match="should be a valid"):
         TASKS[body][0].model_validate(wrong)
 
 
 def test_whole_number_is_a_priority_too() -> None:
-    """JSON tells whole numbers from others no more than it must."""
+    """An integer is accepted as a float."""
     assert PrioritySortBody.model_validate({"vectors": [VECTOR], "priorities": [1]}).priorities == [1.0]

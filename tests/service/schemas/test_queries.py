@@ -22,7 +22,7 @@ DRAWING: dict[str, Any] = {
     ],
 )
 def test_defaults_are_the_contracts(query: type[BaseModel], defaults: dict[str, Any]) -> None:
-    """What is not said is this, and there is nothing else to say."""
+    """Omitted parameters have these defaults, and there are no other parameters."""
     assert query().model_dump() == defaults
 
 
@@ -45,7 +45,7 @@ def test_defaults_are_the_contracts(query: type[BaseModel], defaults: dict[str, 
     ],
 )
 def test_range_of_every_parameter(query: type[BaseModel], name: str, allowed: list[str], refused: list[str]) -> None:
-    """Both ends are in it, the next values are not."""
+    """The bounds are allowed, and values beyond are not."""
     for value in allowed:
         query.model_validate({name: value})
     for value in refused:

@@ -1,4 +1,4 @@
-"""Drawing: noise by seed, what the network is told, and drawings out of what was computed."""
+"""Drawing: noise by seed, the network's inputs, and drawings from its outputs."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def generation(**changes: object) -> Request:
 @given(seed=SEEDS, sample=st.integers(0, 63), steps=st.integers(1, 64), longer=st.integers(0, 64))
 @settings(max_examples=30)
 def test_longer_noise_begins_with_shorter_noise(seed: int, sample: int, steps: int, longer: int) -> None:
-    """The numbers of a step depend on (seed, sample, step) alone, to the last bit."""
+    """The noise of a step depends only on (seed, sample, step), to the last bit."""
     np.testing.assert_array_equal(
         draw.noise(seed, sample, steps + longer, 6)[:steps], draw.noise(seed, sample, steps, 6)
     )
@@ -41,7 +41,7 @@ def test_longer_noise_begins_with_shorter_noise(seed: int, sample: int, steps: i
 @given(seed=SEEDS, sample=st.integers(0, 63))
 @settings(max_examples=30)
 def test_neighbours_have_other_noise(seed: int, sample: int) -> None:
-    """Another seed or another sample gives other numbers, also where seed and sample change places."""
+    """Another seed or sample gives other noise, also if seed and sample are swapped."""
     here = draw.noise(seed, sample, 4, 6)
 
     assert not np.array_equal(here, draw.noise((seed + 1) % MAX_SEED, sample, 4, 6))
@@ -51,7 +51,7 @@ def test_neighbours_have_other_noise(seed: int, sample: int) -> None:
 
 
 def test_noise_is_standard_normal() -> None:
-    """Mean 0, deviation 1, and a tail as long as it should be."""
+    """The noise has mean 0, standard deviation 1, and tails of the right weight."""
     drawn = np.stack([draw.noise(seed, 0, 64, 100) for seed in range(20)])
 
     assert drawn.mean() == pytest.approx(0, abs=0.02)
@@ -60,7 +60,7 @@ def test_noise_is_standard_normal() -> None:
 
 
 def test_every_digit_is_drawn_as_often() -> None:
-    """Where no digit is asked for, the seed's is uniform, and another one for another sample."""
+    """Random digits are uniformly distributed over seeds and samples."""
     drawn = [draw.drawn_digit(seed, sample) for seed in range(100) for sample in range(50)]
 
     counts = np.bincount(drawn, minlength=10)
@@ -69,7 +69,7 @@ def test_every_digit_is_drawn_as_often() -> None:
 
 
 def test_seed_draws_the_same_in_every_release() -> None:
-    """Digits and noise are a promise to whoever keeps a seed."""
+    """Digits and noise of a seed never change, because clients keep seeds."""
     assert [draw.drawn_digit(1, sample) for sample in range(5)] == [3, 9, 6, 4, 0]
     np.testing.assert_allclose(draw.noise(1, 0, 1, 3), [[1.0916891, 0.4558267, 0.70178974]], rtol=1e-6)
     np.testing.assert_allclose(draw.noise(1, 1, 1, 3), [[0.18661235, -0.05541545, -0.37375617]], rtol=1e-6)
@@ -81,14 +81,14 @@ def test_seed_draws_the_same_in_every_release() -> None:
 @pytest.mark.parametrize("steps", [1, 8, 13, 64])
 @pytest.mark.parametrize("digit", [None, 0, 9])
 def test_condition_is_that_of_training(digit: int | None, steps: int) -> None:
-    """The class or its absence, the time gone and the pace, as the network was trained with."""
+    """The class or its absence, the elapsed share and the pace are encoded as in training."""
     label = torch.tensor([network.NO_CLASS if digit is None else digit])
 
     np.testing.assert_allclose(draw.condition(digit, steps), network.condition(label, steps)[:, 0], rtol=1e-6)
 
 
 def test_generation_gives_every_sample_its_own_noise() -> None:
-    """Column k of the noise is that of sample k; the request has a row a sample."""
+    """Column k of the noise is that of sample k; the request has one row per sample."""
     request = generation()
 
     assert (request.rows, request.steps, request.deadline) == (3, 8, 9.0)
@@ -97,7 +97,7 @@ def test_generation_gives_every_sample_its_own_noise() -> None:
 
 
 def test_generation_tells_every_sample_its_digit() -> None:
-    """The one that was asked for, or the seed's."""
+    """The condition holds the given digit, or the seed's."""
     asked, drawn = generation(digit=4).inputs["condition"], generation().inputs["condition"]
 
     for sample in range(3):
@@ -107,7 +107,7 @@ def test_generation_tells_every_sample_its_digit() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
 def test_temperature_is_a_factor_of_the_noise(temperature: float) -> None:
-    """And of nothing else."""
+    """Only the noise is scaled."""
     plain, scaled = generation(), generation(temperature=temperature)
 
     np.testing.assert_allclose(scaled.inputs["noise"], temperature * plain.inputs["noise"], rtol=1e-6)
@@ -115,7 +115,7 @@ def test_temperature_is_a_factor_of_the_noise(temperature: float) -> None:
 
 
 def test_reconstruction_shows_the_picture_without_its_class() -> None:
-    """In black and white, as it was trained; the seed's noise, and no digit."""
+    """The picture is binarised as in training, with the seed's noise and without a digit."""
     picture = np.arange(784).reshape(28, 28).astype(np.uint8)
 
     request = draw.reconstruction(MANIFEST, picture=picture, seed=3, steps=8, deadline=9.0)
@@ -161,7 +161,7 @@ def test_drawing_is_a_column_of_the_outputs() -> None:
 
 @pytest.mark.parametrize("reads", [False, True])
 def test_moment_is_a_row_of_the_outputs(*, reads: bool) -> None:
-    """All samples at a step look as that step does in the drawing of each, windows and all."""
+    """All samples at a step equal that step in the drawing of each sample, windows included."""
     request = computed(3, 5, reads=reads)
 
     for step in range(5):
@@ -171,7 +171,7 @@ def test_moment_is_a_row_of_the_outputs(*, reads: bool) -> None:
 
 
 def test_single_frame_of_a_drawing_is_a_drawing_of_one() -> None:
-    """Enlarged alone, it looks as it does among the others."""
+    """A frame enlarged alone looks the same as among the others."""
     (drawing,) = draw.drawings(computed(1, 5, reads=True), MANIFEST)
 
     for step in range(5):
@@ -183,7 +183,7 @@ def test_single_frame_of_a_drawing_is_a_drawing_of_one() -> None:
 
 
 def test_windows_are_drawn_only_where_they_are_wanted() -> None:
-    """Without them frames stay grey; with them, red is what is written and green what is read."""
+    """Without windows, frames stay grey; with them, write windows are red and read windows green."""
     (drawing,) = draw.drawings(computed(1, 5, reads=True), MANIFEST)
 
     plain, marked = (drawing.enlarged(2, with_attention=wanted) for wanted in (False, True))

@@ -1,4 +1,4 @@
-"""Memory tasks: the encodings are those of training, and answers are counted right."""
+"""Memory tasks: the encodings are those of training, and outputs are evaluated correctly."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -59,7 +59,7 @@ ENCODINGS: list[tuple[str, dict[str, int], Callable[[torch.Tensor, torch.Tensor]
 def test_encoding_is_that_of_training(
     task: str, sizes: dict[str, int], encoded: Callable[[torch.Tensor, torch.Tensor], ntm.Episode]
 ) -> None:
-    """The bits of a training episode, encoded here, are its inputs and its answer again, number by number."""
+    """Encoding the bits of a training episode gives exactly its inputs and its output."""
     training: Episodes = TASKS[task].episodes(torch.Generator().manual_seed(3), 1, **sizes)
     inputs, targets, mask = (tensor[:, 0] for tensor in training)
 
@@ -74,7 +74,7 @@ def test_encoding_is_that_of_training(
 
 
 def test_constants_are_those_of_training() -> None:
-    """Sizes that appear in both places are the same."""
+    """Constants that appear in both places are equal."""
     from models.ntm import tasks
 
     for name in (
@@ -84,7 +84,7 @@ def test_constants_are_those_of_training() -> None:
 
 
 def test_equal_priorities_keep_their_order() -> None:
-    """Sorting is stable, so that the right answer is one."""
+    """Sorting is stable, so that the expected output is unique."""
     vectors = np.eye(8, dtype=np.uint8)[:4]
 
     episode = ntm.priority_sort(vectors, np.array([0.5, 0.7, 0.5, 0.7]))
@@ -96,7 +96,7 @@ def test_equal_priorities_keep_their_order() -> None:
 
 
 def test_optimal_estimator_counts_what_followed_the_same_five_bits() -> None:
-    """It equals a loop that looks through the whole past for every bit."""
+    """It equals a loop that counts the whole past anew for every bit."""
     sequence = np.random.default_rng(4).integers(2, size=300).astype(np.uint8)
 
     estimated = ntm.optimal_ngram_probabilities(sequence)
@@ -112,7 +112,7 @@ def test_optimal_estimator_counts_what_followed_the_same_five_bits() -> None:
 
 
 def test_cost_is_a_bit_a_bit_for_who_knows_nothing() -> None:
-    """Even odds cost one bit for each of the bits after the fifth; certainty costs nothing, or nearly without end."""
+    """Even odds cost one bit per bit after the fifth; certainty costs nothing if right, and very much if wrong."""
     sequence = np.array([0, 1, 1, 0, 1, 1, 0, 1, 1, 1], np.uint8)
 
     assert ntm.cost_bits(np.full(10, 0.5), sequence) == pytest.approx(5)
@@ -149,7 +149,7 @@ def answered(episode: ntm.Episode, probabilities: NDArray[np.float32]) -> Reques
 
 
 def test_report_counts_the_bits_of_the_answer_alone() -> None:
-    """Whatever the machine says before its answer is due does not count."""
+    """Outputs before the answer begins do not count."""
     sequence = np.array([[0, 1] * 4, [1, 0] * 4, [1] * 8], np.uint8)
     episode = ntm.copy(sequence)
     probabilities = np.full((7, 8), 0.9, np.float32)
@@ -169,7 +169,7 @@ def test_report_counts_the_bits_of_the_answer_alone() -> None:
     ("markers", "ended"), [([0.1, 0.2, 0.9], True), ([0.1, 0.6, 0.9], False), ([0.1, 0.2, 0.4], False)]
 )
 def test_report_of_repeat_copy_says_whether_it_ended_at_the_right_step(markers: list[float], *, ended: bool) -> None:
-    """Neither too early nor not at all; the marker's step and channel are no part of the output."""
+    """The end must be marked at its step and at no other; the marker's step and channel are not in the output."""
     episode = ntm.repeat_copy(np.ones((1, 8), np.uint8), 2)
     probabilities = np.full((5, 9), 0.7, np.float32)
     probabilities[2:, 8] = markers
@@ -182,7 +182,7 @@ def test_report_of_repeat_copy_says_whether_it_ended_at_the_right_step(markers: 
 
 
 def test_trace_has_a_row_a_step_with_the_heads_side_by_side() -> None:
-    """Outputs [T 1 ...] of one head or several become [T ...], and nothing else of the outputs is in it."""
+    """Outputs [T 1 ...] of one or several heads become [T N], and other outputs are left out."""
     request = ntm.copy(np.ones((2, 8), np.uint8)).request(deadline=1.0, with_trace=True)
     rng = np.random.default_rng(0)
     request.outputs |= {"probabilities": rng.random((5, 1, 8))}
@@ -197,7 +197,7 @@ def test_trace_has_a_row_a_step_with_the_heads_side_by_side() -> None:
 
 
 def test_request_without_a_trace_keeps_the_probabilities_alone() -> None:
-    """A long episode's weightings are not copied out for nobody."""
+    """Without a trace, the weightings are not kept."""
     episode = ntm.copy(np.ones((2, 8), np.uint8))
 
     assert episode.request(1.0, with_trace=False).wanted == frozenset({"probabilities"})

@@ -1,4 +1,4 @@
-"""Rectification: from pictures to rows of a request, and from outputs to what they mean in the upload."""
+"""Rectification: from pictures to rows of a request, and from outputs to coordinates in the upload."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def reading(
 
 
 def test_request_has_a_row_a_picture_of_the_networks_side() -> None:
-    """Pictures of any shape become squares; one that has the side already goes in as it is."""
+    """Pictures of any shape become squares; one that has the trained size is used as it is."""
     native = picture(64, 64)
 
     squares = [stn.network_input(of, manifest(side=64)) for of in (native, picture(30, 90), picture(200, 10))]
@@ -49,7 +49,7 @@ def test_request_has_a_row_a_picture_of_the_networks_side() -> None:
 
 
 def test_reading_names_the_likeliest_class() -> None:
-    """Label and confidence belong together."""
+    """The label is the most likely class, and the confidence its probability."""
     read = reading(picture(64, 64))
 
     assert read.label == 7
@@ -58,7 +58,7 @@ def test_reading_names_the_likeliest_class() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(60, 60), (60, 20), (20, 60)])
 def test_identity_samples_the_square_around_the_upload(width: int, height: int) -> None:
-    """The square has the upload's centre and its longer side, so that its corners may lie outside of it."""
+    """The square has the upload's centre and longer side, so that its corners may be outside the upload."""
     corners = reading(picture(height, width)).corners()
 
     reach = max(width, height) / 2
@@ -77,7 +77,7 @@ def test_quarter_turn_takes_the_corners_around() -> None:
 
 
 def test_native_side_is_what_the_network_rectified() -> None:
-    """28 x 28 is not sampled again."""
+    """At 28 x 28, the network's own output is returned."""
     read = reading(picture(64, 64))
 
     np.testing.assert_array_equal(read.sampled(28), read.rectified)
@@ -91,7 +91,7 @@ def test_other_sides_are_sampled_from_the_upload() -> None:
 
 
 def test_tone_makes_white_ink_of_dark_ink() -> None:
-    """Gain -1 and bias 1 is the negative; what leaves the range of greys is cut off."""
+    """Gain -1 and bias 1 give the negative; ink outside 0..255 is clipped."""
     upload = picture(120, 120)
 
     negative = reading(upload, tone=np.array([-1, 1], np.float32)).sampled(120)
@@ -104,7 +104,7 @@ def test_tone_makes_white_ink_of_dark_ink() -> None:
 @pytest.mark.parametrize("tone", [(1.0, 0.0), (2.0, -0.5), (-1.5, 1.2), (1.0, 0.3), (-1.0, 1.2), (0.0, 0.7)])
 @pytest.mark.parametrize(("height", "width"), [(120, 120), (90, 120)])
 def test_sample_is_the_networks_where_it_leaves_the_square(tone: tuple[float, float], height: int, width: int) -> None:
-    """Three quarters of the window show the picture and what pads it to a square; the last is black in any tone."""
+    """The sample equals the network's, whatever the tone: points outside the square are black."""
     upload = picture(height, width)
     theta = np.array([0.5, 0, 0.75, 0, 0.5, 0.5], np.float32)
 
@@ -118,7 +118,7 @@ def test_sample_is_the_networks_where_it_leaves_the_square(tone: tuple[float, fl
 
 
 def test_overlay_marks_the_outline_where_the_corners_are() -> None:
-    """Half the size in the middle: the line runs through the corners, and nowhere far from the outline."""
+    """The line runs through the corners, and stays close to the outline."""
     upload = picture(160, 160)
 
     overlay = reading(upload, np.array([0.5, 0, 0, 0, 0.5, 0], np.float32)).overlay()
@@ -129,7 +129,7 @@ def test_overlay_marks_the_outline_where_the_corners_are() -> None:
 
 
 def test_readings_take_their_own_row() -> None:
-    """Each picture is told apart by its place."""
+    """Each reading has the outputs of its own row."""
     pictures = [picture(64, 64), picture(30, 60)]
     request = stn.request([stn.network_input(of, manifest(side=64)) for of in pictures], deadline=5.0)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Grids in NumPy are the grids of training, and can be moved from the square to the picture."""
+"""The grids in NumPy equal those of training, and can be rescaled from the square to the picture."""
 
 import tracemalloc
 
@@ -13,7 +13,7 @@ KINDS = list(Kind)
 
 
 def theta_of(kind: Kind, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """A transformation at some distance of the identity."""
+    """Return a random transformation near the identity."""
     identity = grid_generator(kind.value).identity.numpy()
     return (identity + np.random.default_rng(seed).normal(0, 0.2, len(identity))).astype(np.float32)
 
@@ -21,7 +21,7 @@ def theta_of(kind: Kind, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float3
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", KINDS)
 def test_source_points_are_those_of_the_training_grid(kind: Kind, seed: int) -> None:
-    """For any theta and any target, inside the picture, on its edge and outside."""
+    """They agree for any theta and any target, inside the picture, on its edge and outside."""
     theta = theta_of(kind, seed)
     target = np.random.default_rng(seed + 10).uniform(-2, 2, (50, 2))
 
@@ -33,7 +33,7 @@ def test_source_points_are_those_of_the_training_grid(kind: Kind, seed: int) -> 
 
 
 def test_points_beyond_the_horizon_are_those_of_the_training_grid() -> None:
-    """The denominator, here from 2.8 down to -0.8, is kept above the least."""
+    """The denominator, here from 2.8 down to -0.8, is clamped from below."""
     theta = grid_generator("projective").identity.numpy().copy()
     theta[6] = 0.9
     target = np.stack([np.linspace(-2, 2, 21), np.linspace(-1, 1, 21)], axis=-1)
@@ -58,7 +58,7 @@ def test_identity_leaves_points_where_they_are(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rescaled_theta_scales_the_source_points(kind: Kind) -> None:
-    """Each coordinate by its own scale, at every target point."""
+    """Each coordinate is multiplied by its own scale, at every target point."""
     theta = theta_of(kind, 7)
     target = np.random.default_rng(2).uniform(-1, 1, (20, 2))
 
@@ -68,7 +68,7 @@ def test_rescaled_theta_scales_the_source_points(kind: Kind) -> None:
 
 
 def test_spline_of_many_points_is_that_of_each_in_bounded_memory() -> None:
-    """A large picture takes not much more than its own grids: four float64 a point here, and one band."""
+    """Peak memory is four float64 per point, plus one band."""
     theta = theta_of(Kind.TPS, 3)
     target = np.random.default_rng(4).uniform(-1, 1, (8 * BAND_POINTS + 1, 2))
 
