@@ -78,20 +78,20 @@ class Signature(_Record):
     @property
     def input_names(self) -> tuple[str, ...]:
         """Names of all inputs of the graph in order, including the state."""
-        return tuple(self.takes)
+        return tuple(self.all_inputs)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of all outputs of the graph in order, including the next state."""
-        return tuple(self.answers)
+        return tuple(self.all_outputs)
 
     @property
-    def takes(self) -> Mapping[str, TensorSpec]:
+    def all_inputs(self) -> Mapping[str, TensorSpec]:
         """All inputs of the graph by name, including the state."""
         return {spec.name: spec for spec in (*self.inputs, *self.state)}
 
     @property
-    def answers(self) -> Mapping[str, TensorSpec]:
+    def all_outputs(self) -> Mapping[str, TensorSpec]:
         """All outputs of the graph by name, including the next state."""
         following = {f"next_{spec.name}": spec for spec in self.state}
         return {**{spec.name: spec for spec in self.outputs}, **following}

@@ -54,7 +54,7 @@ def _free_axes(graph: ExportGraph) -> dict[str, dict[int, str]]:
         shape = spec.shape[1:] if graph.form is Form.STEP and spec.is_per_step else spec.shape
         return {index: axis for index, axis in enumerate(shape) if isinstance(axis, str)}
 
-    return {name: axes(spec) for name, spec in {**graph.signature.takes, **graph.signature.answers}.items()}
+    return {name: axes(spec) for name, spec in {**graph.signature.all_inputs, **graph.signature.all_outputs}.items()}
 
 
 def _scanned(model: ModelProto, graph: ExportGraph) -> ModelProto:
@@ -84,7 +84,7 @@ def _scanned(model: ModelProto, graph: ExportGraph) -> ModelProto:
         [scan],
         "segment",
         [_info(spec.name, spec) for spec in (*per_step, *once, *signature.state)],
-        [_info(name, spec) for name, spec in signature.answers.items()],
+        [_info(name, spec) for name, spec in signature.all_outputs.items()],
         list(step.initializer),
     )
     return helper.make_model(outer, opset_imports=list(model.opset_import), producer_name="glimpse")
@@ -105,7 +105,7 @@ def _info(name: str, spec: TensorSpec) -> Any:
 
 def _set_shapes(model: ModelProto, graph: ExportGraph) -> None:
     """Name the free axes of all inputs and outputs; the tracer does so only for the inputs."""
-    specs = {**graph.signature.takes, **graph.signature.answers}
+    specs = {**graph.signature.all_inputs, **graph.signature.all_outputs}
     for infos in (model.graph.input, model.graph.output):
         ordered = [_info(info.name, specs[info.name]) for info in infos]
         del infos[:]

@@ -76,8 +76,8 @@ def shape_of(spec: TensorSpec, rows: int, steps: int) -> tuple[int, ...]:
 
 
 def allocate_outputs(signature: Signature, rows: int, steps: int) -> dict[str, Array]:
-    """Return uninitialised buffers for a graph's outputs and next state."""
-    return {name: np.empty(shape_of(spec, rows, steps), spec.dtype) for name, spec in signature.answers.items()}
+    """Buffers for all that a graph answers, the next state included."""
+    return {name: np.empty(shape_of(spec, rows, steps), spec.dtype) for name, spec in signature.all_outputs.items()}
 
 
 def compute(runtime: Runtime, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -101,8 +101,8 @@ def load(path: str, signature: Signature, options: RuntimeOptions) -> OnnxRuntim
 
 
 def _check(path: str, session: ort.InferenceSession, signature: Signature) -> None:
-    expected_inputs = {name: ONNX_TYPES[spec.dtype] for name, spec in signature.takes.items()}
-    expected_outputs = {name: ONNX_TYPES[spec.dtype] for name, spec in signature.answers.items()}
+    expected_inputs = {name: ONNX_TYPES[spec.dtype] for name, spec in signature.all_inputs.items()}
+    expected_outputs = {name: ONNX_TYPES[spec.dtype] for name, spec in signature.all_outputs.items()}
     inputs = {node.name: node.type for node in session.get_inputs()}
     outputs = {node.name: node.type for node in session.get_outputs()}
     if inputs != expected_inputs or outputs != expected_outputs:
@@ -110,6 +110,6 @@ def _check(path: str, session: ort.InferenceSession, signature: Signature) -> No
             f"{path} takes {inputs} and returns {outputs}; its manifest says {expected_inputs} and {expected_outputs}"
         )
     for node in session.get_inputs():
-        axes = len(signature.takes[node.name].shape)
+        axes = len(signature.all_inputs[node.name].shape)
         if len(node.shape) != axes:
             raise ArtifactRejected(f"{path}: input {node.name} has {len(node.shape)} axes, its manifest says {axes}")

@@ -47,7 +47,7 @@ class LoadedGraph:
             answer = compute(self.runtime, self.golden)
         except Exception as error:  # a runtime may raise anything
             raise InferenceFailed(f"its golden example cannot be computed: {error}") from error
-        for name, spec in self.runtime.signature.answers.items():
+        for name, spec in self.runtime.signature.all_outputs.items():
             expected = self.golden[name]
             worst = float(np.abs(answer[name].astype(np.float64) - expected).max(initial=0))
             slack = GOLDEN_SLACK[spec.dtype]
@@ -127,7 +127,7 @@ def load(folder: Path, runtime: str, options: RuntimeOptions) -> LoadedModel:
             raise ArtifactRejected(str(error)) from error
         for spec in graph.signature.state:
             _require(folder / f"initial/{name}/{spec.name}", initial.get(spec.name), spec.dtype, spec.row_shape)
-        for tensor, spec in {**graph.signature.takes, **graph.signature.answers}.items():
+        for tensor, spec in {**graph.signature.all_inputs, **graph.signature.all_outputs}.items():
             _require(folder / f"golden/{name}/{tensor}", golden.get(tensor), spec.dtype, spec.shape)
         graphs[name] = LoadedGraph(loaded, initial, golden)
     return LoadedModel(manifest, graphs)

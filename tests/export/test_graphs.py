@@ -55,7 +55,7 @@ def test_signature_is_what_the_module_takes_and_answers(graph: Graph, model: str
 
     signature = found.signature
     tensors = {**{key: value.numpy() for key, value in inputs.items()}, **answer}
-    specs = {**signature.takes, **signature.answers}
+    specs = {**signature.all_inputs, **signature.all_outputs}
     assert tensors.keys() == specs.keys()
     for key, spec in specs.items():
         assert tensors[key].dtype == spec.dtype
