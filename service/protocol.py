@@ -59,7 +59,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._cancel_head_timer()
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
-                _give_up(cycle)
+                _mark_disconnected(cycle)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, and start what is complete."""
@@ -236,7 +236,7 @@ class HttpProtocol(HttpToolsProtocol):
             running.keep_alive = False
             if not running.more_body:
                 return
-            _give_up(running)  # the application waits for a body that is not read any more
+            _mark_disconnected(running)  # the application waits for a body that is not read any more
             if running.response_started:
                 self.transport.close()
                 return
@@ -251,7 +251,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _give_up(cycle: RequestResponseCycle) -> None:
+def _mark_disconnected(cycle: RequestResponseCycle) -> None:
     """Tell the application that nobody waits for this response any more."""
     cycle.disconnected = True
     cycle.message_event.set()
