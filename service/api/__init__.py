@@ -1,1 +1,1 @@
-"""HTTP: endpoints by subject, and what they share. Knows tasks and engines; nothing below knows HTTP."""
+"""The HTTP layer: endpoints by subject, and what they share. The layers below know nothing of HTTP."""

@@ -1,7 +1,7 @@
-"""Admission: which requests are accepted, and when the last of them is done.
+"""Admission: limits the requests in progress, and drains them before a shutdown.
 
-What is admitted is finished: a process that drains admits nothing and waits for the requests in hand, however long they
-still take. The engines' queues have a limit of their own, in rows.
+A draining process refuses new requests and waits, for a limited time, until those it has admitted are done. The
+engines' queues have a limit of their own, in rows.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ from service.errors import NotReady, Overloaded
 
 
 class Admission:
-    """Counts the requests in hand. Belongs to the event loop."""
+    """Counts the admitted requests. Use it on the event loop only."""
 
     def __init__(self, most: int) -> None:
-        """`most`: how many may be in progress at a time."""
+        """`most`: maximum number of requests in progress."""
         self._most = most
         self._in_hand = 0
         self._receiving = 0
         self._emptied = asyncio.Event()
         self.is_draining = False
-        """Whether nothing is admitted any more."""
+        """Whether new requests are refused."""
 
     def enter(self) -> None:
         """Admit a request.
@@ -58,10 +58,10 @@ class Admission:
     def _check(self, newcomers: int) -> None:
         in_progress = self._in_hand - self._receiving
         if in_progress + newcomers > self._most:
-            raise Overloaded(f"{self._most} requests are in progress, the most at a time")
+            raise Overloaded(f"{self._most} requests are in progress, which is the maximum")
 
     async def drain(self, timeout_seconds: float) -> bool:
-        """Admit nothing any more, wait for what is in hand, and return whether it was done in time."""
+        """Refuse new requests, wait for the admitted ones, and return whether they were done in time."""
         self.is_draining = True
         if not self._in_hand:
             return True

@@ -1,4 +1,4 @@
-"""An answer that is ready to be sent, and how documents, arrays and pictures become one."""
+"""Complete responses, made from documents, arrays and pictures."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from service.media.picture import Pixels
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole response body with its head."""
+    """A complete response: status, headers and body."""
 
     body: bytes
     media_type: str
@@ -24,7 +24,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
     def head(self) -> list[tuple[bytes, bytes]]:
-        """Its headers."""
+        """Return the headers as ASGI wants them."""
         head = [
             (b"content-type", self.media_type.encode("latin-1")),
             (b"content-length", str(len(self.body)).encode("latin-1")),
@@ -34,12 +34,12 @@ class Answer:
 
 
 def json_answer(document: object, headers: dict[str, str] | None = None) -> Answer:
-    """A document as JSON; NumPy arrays become lists."""
+    """Return a document as a JSON response; NumPy arrays become lists."""
     return Answer(to_json(document), "application/json", headers=headers or {})
 
 
 def npz_answer(arrays: Mapping[str, Array], headers: dict[str, str] | None = None) -> Answer:
-    """Arrays by name, as `numpy.load` reads them."""
+    """Return named arrays as an NPZ response, which `numpy.load` reads."""
     file = io.BytesIO()
     np.savez(file, **arrays)  # type: ignore[arg-type]
     return Answer(file.getvalue(), NPZ, headers=headers or {})
@@ -48,16 +48,16 @@ def npz_answer(arrays: Mapping[str, Array], headers: dict[str, str] | None = Non
 def picture_answer(
     image: Pixels, picture_format: PictureFormat = PictureFormat.PNG, headers: dict[str, str] | None = None
 ) -> Answer:
-    """A picture, [H W] or [H W 3]."""
+    """Return a picture, [H W] or [H W 3], as a response."""
     return Answer(encode(image, picture_format), picture_format.content_type, headers=headers or {})
 
 
 def to_json(document: object) -> bytes:
-    """A document as JSON; NumPy arrays become lists."""
-    # orjson itself takes contiguous arrays alone, and asks `default` for all others.
+    """Encode a document as JSON; NumPy arrays become lists."""
+    # orjson serialises only contiguous arrays itself, and passes all others to `default`.
     return orjson.dumps(document, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def base64_png(image: Pixels) -> str:
-    """A picture, [H W] or [H W 3], as a PNG file within a document."""
+    """Encode a picture, [H W] or [H W 3], as PNG in base64, to be embedded in a document."""
     return base64.b64encode(encode(image)).decode()

@@ -1,7 +1,7 @@
-"""The memory budget: how many bytes all requests in progress may hold between them.
+"""The memory budget: how many bytes all requests in progress may hold together.
 
-The limits of a request bound that request alone, and a few kilobytes can ask for many megabytes: a picture of many
-pixels, or a response. A request that finds too little left is refused at once, as one that finds a full queue is.
+The other limits apply to each request by itself, and a few kilobytes can require many megabytes: a picture with many
+pixels, or a large response. If too little is left for a request, it is refused at once, as with a full queue.
 """
 
 from threading import Lock
@@ -10,10 +10,10 @@ from service.errors import Cancelled, Overloaded, TooLarge
 
 
 class MemoryBudget:
-    """Counts bytes, from any thread."""
+    """Counts the bytes that are taken. Thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:
-        """`max_bytes`: how many may be taken at once."""
+        """`max_bytes`: maximum number of bytes taken at any time."""
         self.max_bytes = max_bytes
         self.taken_bytes = 0
         self.lock = Lock()
@@ -30,12 +30,12 @@ class Share:
         self._is_over = False
 
     def take(self, size: int) -> None:
-        """Take `size` more bytes, before they are filled.
+        """Take `size` more bytes, before they are used.
 
         Raises:
             Overloaded: fewer are left.
             TooLarge: the request would need more than the whole budget.
-            Cancelled: the request is over; a codec thread got to it too late.
+            Cancelled: the request has ended before a codec thread got to it.
         """
         budget = self._budget
         with budget.lock:
@@ -52,7 +52,7 @@ class Share:
             self._set(needed)
 
     def hold(self, size: int) -> None:
-        """Hold `size` bytes from now on, in place of all that was taken. They are there already: nothing is refused."""
+        """Hold `size` bytes from now on, instead of all that was taken. They are in use already: this never fails."""
         with self._budget.lock:
             if not self._is_over:
                 self._set(size)

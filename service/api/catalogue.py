@@ -1,4 +1,4 @@
-"""What is served: models by name and version, each with its engines."""
+"""The catalogue of served models: by name and version, each with its engines."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from service.errors import NotReady, UnknownModel
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """An artifact behind engines, one a graph."""
+    """A loaded model, with one engine per graph."""
 
     manifest: Manifest
     engines: dict[str, Engine]
 
     def engine(self, graph: str) -> Engine:
-        """The engine of a graph.
+        """Return the engine of a graph.
 
         Raises:
             UnknownModel: this version of the model has no such graph.
@@ -32,18 +32,18 @@ class Catalogue:
 
     models: dict[str, dict[int, ServedModel]] = field(default_factory=dict)
     not_ready_because: str | None = "the models are being loaded"
-    """What `/readyz` says, or None when everything is served."""
+    """Reason that `/readyz` gives for not being ready; None once all models are served."""
 
     def add(self, model: ServedModel) -> None:
-        """Serve one more model."""
+        """Add a model."""
         self.models.setdefault(model.manifest.name, {})[model.manifest.version] = model
 
     def find(self, name: str, version: int | None, family: str) -> ServedModel:
-        """A model by name; the latest version if none is named.
+        """Return a model by name: the given version, or the latest.
 
         Raises:
             NotReady: the models are not loaded yet.
-            UnknownModel: there is none of this name, version and family.
+            UnknownModel: there is no model with this name, version and family.
         """
         if self.not_ready_because is not None:
             raise NotReady(self.not_ready_because)
@@ -61,6 +61,6 @@ class Catalogue:
             yield from versions.values()
 
     def engines(self) -> Iterator[Engine]:
-        """Every engine of every model."""
+        """Iterate over the engines of all models."""
         for model in self:
             yield from model.engines.values()

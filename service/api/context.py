@@ -10,12 +10,12 @@ from service.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Made once, by the composition root."""
+    """The objects that all endpoints share; created once, by `service.app`."""
 
     settings: Settings
     catalogue: Catalogue
     admission: Admission
     codecs: ThreadPool
-    """For decoding and encoding."""
+    """Threads that decode and encode."""
     header_reader: ThreadPool
-    """One thread that reads the headers of files, so that a refusal need not wait for the codecs."""
+    """A single thread that reads the headers of files, so that a refusal need not wait for busy codecs."""

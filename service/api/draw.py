@@ -1,4 +1,4 @@
-"""`/draw`: pictures drawn step by step."""
+"""`/draw`: drawings of digits, generated or reconstructed step by step."""
 
 import math
 from dataclasses import dataclass
@@ -39,20 +39,21 @@ FORMATS = {"image/gif": "gif", "application/json": "json", NPZ: "npz", EVENTS: "
 MEDIA_TYPES = ("image/gif", "image/apng", "image/webp", "image/png", "application/json", NPZ, EVENTS)
 MAX_ANSWER_PIXELS = 64_000_000
 BYTES_PER_PIXEL = {"gif": 1, "apng": 1, "json": 2, "png": 6, "webp": 6, "final": 6, "npz": 8}
-"""Memory that a format takes while it is encoded. The first three are encoded frame by frame, and what is encoded
-counts; of a film strip, a WebP and a grid all pixels are there at once, and as much again is the encoder's."""
-SEED = {"X-Seed": "Asked for again, it gives the same drawings"}
+"""Memory that a response needs per pixel while it is encoded, by format. The first three are encoded frame by frame,
+so that only the result counts. A film strip, a WebP and a grid hold all pixels at once, and the encoder as much again.
+"""
+SEED = {"X-Seed": "The seed; the same one gives the same drawings"}
 STREAM = (
-    "`format=sse` sends an event `step` for each sample and step once it is computed, `{sample, step, image, "
-    "attention}`, and then `done`, the document without its samples; or `error`, a problem document."
+    "`format=sse` sends an event `step` for each sample and step as soon as it is computed, `{sample, step, image, "
+    "attention}`, and finally `done`, the document without its samples, or `error`, a problem document."
 )
 WINDOWS = (
-    "Attention windows are in pixels of the 28 x 28 canvas, whose first pixel has its centre at 1, as in the paper."
+    "Attention windows are in pixels of the 28 x 28 canvas; the centre of the first pixel is at 1, as in the paper."
 )
 
 
 def endpoints(context: Context) -> list[Endpoint[Any]]:
-    """The endpoints of this subject."""
+    """Return the endpoints of `/draw`."""
 
     async def generate(exchange: Exchange, query: GenerateQuery, send: Send) -> Answer | None:
         model = context.catalogue.find(MODEL, query.version, "draw")
@@ -72,7 +73,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         )
         with model.engine("generate").reserve(query.count, exchange.deadline) as room:
             with exchange.timed("decode"):
-                # The noise of one sample is drawn within about 100 microseconds.
+                # Drawing the noise of one sample takes less than about 100 microseconds.
                 request = generation() if query.count == 1 else await context.codecs.run(generation)
             work = Generation(query, model, request, seed, answer_format, query.digit)
             return await respond(context, exchange, send, room, work)
@@ -82,7 +83,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
         exchange.model = model.manifest.name
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "gif")
         deadline = exchange.deadline
-        # DRAW was trained to see upright, centred digits in white ink: what the rectifier makes of any picture.
+        # DRAW was trained on upright, centred digits in white ink; the rectifier makes one from any picture.
         rectifier = context.catalogue.find(RECTIFIER, None, "stn")
         engine, rectify = model.engine("reconstruct"), rectifier.engine("rectify")
         engine.check_room(1)
@@ -93,7 +94,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             with rectify.reserve(1, deadline) as rectifier_room:
                 (reading,) = await rectify_all(exchange, context, uploads, rectifier, rectifier_room)
             picture = reading.rectified
-            del uploads, reading  # the memory that they took is another's once the stream begins
+            del uploads, reading  # a stream gives back their share of the memory budget when it begins
             seed = seed_or_random(query.seed)
             request = draw.reconstruction(
                 model.manifest, picture=picture, seed=seed, steps=query.steps, deadline=deadline
@@ -109,7 +110,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             generate,
             Documentation(
                 summary="Draw digits step by step",
-                description=f"DRAW draws from noise that the seed decides: one seed, one drawing. {STREAM} {WINDOWS}",
+                description=f"DRAW draws from noise; the seed determines the drawings. {STREAM} {WINDOWS}",
                 tag="draw",
                 media_types=MEDIA_TYPES,
                 answer=Generated,
@@ -124,8 +125,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             Documentation(
                 summary="Look at a digit through DRAW's windows and redraw it",
                 description=(
-                    "The picture is rectified and made black and white first. Read windows are green, write windows "
-                    f"red. `bound_nats` is the bound on -log p of the black and white picture. {STREAM} {WINDOWS}"
+                    "The picture is first rectified and binarised. Read windows are green, write windows red. "
+                    f"`bound_nats` is the upper bound on -log p of the binarised picture. {STREAM} {WINDOWS}"
                 ),
                 tag="draw",
                 media_types=MEDIA_TYPES,
@@ -138,17 +139,17 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
 
 
 def _pixels(query: DrawingQuery, samples: int, answer_format: str) -> int:
-    """How many pixels a whole response has."""
+    """Return how many pixels a complete response has."""
     frames = samples * (1 if answer_format == "final" else query.steps)
     side = SIDE * (1 if answer_format == "npz" else query.scale)
     return frames * side**2
 
 
 def _check_size(query: GenerateQuery, answer_format: str) -> None:
-    """Refuse a response that is too large; of a single sample none is.
+    """Refuse a response that is too large; that of a single sample never is.
 
     Raises:
-        InvalidParameter: it has too many pixels.
+        InvalidParameter: the response would have too many pixels.
     """
     if answer_format != "sse" and _pixels(query, query.count, answer_format) > MAX_ANSWER_PIXELS:
         largest = int((MAX_ANSWER_PIXELS / (query.steps * query.count)) ** 0.5 / SIDE)
@@ -161,7 +162,7 @@ def _check_size(query: GenerateQuery, answer_format: str) -> None:
 
 @dataclass(frozen=True)
 class DrawingWork:
-    """A request to draw, and its response: what generation and reconstruction share."""
+    """A request to draw, and how its response is made; the base of generation and reconstruction."""
 
     query: DrawingQuery
     model: ServedModel
@@ -171,27 +172,27 @@ class DrawingWork:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of every answer."""
+        """Headers that the response carries in every format."""
         return {"x-seed": str(self.seed)}
 
     @property
     def answer_bytes(self) -> int:
-        """Most memory that the whole response takes while it is encoded."""
+        """Maximum memory that a complete response needs while it is encoded."""
         return BYTES_PER_PIXEL[self.answer_format] * _pixels(self.query, self.request.rows, self.answer_format)
 
     @property
     def is_quick(self) -> bool:
-        """Whether the answer is made within about 100 microseconds."""
+        """Whether encoding the response takes less than about 100 microseconds."""
         return self.answer_format == "final" and self.request.rows * self.query.scale**2 <= 4
 
     def step(self, step: int, row: int) -> dict[str, Any]:
-        """A sample at a step, and where the network looked."""
+        """Return a sample at a step, and its attention windows."""
         drawing = draw.drawing(self.request, row, self.model.manifest)
         image = base64_png(self._enlarged(drawing.only(step))[0])
         return {"sample": row, "step": step, "image": image, **self._windows(drawing, step)}
 
     def summary(self) -> dict[str, Any]:
-        """What was drawn, without the drawings."""
+        """Return the document without the drawings."""
         return {
             "model": self.model.manifest.name,
             "version": self.model.manifest.version,
@@ -202,7 +203,7 @@ class DrawingWork:
         }
 
     def answer(self) -> Answer:
-        """The whole answer, once every step is there."""
+        """Return the complete response, once all steps are computed."""
         match self.answer_format:
             case "json":
                 return json_answer({**self.summary(), "samples": self._samples()}, self.headers)
@@ -226,27 +227,27 @@ class DrawingWork:
         return drawing.enlarged(self.query.scale, with_attention=self.query.attention)
 
     def _sheet(self, step: int, *, with_attention: bool) -> Pixels:
-        """All samples at a step, in a sheet that is about as wide as it is high."""
+        """Return all samples at a step, in a roughly square grid."""
         raise_if_abandoned()
         samples = draw.moment(self.request, step, self.model.manifest)
         columns = max(1, round(math.sqrt(self.request.rows)))
         return grid(samples.enlarged(self.query.scale, with_attention=with_attention), columns)
 
     def _film_strip(self) -> Pixels:
-        """A row a sample, a column a step, as in the paper."""
+        """Return a sheet with one row per sample and one column per step, as in the paper."""
         frames = chain.from_iterable(map(self._enlarged, self._drawings()))
         return sheet(frames, rows=self.request.rows, columns=self.query.steps)
 
     def _facts(self) -> dict[str, Any]:
-        """What is known of all samples, beyond the query."""
+        """Return the members of the document that describe all samples, beyond those of the query."""
         raise NotImplementedError
 
     def _windows(self, drawing: draw.Drawing, step: int) -> dict[str, Any]:
-        """Where the network looked in a step."""
+        """Return the attention windows of a step."""
         return {"attention": drawing.write_window(step)}
 
     def _samples(self) -> list[dict[str, Any]]:
-        """The samples of the document."""
+        """Return the samples of the document."""
         samples = []
         for drawing in self._drawings():
             frames = [base64_png(frame) for frame in self._enlarged(drawing)]
@@ -266,10 +267,10 @@ class DrawingWork:
 
 @dataclass(frozen=True)
 class Generation(DrawingWork):
-    """Drawings of digits."""
+    """Digits drawn from noise."""
 
     digit: int | None
-    """The digit that was asked for."""
+    """Digit that the client asked for, if any."""
 
     def _digits(self) -> list[int]:
         return [draw.digit_to_draw(self.digit, self.seed, row) for row in range(self.request.rows)]
@@ -284,7 +285,7 @@ class Generation(DrawingWork):
 
 @dataclass(frozen=True)
 class Reconstruction(DrawingWork):
-    """A picture, redrawn by a network that looks at it."""
+    """A picture that the network looks at and redraws."""
 
     def _facts(self) -> dict[str, Any]:
         return {"bound_nats": draw.bound_nats(self.request)}

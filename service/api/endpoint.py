@@ -1,7 +1,7 @@
-"""An endpoint: a handler, the model of its query, and what the documentation says of it.
+"""Endpoints: a handler, the Pydantic model of its query, and its documentation.
 
-FastAPI's routing, dependencies and response classes cost more per request than the models here do; these endpoints do
-without, and are validated and documented by the same Pydantic models all the same.
+FastAPI's routing, dependencies and response classes cost more per request than inference does. These endpoints bypass
+them, but are validated and documented by Pydantic models in the same way.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ Query = TypeVar("Query", bound=BaseModel)
 
 CACHED_QUERIES = 1024
 MAX_CACHED_BYTES = 256
-"""Longest query that is remembered; with the number above, this bounds what an endpoint keeps."""
+"""Longest query that is cached; together with `CACHED_QUERIES` this bounds the memory of an endpoint's cache."""
 MAX_QUERY_BYTES = 8192
-"""Longest query that is read; a longer one takes long to unescape, and could say nothing more."""
+"""Longest query that is parsed; a longer one takes long to unescape, and no valid query needs as much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Documentation:
-    """What the OpenAPI document says of an endpoint, beyond its parameters; see `service.api.openapi`."""
+    """An endpoint's part of the OpenAPI document, except its parameters; see `service.api.openapi`."""
 
     summary: str
     description: str
@@ -38,14 +38,14 @@ class Documentation:
     media_types: tuple[str, ...]
     """Media types of a successful response."""
     answer: type[BaseModel]
-    """What it is as JSON."""
+    """Model of a successful response as JSON."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Those of a good answer, beyond those of every answer, and what they say."""
+    """Headers of a successful response, beyond those of every response, with their descriptions."""
     request_body: Mapping[str, Any] | None = None
 
 
 class Endpoint(Generic[Query]):
-    """What serves one method and path."""
+    """Serves one method and path."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Endpoint(Generic[Query]):
         handler: Callable[[Exchange, Query, Send], Awaitable[Answer | None]],
         documentation: Documentation,
     ) -> None:
-        """`handler`: returns a response, or sends it itself and returns None."""
+        """`handler`: returns the response, or sends it itself and returns None."""
         self.method = method
         self.path = path
         self.query = query
@@ -64,7 +64,7 @@ class Endpoint(Generic[Query]):
         self._parse = parser(query)
 
     async def __call__(self, exchange: Exchange, query_string: bytes, send: Send) -> Answer | None:
-        """Parse the query and call the handler; return its response, or None if it has sent that itself."""
+        """Parse the query and call the handler; return its response, or None if the handler has sent it."""
         exchange.begin()
         try:
             return await self._handler(exchange, self._parse(query_string), send)
@@ -76,7 +76,7 @@ class Endpoint(Generic[Query]):
 
 
 def parser(model: type[Query]) -> Callable[[bytes], Query]:
-    """Return a function that parses query strings, and remembers short ones: what it returns is immutable."""
+    """Return a function that parses query strings, with a cache for short ones; the results are immutable."""
 
     def parse(query_string: bytes) -> Query:
         if len(query_string) > MAX_QUERY_BYTES:
@@ -88,9 +88,9 @@ def parser(model: type[Query]) -> Callable[[bytes], Query]:
 
 
 def _values(query: str) -> dict[str, str]:
-    """What a query string says, by name; of a name that comes again, the last."""
+    """Return the values of a query string by name; the last one wins if a name is repeated."""
     if "%" in query or "+" in query:
         return dict(parse_qsl(query, keep_blank_values=True))
-    # The same, where nothing is escaped, at a third of the cost.
+    # The same for a query without escapes, at a third of the cost.
     parts = [part.partition("=") for part in query.split("&") if part]
     return {name: value for name, _, value in parts}

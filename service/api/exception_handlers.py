@@ -1,4 +1,4 @@
-"""Problem documents for what goes wrong within FastAPI's own routes, where the gateway does not see it."""
+"""Problem documents for errors in FastAPI's own routes, which the gateway does not see."""
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -10,16 +10,16 @@ from service.api.answer import Answer
 from service.errors import GlimpseError
 
 CODES = {404: "not-found", 405: "method-not-allowed"}
-"""Error codes of what the framework refuses by itself, by status."""
+"""Error codes of the requests that the framework itself refuses, by status."""
 
 
 def install_problems(app: FastAPI) -> None:
-    """Have an application answer its errors with problem documents."""
+    """Make an application respond to errors with problem documents."""
 
     async def refused(_: Request, error: HTTPException) -> Response:
         code = CODES.get(error.status_code, "http-error")
         headers = dict(error.headers or {})
-        if "Allow" in headers:  # the gateway answers HEAD wherever there is a GET
+        if "Allow" in headers:  # the gateway serves HEAD wherever there is a GET
             methods = set(headers["Allow"].split(", "))
             headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
         return _response(problems.answer(problems.document(error.status_code, code, error.detail), headers))

@@ -1,4 +1,4 @@
-"""One request and its answer, as the endpoints see them: identity, deadline, timings, body, departure of the client."""
+"""One request and its response, as endpoints see them: identity, deadline, timings, body, and a disconnect."""
 
 import asyncio
 import itertools
@@ -16,33 +16,34 @@ from service.errors import Cancelled, DeadlineExceeded, GlimpseError, InvalidPar
 from service.metrics import STAGES
 
 TIMER_SLACK_SECONDS = 0.005
-"""An engine's own timer, which tells the metrics, comes before the exchange's."""
+"""Seconds by which an exchange's timer is later than its engine's, so that the engine counts the missed deadline."""
 REQUEST_ID = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")
-"""What a client may call its request: it is repeated in a header, and in the log if the request fails."""
+"""Pattern of the request IDs that are accepted from clients: they are repeated in a header, and in the log if the
+request fails."""
 PROCESS_ID = secrets.token_hex(8)
-"""What the identities of this process's exchanges begin with; they go on with a counter."""
+"""Prefix of the request IDs that this process generates; a counter follows."""
 _counter = itertools.count()
 TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES)
 
 DEPARTURE_KEY = "glimpse.departure"
-"""Key of a future in the ASGI scope, which is done once the client has left."""
+"""Key of a future in the ASGI scope that is done once the client has disconnected."""
 RESPOND_KEY = "glimpse.respond"
 """Key of a function in the ASGI scope that sends a complete response; see `Respond`."""
 CLOSE = (b"connection", b"close")
-"""In the head of an answer, it ends the connection."""
+"""Header of a response that closes the connection."""
 
 Respond = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], Awaitable[None]]
-"""Takes status, headers and body; done when the client has taken them, but for what its connection's buffers hold."""
+"""Function that sends status, headers and body; done when the client has read all but what fits into buffers."""
 
 
 def identity(sent: bytes) -> str:
-    """What a request is called: what its client calls it, where that can be repeated, or something new."""
+    """Return the request ID: the one that the client sent, if it is acceptable, or a new one."""
     called = sent.decode("latin-1")
     return called if REQUEST_ID.fullmatch(called) else f"{PROCESS_ID}{next(_counter):012x}"
 
 
 class Exchange:
-    """One request's identity and timings. Made by the gateway, which hands it on."""
+    """The state of one request; created by the gateway, and passed on to the endpoint."""
 
     __slots__ = (
         "_deadline",
@@ -67,13 +68,13 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, longest_seconds: float, memory: Share) -> None:
         self.began_at = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        if len(self.headers) < len(scope["headers"]):  # lines of one name are one list (RFC 9110, 5.3)
+        if len(self.headers) < len(scope["headers"]):  # combine lines of the same name (RFC 9110, 5.3)
             lines: dict[bytes, list[bytes]] = {}
             for name, value in scope["headers"]:
                 lines.setdefault(name, []).append(value)
             self.headers = {name: b", ".join(values) for name, values in lines.items()}
         self.can_stream = scope.get("http_version") != "1.0"
-        """Whether its client knows responses whose length is not known at their beginning."""
+        """Whether the client's HTTP version has chunked responses."""
         self.request_id = identity(self.headers.get(b"x-request-id", b""))
         self.model = ""
         self.status = 0
@@ -90,12 +91,12 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
 
     def header(self, name: bytes) -> str:
-        """A request header by its lower-case name; empty when absent."""
+        """Return a request header by its lower-case name; empty if absent."""
         return self.headers.get(name, b"").decode("latin-1")
 
     @property
     def deadline(self) -> float:
-        """When the answer is due, on the monotonic clock: what the client asks for, or the longest that is allowed.
+        """Deadline on the monotonic clock: the client's, or that of the service if it is earlier.
 
         Raises:
             InvalidParameter: `X-Request-Timeout-Ms` is not a positive whole number.
@@ -108,7 +109,7 @@ class Exchange:
         if b"x-request-timeout-ms" not in self.headers:
             return self._longest_seconds
         asked = self.header(b"x-request-timeout-ms")
-        milliseconds = asked.lstrip("0")[:12]  # more digits are longer than any limit
+        milliseconds = asked.lstrip("0")[:12]  # a number with more digits exceeds any limit
         if not asked.isascii() or not asked.isdigit() or not milliseconds:
             raise InvalidParameter(
                 "X-Request-Timeout-Ms", f"must be a whole number of milliseconds >= 1, not {asked!r}"
@@ -116,11 +117,11 @@ class Exchange:
         return int(milliseconds) / 1000
 
     def timed(self, stage: str) -> "_Timed":
-        """Count the time within towards a stage of `Server-Timing`."""
+        """Return a context manager that adds the time spent in it to a stage of `Server-Timing`."""
         return _Timed(self._seconds, stage)
 
     def seconds(self) -> dict[str, float]:
-        """Where the time went until now, by stage."""
+        """Return the seconds spent until now, by stage."""
         now = time.monotonic()
         seconds = self._seconds.copy()
         for request in self._requests:
@@ -129,20 +130,20 @@ class Exchange:
         return seconds
 
     def server_timing(self) -> str:
-        """The `Server-Timing` header, in milliseconds."""
+        """Return the value of the `Server-Timing` header, in milliseconds."""
         return TIMING % tuple([seconds * 1e3 for seconds in self.seconds().values()])
 
     def follow(self, request: Request) -> None:
-        """Count from now on what a request waits and computes."""
+        """Include the queue and compute time of an engine's request in the timings."""
         self._requests.append(request)
 
     async def body(self, limit_bytes: int) -> bytes:
-        """The whole request body.
+        """Receive and return the whole request body.
 
         Raises:
             TooLarge: it has, or claims to have, more than `limit_bytes`.
-            Overloaded: there is no memory left for it.
-            Cancelled: the client left before its end.
+            Overloaded: there is too little memory left for it.
+            Cancelled: the client disconnected before its end.
         """
         claimed = self.header(b"content-length")
         if claimed.isascii() and claimed.isdigit() and int(claimed) > limit_bytes:
@@ -156,14 +157,14 @@ class Exchange:
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > limit_bytes:
-                raise TooLarge(f"the body has more than {limit_bytes} bytes, which is the most that is allowed")
+                raise TooLarge(f"the body has more than {limit_bytes} bytes, which is the maximum")
             self.memory.take(len(chunk))
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def compute(self, request: Request, room: Reservation) -> None:
-        """Have a request computed in the room kept for it.
+        """Compute a request in its reservation.
 
         Raises:
             GlimpseError: as `Engine.submit` does.
@@ -171,10 +172,10 @@ class Exchange:
         self.follow(request)
         await room.submit(request)
 
-    # What follows is `asyncio.timeout` at a third of its cost, for a deadline and for a client's departure alike.
+    # What follows does what `asyncio.timeout` does at a third of its cost, for a deadline and for a disconnect.
 
     def begin(self) -> None:
-        """From now on the deadline and the client's departure interrupt the exchange, whatever it waits for.
+        """Let the deadline and a disconnect interrupt the exchange from now on, whatever it awaits.
 
         Raises:
             InvalidParameter: as `deadline` does.
@@ -183,18 +184,18 @@ class Exchange:
             self.deadline - time.monotonic() + TIMER_SLACK_SECONDS,
             self._interrupt,
             DeadlineExceeded,
-            "the deadline passed before the answer was ready",
+            "the deadline passed before the response was ready",
         )
         if self._departure is not None:
             self._departure.add_done_callback(self._on_departure)
 
     def begin_answer(self) -> None:
-        """The response is there, or has begun: the deadline interrupts it no more. That of a stream's request does."""
+        """Disarm the deadline: the response is ready or has begun. A stream's request keeps its own in the engine."""
         if self._timer is not None:
             self._timer.cancel()
 
     def end(self) -> None:
-        """There is nothing left to do but to send: let nothing interrupt any more, and keep nothing of the requests."""
+        """Let nothing interrupt the exchange any more, and release its requests: all that is left is to send."""
         self.begin_answer()
         if self._departure is not None:
             self._departure.remove_done_callback(self._on_departure)
@@ -205,18 +206,18 @@ class Exchange:
         self._interrupt(Cancelled, "the client left")
 
     def _interrupt(self, kind: type[GlimpseError], message: str) -> None:
-        """Cancel the exchange's task, which is then to `explain`."""
+        """Cancel the exchange's task, which must then call `explain`."""
         if self._interrupted_by is None and self._task is not None:
-            # Not the error itself: its traceback would lead back here, and keep the body until a garbage collection.
+            # Not the error itself: its traceback would form a cycle that keeps the body until a garbage collection.
             self._interrupted_by = (kind, message)
             self._task.cancel()
 
     def explain(self) -> None:
-        """In the task, when it was cancelled: raise the error, if that is why.
+        """Raise the error that interrupted the exchange, if one did. Call it in the task, once it was cancelled.
 
         Raises:
-            DeadlineExceeded: the deadline interrupted.
-            Cancelled: the client left.
+            DeadlineExceeded: the deadline passed.
+            Cancelled: the client disconnected.
         """
         if self._interrupted_by is not None and self._task is not None:
             self._task.uncancel()
@@ -225,7 +226,7 @@ class Exchange:
 
 
 class _Timed:
-    """A context that adds up its time; a generator would cost more than some of what is measured."""
+    """A context manager that adds up the time spent in it; a generator would cost more than what some stages take."""
 
     __slots__ = ("_began", "_seconds", "_stage")
 

@@ -1,4 +1,4 @@
-"""Multipart forms: the files named `image` in a body that is all there."""
+"""Multipart forms: the files named `image` in a complete body."""
 
 import re
 from dataclasses import dataclass
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 MEDIA_TYPE = "multipart/form-data"
 FIELD = "image"
 BOUNDARY = re.compile(rb"[ !#-\[\]-~]{1,70}")
-"""Wider than RFC 2046, 5.1.1: whatever needs no escape between quotes."""
+"""Pattern of boundaries. More are accepted than in RFC 2046, 5.1.1: all characters that need no escape in quotes."""
 MAX_TYPE_CHARACTERS = 1024
 """Longest content type that is parsed."""
 MAX_OTHER_PARTS = 16
-"""Parts that are not asked for, and are dropped."""
+"""Maximum number of parts other than files; they are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One file as it was sent."""
+    """One uploaded file."""
 
     data: bytes
     content_type: str
 
 
 def is_form(content_type: str) -> bool:
-    """Whether a body of this content type is a form."""
+    """Return whether a body of this content type is a form."""
     return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
 def files(body: bytes, content_type: str, most: int) -> list[Upload]:
-    """Return the files of a form, `most` of them or fewer, in their order.
+    """Return the files of a form in their order, at most `most`.
 
     Raises:
         UndecodableInput: the form is malformed, cut off, or has too many other parts.
@@ -52,12 +52,12 @@ def files(body: bytes, content_type: str, most: int) -> list[Upload]:
     if not form.is_whole:
         raise UndecodableInput("the multipart form is cut off: its closing boundary is missing")
     if not form.uploads:
-        raise InvalidParameter(FIELD, "must be a file of the form, with a file name; there is none")
+        raise InvalidParameter(FIELD, "must be a file in the form, with a file name; there is none")
     return form.uploads
 
 
 class _Form:
-    """Collects the files among the parts that a parser finds; all methods are its callbacks."""
+    """Collects the files among the parts of a form; its methods are the parser's callbacks."""
 
     def __init__(self, most: int) -> None:
         self.uploads: list[Upload] = []
@@ -70,7 +70,7 @@ class _Form:
         self._data: list[bytes] = []
 
     def callbacks(self) -> "MultipartCallbacks":
-        """Return the methods by the names that the parser has for them."""
+        """Return the callbacks by the parser's names."""
         return {
             "on_part_begin": self._on_part_begin,
             "on_header_field": self._on_header_field,
@@ -105,7 +105,7 @@ class _Form:
             raise InvalidParameter(FIELD, f"must be at most {self._most} files")
         self._others += not self._is_wanted
         if self._others > MAX_OTHER_PARTS:
-            raise UndecodableInput(f"the multipart form has more than {MAX_OTHER_PARTS} parts that are no {FIELD}")
+            raise UndecodableInput(f"the multipart form has more than {MAX_OTHER_PARTS} parts other than {FIELD} files")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_wanted:

@@ -1,8 +1,8 @@
 """The gateway: the outermost ASGI application.
 
-Every exchange gets its identity and timings here, every answer its `X-Request-ID` and `Server-Timing`, every error its
-problem document, and the metrics hear of all of them. Endpoints that compute are dispatched here by their exact path,
-without a framework's routing, dependency and response machinery; all other paths are FastAPI's.
+It gives every exchange its identity and timings, every response `X-Request-ID` and `Server-Timing`, and every error a
+problem document, and records them all in the metrics. Requests for inference are dispatched here by their exact path,
+without a framework's routing, dependency and response machinery; FastAPI serves all other paths.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from service.metrics import Metrics
 logger = logging.getLogger("glimpse.api")
 
 DOCUMENTATION_FILES = "/docs/files"
-"""Path of the files of `/docs`. They are served from here, because keys are typed into that page."""
+"""Path of the files of `/docs`. They are not loaded from elsewhere, because API keys are entered on that page."""
 OPEN_PATHS = frozenset(
     {
         *("/livez", "/readyz", "/metrics", "/docs", "/openapi.json"),
@@ -34,16 +34,16 @@ OPEN_PATHS = frozenset(
         *playground.FILES,
     }
 )
-"""Paths that need no key: those of probes and Prometheus, and the pages on which a key can be entered."""
+"""Paths that need no API key: health, metrics, and the pages on which a key can be entered."""
 FRAMEWORK_PATHS = OPEN_PATHS | {"/models"}
-"""Paths that FastAPI serves. The metrics name these and the endpoints' paths; all others are `other`."""
+"""Paths that FastAPI serves. The metrics have a label for each of them and of the endpoints; all others are `other`."""
 
 VARIES = (b"vary", b"accept")
-"""In every head: where no format is named, the answer depends on what the client accepts, which caches must know."""
+"""Header of every response, for caches: if the query names no format, `Accept` decides."""
 
 
 class Gateway:
-    """Wraps the application; see the module."""
+    """The outermost ASGI application; see the module's docstring."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, from its head to the last byte of its response."""
-        # It refers back to the scope: left there, the cycle would keep the request until a garbage collection.
+        # The function refers back to the scope: left there, the cycle would keep the request until garbage collection.
         respond: Respond | None = scope.pop(RESPOND_KEY, None)
         if scope["method"] == "HEAD":  # the server leaves the body out
             scope = {**scope, "method": "GET"}
@@ -85,14 +85,14 @@ class Gateway:
         try:
             await self._dispatch(exchange, scope, receive, reply)
         except GlimpseError as error:
-            if exchange.status:  # The head is gone. The server breaks the answer off, if anybody is there to see.
+            if exchange.status:  # the head was sent: the server aborts what is incomplete
                 exchange.status = problems.status_of(error)
             else:
                 await reply.whole(problems.problem(error))
-        except asyncio.CancelledError:  # the server ends
+        except asyncio.CancelledError:  # the server shuts down
             if exchange.status:
                 raise
-            await reply.whole(problems.problem(NotReady("the service stopped before the answer was ready")))
+            await reply.whole(problems.problem(NotReady("the service stopped before the response was ready")))
         except Exception:
             logger.exception("request %s failed", exchange.request_id)
             if exchange.status:  # as above
@@ -118,13 +118,13 @@ class Gateway:
     def _authorise(self, exchange: Exchange) -> None:
         scheme, _, token = exchange.header(b"authorization").partition(" ")
         given = [exchange.header(b"x-api-key"), token.lstrip() if scheme.lower() == "bearer" else ""]
-        # Compare every key, each in constant time, so that the time taken reveals nothing.
+        # Compare with every key, each time in constant time, so that the duration reveals nothing.
         if not sum(hmac.compare_digest(one.encode("latin-1"), key) for one in given for key in self._api_keys):
             raise Unauthorized("send an API key in X-API-Key or as a bearer token")
 
 
 class _Reply:
-    """The way back to the client: an ASGI `send` that completes the head, and a method for whole responses."""
+    """The way back to the client: an ASGI `send` that completes the head, and a method for complete responses."""
 
     __slots__ = ("_admission", "_exchange", "_respond", "_send")
 
@@ -141,8 +141,8 @@ class _Reply:
         await self._send(message)
 
     async def whole(self, answer: Answer) -> None:
-        """Send a whole response; return when the client has taken it, as far as the server can tell."""
-        # However slowly the client takes it: what it was made from is not needed any more.
+        """Send a complete response; return when the client has read it, as far as the server can tell."""
+        # A slow client may take long to read it; give back the memory of what the response was made from.
         self._exchange.memory.hold(len(answer.body))
         head = self._begin(answer.status, answer.head())
         if self._respond is None:
@@ -152,7 +152,7 @@ class _Reply:
             await self._respond(answer.status, head, answer.body)
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Note that the response begins, and return its head with the headers that every response carries."""
+        """Begin the response, and return its head, completed by the headers that every response carries."""
         self._exchange.begin_answer()
         self._exchange.status = status
         head = [
@@ -161,6 +161,6 @@ class _Reply:
             (b"server-timing", self._exchange.server_timing().encode("latin-1")),
             VARIES,
         ]
-        if self._admission.is_draining:  # before the server closes it
+        if self._admission.is_draining:  # tell the client before the server closes the connection
             head.append(CLOSE)
         return head

@@ -1,27 +1,27 @@
-"""Which format an answer has: what the query names, else what `Accept` prefers, else the endpoint's default."""
+"""Content negotiation: the format that the query names, else the one that `Accept` prefers, else the default."""
 
 from collections.abc import Mapping
 
 NPZ = "application/x-npz"
 MAX_ACCEPT_CHARACTERS = 1024
-"""Longest `Accept` header that is read; a longer one takes long to weigh, and is ignored."""
+"""Longest `Accept` header that is parsed; a longer one takes too long, and is ignored."""
 
 
 def chosen(named: str | None, accept: str, formats: Mapping[str, str], default: str) -> str:
-    """A format's name.
+    """Return the name of the response's format.
 
     Args:
-        named: the query's `format`, which wins.
+        named: the query's `format`, which takes precedence.
         accept: the `Accept` header.
-        formats: by media type, the formats that `Accept` can ask for.
-        default: for everything else.
+        formats: the formats that `Accept` can ask for, by media type.
+        default: the format if neither decides.
     """
     if named is not None:
         return named
     if not accept or accept == "*/*" or len(accept) > MAX_ACCEPT_CHARACTERS:
         return default
     ranges = [_weighted(part) for part in accept.split(",")]
-    # What nothing else decides, the default does.
+    # The default comes first, so that it wins a tie.
     offered = sorted(formats, key=lambda media: formats[media] != default)
     best = max(offered, key=lambda media: _preference(media, ranges))
     weight, _ = _preference(best, ranges)
@@ -29,7 +29,7 @@ def chosen(named: str | None, accept: str, formats: Mapping[str, str], default: 
 
 
 def _preference(media: str, ranges: list[tuple[str, float]]) -> tuple[float, int]:
-    """The weight of the most specific range that a media type is in (RFC 9110, 12.5.1), then how early that comes."""
+    """Return a sort key: the weight of the most specific range that matches (RFC 9110, 12.5.1), then its position."""
     for wildcard in (media, f"{media.partition('/')[0]}/*", "*/*"):
         for place, (media_range, weight) in enumerate(ranges):
             if media_range == wildcard:

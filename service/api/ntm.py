@@ -1,4 +1,4 @@
-"""`/ntm/{task}`: memory tasks, with episodes of the client's or random ones."""
+"""`/ntm/{task}`: memory tasks, with the client's episodes or random ones."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,32 +29,32 @@ GRAPH = "step"
 JSON = "application/json"
 FORMATS = {JSON: "json", "image/png": "png", EVENTS: "sse"}
 MAX_EPISODE_BYTES = 2**16
-"""Twice the largest episode of any task when it is printed a bit a line and indented by 8, 20 times the same when it is
-not. A larger one is a mistake, and need not be read to its end."""
+"""Maximum size of a body: twice the largest episode of any task with one bit per line, indented by 8 spaces, and 20
+times the same without whitespace. A larger body is a mistake, and is not read to its end."""
 QUICK_BYTES = 4096
-"""A body of this size is an episode within about 100 microseconds, nearly always."""
+"""Largest body that is parsed on the event loop: it nearly always takes less than about 100 microseconds."""
 JSON_TYPES = {
     list: "an array",
     str: "a string",
     int: "a number",
     float: "a number",
-    bool: "a truth value",
+    bool: "a boolean",
     type(None): "null",
 }
 STREAM = (
-    "`format=sse` sends an event `step` for each step once it is computed, `{step, input, probabilities}` and its row "
-    "of the trace if that is asked for, and then `done`, the document; or `error`, a problem document."
+    "`format=sse` sends an event `step` for each step as soon as it is computed, `{step, input, probabilities}` and "
+    "its row of the trace if that was requested, and finally `done`, the document, or `error`, a problem document."
 )
 MAX_LIST_DEPTH = 3
-"""Levels of lists in an episode: items of vectors of bits."""
+"""Maximum nesting of lists in an episode: items of vectors of bits."""
 BYTES_PER_STEP, BYTES_PER_TRACED_STEP = 2**10, 2**13
-"""Most memory that a step takes in a response, without and with what the machine did: its numbers as text."""
+"""Maximum memory that a step needs in a response, without and with its trace: the numbers as text."""
 QUICK_STEPS = 64
-"""So few steps are encoded within about 100 microseconds."""
+"""Maximum number of steps that are encoded on the event loop: it takes less than about 100 microseconds."""
 
 
 def endpoints(context: Context) -> list[Endpoint[Any]]:
-    """Two endpoints a task."""
+    """Return two endpoints per task: for the client's episodes, and for random ones."""
     found: list[Endpoint[Any]] = []
     for task, (body_model, random_query) in TASKS.items():
         found += [_given(context, task, body_model), _random(context, task, random_query)]
@@ -113,17 +113,17 @@ def _random(context: Context, task: str, random_query: type[RandomQuery]) -> End
             tag="ntm",
             media_types=tuple(FORMATS),
             answer=OUTCOMES[task],
-            headers={"X-Seed": "Asked for again, it gives the same episode"},
+            headers={"X-Seed": "The seed; the same one gives the same episode"},
         ),
     )
 
 
 def parsed(model: type[EpisodeBody], data: bytes) -> ntm.Episode:
-    """The episode that a body describes.
+    """Return the episode that a body describes.
 
     Raises:
-        UndecodableInput: the body is no JSON.
-        InvalidParameter: a value in it is wrong.
+        UndecodableInput: the body is not JSON.
+        InvalidParameter: a value in it is invalid.
     """
     try:
         values = orjson.loads(data)
@@ -140,7 +140,7 @@ def parsed(model: type[EpisodeBody], data: bytes) -> ntm.Episode:
 
 
 def _whole(value: Any, depth: int = MAX_LIST_DEPTH) -> Any:
-    """Return a value whose whole numbers are integers: to JSON 1.0 is one, and NumPy writes a float's bits so."""
+    """Return a value with whole floats as integers: to JSON, 1.0 is an integer, and NumPy writes float arrays so."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return [_whole(item, depth - 1) for item in value] if isinstance(value, list) and depth else value
@@ -154,7 +154,7 @@ def _model(context: Context, exchange: Exchange, task: str, query: NtmQuery) -> 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeWork:
-    """An episode on its way through a machine, and what is answered of it."""
+    """An episode for a machine to run, and how its response is made."""
 
     query: NtmQuery
     model: ServedModel
@@ -168,29 +168,29 @@ class EpisodeWork:
     def of(
         cls, exchange: Exchange, query: NtmQuery, model: ServedModel, episode: ntm.Episode, seed: int | None = None
     ) -> "EpisodeWork":
-        """An episode, to be answered by its exchange's deadline in the format that its client prefers."""
+        """Return the work for an episode, with its exchange's deadline, and the format that the client prefers."""
         answer_format = chosen(query.format, exchange.header(b"accept"), FORMATS, "json")
         request = episode.request(exchange.deadline, with_trace=query.trace or answer_format == "png")
         return cls(query, model, episode, seed, answer_format, request)
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of every answer."""
+        """Headers that the response carries in every format."""
         return {} if self.seed is None else {"x-seed": str(self.seed)}
 
     @property
     def answer_bytes(self) -> int:
-        """Most memory that the whole response takes while it is made."""
+        """Maximum memory that the complete response needs while it is encoded."""
         is_traced = self.query.trace or self.answer_format == "png"
         return self.episode.steps * (BYTES_PER_TRACED_STEP if is_traced else BYTES_PER_STEP)
 
     @property
     def is_quick(self) -> bool:
-        """Whether the answer is made within about 100 microseconds."""
+        """Whether encoding the response takes less than about 100 microseconds."""
         return self.answer_format == "json" and self.episode.steps <= QUICK_STEPS and not self.query.trace
 
     def step(self, step: int, row: int) -> dict[str, Any]:
-        """What the machine saw and answered in a step, and what it did."""
+        """Return the machine's input and output at a step, and its trace if that was requested."""
         outputs = self.request.outputs
         data = {
             "step": step,
@@ -202,7 +202,7 @@ class EpisodeWork:
         return data
 
     def summary(self) -> dict[str, Any]:
-        """What the machine answered, and how right it was."""
+        """Return the machine's outputs, and their errors."""
         document = {
             "task": self.episode.task,
             "model": self.model.manifest.name,
@@ -216,7 +216,7 @@ class EpisodeWork:
         return document
 
     def answer(self) -> Answer:
-        """The whole answer, once every step is there."""
+        """Return the complete response, once all steps are computed."""
         if self.answer_format == "png":
             return picture_answer(self._figure(), headers=self.headers)
         return json_answer(self.summary(), self.headers)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI says of its own routes, and beside it the endpoints that it does not serve."""
+"""The OpenAPI document: FastAPI's, of its own routes, completed by the endpoints that it does not serve."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -12,52 +12,52 @@ SECURITY_SCHEMES = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "bearer": {"type": "http", "scheme": "bearer"},
 }
-"""The two ways to give a key."""
+"""The two ways to send an API key."""
 TIMEOUT_PARAMETER = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",
     "required": False,
-    "description": "Milliseconds until the answer is due; by default, and at most, the service's limit",
+    "description": "Milliseconds until the deadline; the service's limit is the default and the maximum",
     "schema": {"type": "integer", "minimum": 1},
 }
-"""A parameter of every endpoint."""
+"""Parameter of every endpoint."""
 HEADERS = {
     "X-Request-ID": "The request's identifier: the client's, or a new one",
     "Server-Timing": "Milliseconds spent on decode, queue, compute and encode",
 }
-"""Headers of every response, and what they say."""
+"""Headers of every response, with their descriptions."""
 PROBLEMS = {
-    400: "`undecodable`: the body is damaged, or none of the formats that are read",
+    400: "`undecodable`: the body is empty, damaged, or not what its content type says",
     401: "`unauthorized`: a key is needed",
     404: "`unknown-model` or `unknown-task`",
     413: "`too-large`: more bytes, pixels or memory than one request may have",
-    415: "`unsupported-type`: a content type that is not read",
-    422: "`invalid-parameter`: `parameter` names it, `detail` says what it may be",
-    429: "`overloaded`: try again, after the seconds in `Retry-After`",
-    503: "`not-ready`: starting or shutting down; try again, after the seconds in `Retry-After`",
-    504: "`deadline-exceeded`: the answer was not ready in time",
+    415: "`unsupported-type`: the content type is not supported",
+    422: "`invalid-parameter`: `parameter` names it, `detail` says what is allowed",
+    429: "`overloaded`: try again after the number of seconds in `Retry-After`",
+    503: "`not-ready`: starting, shutting down or recovering; try again after the number of seconds in `Retry-After`",
+    504: "`deadline-exceeded`: the response was not ready in time",
 }
 BODY_PROBLEMS = {400, 415}
-"""Problems of endpoints that read a body alone."""
+"""Statuses that only endpoints with a request body have."""
 PROBLEM_HEADERS = {
     401: {"WWW-Authenticate": "The scheme, `Bearer`"},
     429: {"Retry-After": "Seconds"},
     503: {"Retry-After": "Seconds"},
 }
 SCHEMA = "#/components/schemas/{model}"
-"""Where the document describes a model."""
+"""Reference to the schema of a model within the document."""
 
 
 def complete(
     document: dict[str, Any], endpoints: Iterable[Endpoint[Any]], *, open_paths: Collection[str], needs_key: bool
 ) -> dict[str, Any]:
-    """Add endpoints to a document, and the keys that the service asks for.
+    """Add endpoints and authentication to a document, and return it.
 
     Args:
-        document: FastAPI's; it is changed.
-        endpoints: those that FastAPI does not serve.
-        open_paths: the paths that need no key.
-        needs_key: whether the others do.
+        document: FastAPI's document, which is modified.
+        endpoints: the endpoints that FastAPI does not serve.
+        open_paths: the paths that need no API key.
+        needs_key: whether the other paths need one.
     """
     endpoints = list(endpoints)
     document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas(endpoints))
@@ -114,14 +114,14 @@ def _operation(endpoint: Endpoint[Any]) -> dict[str, Any]:
 
 
 def _content(media_type: str, endpoint: Endpoint[Any]) -> dict[str, Any]:
-    """Describe a response of a media type: JSON by its model, anything else by its type alone."""
+    """Describe a response of a media type: JSON by its model, anything else only by its type."""
     if media_type != "application/json":
         return {}
     return {"schema": {"$ref": SCHEMA.format(model=endpoint.documentation.answer.__name__)}}
 
 
 def _schemas(endpoints: Iterable[Endpoint[Any]]) -> dict[str, Any]:
-    """Describe what the endpoints return as JSON, by the names that their operations refer to."""
+    """Return the schemas of the JSON responses, by the names that the operations refer to."""
     answers = {endpoint.documentation.answer for endpoint in endpoints}
     _, found = models_json_schema([(model, "serialization") for model in answers], ref_template=SCHEMA)
     return dict(found["$defs"])

@@ -1,4 +1,4 @@
-"""`/`: the playground, a web page to try the models on. Its files are read once, when the service is composed."""
+"""`/`: the playground, a web page to try the models. Its files are read once, when the application is created."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -11,12 +11,12 @@ from starlette.responses import Response
 FOLDER = Path(__file__).parent.parent / "playground"
 SCRIPTS = ("page.js", "client.js", "activity.js", "sheet.js", "stn.js", "draw.js", "ntm.js")
 FILES = {"/": "index.html", **{f"/playground/{name}": name for name in ("style.css", *SCRIPTS)}}
-"""What is served, and the file that it is."""
+"""Names of the served files by their paths."""
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 HEADERS = {
-    # A browser asks every time whether it has the latest: the page and its scripts always belong together.
+    # Browsers revalidate every time, so that the page and its scripts are always of the same version.
     "cache-control": "no-cache",
-    # Nothing from elsewhere, nothing inline; pictures also from memory, which is where answers are.
+    # Nothing from other hosts, nothing inline; images also from data and blob URLs, which hold the responses.
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -25,7 +25,7 @@ HEADERS = {
 
 
 def router() -> APIRouter:
-    """A route a file."""
+    """Return a router with one route per file."""
     routes = APIRouter(include_in_schema=False)
     for path, name in FILES.items():
         routes.add_api_route(path, _endpoint(FOLDER / name))
@@ -38,7 +38,7 @@ def _endpoint(file: Path) -> Callable[[Request], Awaitable[Response]]:
     headers = {**HEADERS, "etag": etag}
 
     async def serve(request: Request) -> Response:
-        # The header is a list of tags, each perhaps marked as weak; ours is in quotes, and no part of another.
+        # The header is a list of tags, possibly weak ones; ours is quoted, and so cannot be a part of another.
         if etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(body, media_type=MEDIA_TYPES[file.suffix], headers=headers)

@@ -1,4 +1,4 @@
-"""From errors to answers: the one table of statuses, and the problem document (RFC 9457)."""
+"""Problem documents (RFC 9457): the responses to errors, and the one table of their statuses."""
 
 import json
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ RESPONSES: dict[str, Any] = {
                 "status": {"type": "integer"},
                 "detail": {"type": "string"},
                 "code": {"type": "string", "description": "Stable and machine-readable"},
-                "parameter": {"type": "string", "description": "The parameter that is wrong, of a 422"},
+                "parameter": {"type": "string", "description": "The invalid parameter, if the status is 422"},
             },
         }
     }
@@ -52,12 +52,12 @@ RESPONSES: dict[str, Any] = {
 
 
 def status_of(error: errors.GlimpseError) -> int:
-    """The status of an error: that of its class, or of the nearest ancestor in the table."""
+    """Return the status of an error: that of its class, or of the nearest ancestor in the table."""
     return next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
 
 
 def document(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
-    """A problem document; of a long detail, which may repeat what a client sent, the beginning."""
+    """Return a problem document. A long detail is cut, as it may repeat what a client sent."""
     if len(detail) > MAX_DETAIL_CHARACTERS:
         detail = f"{detail[:MAX_DETAIL_CHARACTERS]}..."
     title = TITLES.get(status) or HTTPStatus(status).phrase
@@ -65,21 +65,21 @@ def document(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any
 
 
 def problem(error: errors.GlimpseError) -> Answer:
-    """The answer to an error."""
+    """Return the response to an error."""
     status = status_of(error)
     extra = {"parameter": error.parameter} if isinstance(error, errors.InvalidParameter) else {}
     headers = {}
     if isinstance(error, errors.TooLarge):
-        headers["connection"] = "close"  # whatever else of it is on its way need not be read
+        headers["connection"] = "close"  # so that the rest of the body need not be read
     if isinstance(error, errors.Overloaded | errors.NotReady):
-        headers["retry-after"] = "1"  # second; the header can name no shorter time, and most queues are empty by then
+        headers["retry-after"] = "1"  # second, the shortest that the header can name; most queues are empty by then
     if isinstance(error, errors.Unauthorized):
         headers["www-authenticate"] = "Bearer"
     return answer(document(status, error.code, str(error), **extra), headers)
 
 
 def answer(problem_document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
-    """A problem document as an answer."""
+    """Return a problem document as a response."""
     body = json.dumps(problem_document).encode()
     return Answer(body, MEDIA_TYPE, problem_document["status"], dict(headers or {}))
 
@@ -88,7 +88,7 @@ BUG = answer(
     document(
         500,
         errors.GlimpseError.code,
-        "internal error; the log says more, under this X-Request-ID",
+        "internal error; see the service's log for this X-Request-ID",
     )
 )
 """The response to an unexpected error."""

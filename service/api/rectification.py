@@ -1,4 +1,4 @@
-"""Digits in uploaded pictures, found and rectified: what `/stn` answers, and what `/draw/reconstruct` begins with."""
+"""Rectification of digits in uploaded pictures, for `/stn/rectify` and as the first stage of `/draw/reconstruct`."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,13 @@ from service.media.picture import Picture, Pixels
 from service.tasks import stn
 
 QUICK_SIDE = 32
-"""A picture of at most this side is framed within about 100 microseconds."""
+"""Longest side of a picture that is framed on the event loop: it takes less than about 100 microseconds."""
 
 
 async def rectify_all(
     exchange: Exchange, context: Context, files: Sequence[Upload], model: ServedModel, room: Reservation
 ) -> list[stn.Reading]:
-    """What a model finds in the pictures of a request, in their order, computed in the room that was kept for them.
+    """Decode the pictures of a request, compute them in their reservation, and return the readings in their order.
 
     Raises:
         GlimpseError: as `decode_uploads` and `Exchange.compute` do.

@@ -1,4 +1,4 @@
-"""Answers of recurrent models: whole, once every step is there, or step by step while later ones are computed."""
+"""Responses of recurrent models: complete, once all steps are computed, or streamed step by step."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -15,61 +15,61 @@ from service.engine.engine import Reservation
 from service.engine.request import Request
 
 MAX_EVENTS = 16
-"""Most events that are encoded at once; the first ones of many samples need not wait for the last."""
+"""Maximum number of events that are encoded at once, so that the first of many samples need not wait for the last."""
 
 
 class Work(Protocol):
-    """A request on its way through a recurrent model, and what is answered of it."""
+    """A request to a recurrent model, and how its response is made."""
 
     @property
     def request(self) -> Request:
-        """What is computed."""
+        """Request to the engine."""
         ...
 
     @property
     def answer_format(self) -> str:
-        """`sse` is step by step."""
+        """Name of the response's format; `sse` streams step by step."""
         ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Of every answer."""
+        """Headers that the response carries in every format."""
         ...
 
     @property
     def answer_bytes(self) -> int:
-        """Most memory that the whole response takes while it is made, beside the outputs that it is made from."""
+        """Maximum memory that the complete response needs while it is encoded, in addition to the outputs."""
         ...
 
     @property
     def is_quick(self) -> bool:
-        """Whether the answer is made within about 100 microseconds; then the event loop itself makes it."""
+        """Whether encoding the response takes less than about 100 microseconds; it is then done on the event loop."""
         ...
 
     def answer(self) -> Answer:
-        """The whole answer, once every step is there."""
+        """Return the complete response, once all steps are computed."""
         ...
 
     def step(self, step: int, row: int) -> object:
-        """The data of a step's event; called off the event loop, as is the next."""
+        """Return the data of a step's event. Called off the event loop, like `summary`."""
         ...
 
     def summary(self) -> object:
-        """The data of the last event, once every step is there."""
+        """Return the data of the last event, once all steps are computed."""
         ...
 
 
 async def respond(context: Context, exchange: Exchange, send: Send, room: Reservation, work: Work) -> Answer | None:
-    """Compute `work` in its reservation; return the response, or None once it was sent step by step.
+    """Compute `work` in its reservation; return the response, or None once it has been streamed.
 
     Raises:
-        Overloaded, TooLarge: there is no memory left for what is computed, or for the response.
+        Overloaded, TooLarge: there is too little memory for the outputs or the response.
         GlimpseError: as `Engine.submit` and `send_events` do.
     """
     output_bytes = room.output_bytes(work.request)
     if work.answer_format == "sse":
         exchange.memory.take(output_bytes)
-        exchange.memory.hold(output_bytes)  # a client may take long, and nothing else is needed for it
+        exchange.memory.hold(output_bytes)  # a client may read slowly, and the stream needs nothing else
         async with aclosing(_events(context, exchange, room, work)) as groups:
             if not exchange.can_stream:
                 return Answer(b"".join([group async for group in groups]), EVENTS, headers=dict(work.headers))

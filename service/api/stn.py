@@ -1,4 +1,4 @@
-"""`/stn`: pictures of digits, rectified."""
+"""`/stn`: rectification of pictures of digits."""
 
 from typing import Any
 
@@ -23,11 +23,12 @@ from service.tasks import stn
 
 FORMATS = {"image/png": "png", "application/json": "json", "image/webp": "webp", NPZ: "npz"}
 BYTES_PER_PIXEL = 3
-"""Memory that a rectified picture takes while it is encoded. Most is that of JSON, which holds it twice, as text."""
+"""Memory that a rectified picture needs per pixel while it is encoded. JSON needs most: it holds the picture twice, as
+text."""
 
 
 def endpoints(context: Context) -> list[Endpoint[Any]]:
-    """The endpoints of this subject."""
+    """Return the endpoints of `/stn`."""
 
     async def rectify(exchange: Exchange, query: RectifyQuery, _: Send) -> Answer:
         model = context.catalogue.find(query.model, query.version, "stn")
@@ -47,7 +48,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             readings = await rectify_all(exchange, context, files, model, room)
             with exchange.timed("encode"):
                 if answer_format == "png" and query.view == "rectified" and query.size == stn.NATIVE_SIDE:
-                    return _picture(readings[0], query, PictureFormat.PNG)  # the model's own, within 100 microseconds
+                    # The network's own output is encoded within about 100 microseconds.
+                    return _picture(readings[0], query, PictureFormat.PNG)
                 if answer_format == "json":
                     return await context.codecs.run(_json, readings, query, model.manifest)
                 if answer_format == "npz":
@@ -63,12 +65,15 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             Documentation(
                 summary="Find a digit in a picture and rectify it",
                 description="Send one picture as the raw body, or one or more files named `image` as a form. "
-                "The answer is the digit, upright and centred, white ink on black; or, as JSON, its class, "
-                "the transformation and where the answer's corners lie in the upload.",
+                "The response is the digit, upright and centred, in white ink on black. As JSON, it also has the "
+                "digit's class, the transformation, and where the output's corners lie in the upload.",
                 tag="stn",
                 media_types=tuple(FORMATS),
                 answer=Rectified,
-                headers={"X-Label": "The digit; of a picture", "X-Confidence": "Its probability; of a picture"},
+                headers={
+                    "X-Label": "The digit, if the response is a picture",
+                    "X-Confidence": "The digit's probability, if the response is a picture",
+                },
                 request_body=REQUEST_BODY,
             ),
         )
@@ -96,7 +101,7 @@ def _json(readings: list[stn.Reading], query: RectifyQuery, manifest: Manifest) 
         results.append(
             {
                 "label": reading.label,
-                "confidence": reading.probabilities[reading.label],  # written with the same digits
+                "confidence": reading.probabilities[reading.label],  # as float32: with the same digits
                 "probabilities": reading.probabilities,
                 "transform": {"type": reading.kind.value, "theta": reading.theta_in_picture()},
                 "corners": reading.corners(),

@@ -1,4 +1,4 @@
-"""The service itself: is it alive, is it ready, what does it serve, how does it fare."""
+"""The service itself: liveness, readiness, served models and metrics."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from service.metrics import Metrics
 
 
 def router(context: Context, metrics: Metrics) -> APIRouter:
-    """The routes of this subject."""
+    """Return a router with the routes of the service itself."""
     routes = APIRouter(tags=["system"])
 
     @routes.get("/livez", summary="Is the process alive?")
@@ -31,7 +31,7 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
         return {"status": "ready"}
 
     @routes.get(
-        "/models", summary="What is served", responses={401: {"description": "No API key", "content": RESPONSES}}
+        "/models", summary="Served models", responses={401: {"description": "No API key", "content": RESPONSES}}
     )
     async def models() -> dict[str, Any]:
         return {
@@ -46,12 +46,12 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
 
     @routes.get(
         "/metrics",
-        summary="For Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
         responses={200: {"description": "Prometheus' text format", "content": {"text/plain": {}}}},
     )
     async def exposition() -> Response:
-        # Not on a codec thread: how busy they are is what is asked.
+        # Not on a codec thread: metrics must be available while the codecs are busy.
         text = await asyncio.to_thread(metrics.exposition)
         return Response(text, headers={"content-type": metrics.content_type})
 
@@ -59,7 +59,7 @@ def router(context: Context, metrics: Metrics) -> APIRouter:
 
 
 def not_ready_because(context: Context) -> str | None:
-    """Why the service cannot answer, or None."""
+    """Return why the service is not ready, or None if it is."""
     if context.admission.is_draining:
         return "the service is shutting down"
     if context.catalogue.not_ready_because is not None:

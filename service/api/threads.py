@@ -1,4 +1,4 @@
-"""Threads for work that would stop the event loop: whatever takes longer than about 100 microseconds."""
+"""Threads for work that would block the event loop: whatever takes longer than about 100 microseconds."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ class ThreadPool:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `work` on a thread. If the caller is cancelled before it begins, nothing of it stays in the queue."""
+        """Run `work` on a thread. If the caller is cancelled first, the queue keeps no reference to the work."""
         wanted = [partial(work, *args, **kwargs)]
 
         def begin() -> R:
@@ -35,12 +35,12 @@ class ThreadPool:
             wanted.clear()
 
     def close(self) -> None:
-        """Start no more work; do not wait for what is under way."""
+        """Start no more work; do not wait for running work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def raise_if_abandoned() -> None:
-    """Stop long work whose caller has gone; to be called within it now and then.
+    """Stop work whose caller has been cancelled. Long work calls this now and then.
 
     Raises:
         Cancelled: the caller was cancelled.

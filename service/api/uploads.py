@@ -1,4 +1,4 @@
-"""Uploaded pictures: one raw body, or the files of a form; read and decoded within the limits of a request."""
+"""Uploaded pictures, in a raw body or the files of a form: reads and decodes them within the limits of a request."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +21,8 @@ T = TypeVar("T")
 QUICK_FORM_BYTES = 4096
 """Largest form that is parsed on the event loop: it takes up to about 100 microseconds."""
 GLANCE_BYTES = 2**16
-"""Part of a file that is read for its picture's size: honest files have it there, and it is read quickly."""
+"""Bytes at the beginning of a file that are searched for the picture's size: ordinary files have it there, and the
+search is quick."""
 
 REQUEST_BODY = {
     **{content_type: {"schema": {"type": "string", "format": "binary"}} for content_type in CONTENT_TYPES},
@@ -33,19 +34,19 @@ REQUEST_BODY = {
         }
     },
 }
-"""For the OpenAPI document."""
+"""Request body of uploads, for the OpenAPI document."""
 
 
 async def read_uploads(exchange: Exchange, context: Context) -> list[Upload]:
-    """The files of a request, in their order.
+    """Read the body of a request, and return its files in their order.
 
     Raises:
         UnsupportedType: the body is neither a form nor a picture.
         UndecodableInput: the form is malformed.
         TooLarge: the body is over its limit.
-        Overloaded: there is no memory left for it.
+        Overloaded: there is too little memory left for it.
         InvalidParameter: a form without the field, or with too many files.
-        Cancelled: the client left.
+        Cancelled: the client disconnected.
     """
     limits = context.settings.limits
     content_type = exchange.header(b"content-type")
@@ -64,13 +65,13 @@ async def read_uploads(exchange: Exchange, context: Context) -> list[Upload]:
 
 
 async def decode_uploads(exchange: Exchange, context: Context, files: Sequence[Upload]) -> list[Picture]:
-    """The pictures in the files of a request.
+    """Decode the files of a request, and return their pictures.
 
     Raises:
-        UndecodableInput: a file is empty, damaged or no picture.
-        UnsupportedType: a content type that is not read.
-        TooLarge: the pictures have too many pixels between them.
-        Overloaded: there is no memory left for them.
+        UndecodableInput: a file is empty, damaged or not a picture.
+        UnsupportedType: a file's content type is not supported.
+        TooLarge: the pictures have too many pixels in total.
+        Overloaded: there is too little memory left for them.
     """
     allowance = _Allowance(context.settings.limits.pixels, exchange.memory)
     with exchange.timed("decode"):
@@ -81,7 +82,7 @@ async def decode_uploads(exchange: Exchange, context: Context, files: Sequence[U
 
 
 class _Allowance:
-    """What the pictures of a request may take, which stay in memory together."""
+    """The pixels and the memory that are left for the pictures of a request, which are in memory at the same time."""
 
     def __init__(self, most_pixels: int, memory: Share) -> None:
         self._limits = DecodeLimits(most_pixels)
@@ -89,7 +90,7 @@ class _Allowance:
         self._memory = memory
 
     def admit(self, width: int, height: int) -> None:
-        """Take what a picture needs.
+        """Count a picture against the limits, and take its memory.
 
         Raises:
             TooLarge, Overloaded: as `decode_uploads` does.
@@ -98,14 +99,16 @@ class _Allowance:
         if width * height > self._left:
             most = self._limits.max_pixels
             raise TooLarge(
-                f"the picture is {width} x {height} pixels; {most - self._left} of the {most} pixels of a request "
-                "are those of the files before it"
+                f"the picture is {width} x {height} pixels; the files before it have {most - self._left} of the "
+                f"{most} pixels that a request may have"
             )
         self._left -= width * height
         self._memory.take(BYTES_PER_PIXEL * width * height)
 
     def job(self, file: Upload) -> Callable[[], Picture]:
-        """What decodes a file. What its picture needs is taken now if the file's beginning says it, otherwise then.
+        """Return a function that decodes a file.
+
+        The picture is admitted now if the beginning of the file gives its size, otherwise when it is decoded.
 
         Raises:
             GlimpseError: as `decode_uploads` does.
@@ -121,7 +124,7 @@ class _Allowance:
 
 
 def _each(files: Sequence[S], work: Callable[[S], T]) -> list[T]:
-    """Work on every file; an error says on which of several."""
+    """Apply `work` to every file; with several files, an error names the one that failed."""
     done = []
     for number, file in enumerate(files, 1):
         raise_if_abandoned()

@@ -1,4 +1,4 @@
-"""Validation: what a client sends as a Pydantic model, and what is wrong with it as one clear error."""
+"""Validation: turns a client's values into a Pydantic model, or into one clear error."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from service.errors import InvalidParameter
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_SHOWN_CHARACTERS = 80
-"""Longest part of a client's value, or of its name, that an error repeats."""
+"""Maximum number of characters of a client's value, or of its name, that an error repeats."""
 
 _brief = Repr()
 _brief.maxlist = _brief.maxdict = 10
@@ -22,10 +22,10 @@ _brief.maxstring = _brief.maxother = 2 * MAX_SHOWN_CHARACTERS
 
 
 def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Values as a model.
+    """Return values as a model.
 
     Raises:
-        InvalidParameter: the first value that is wrong, by name, with what it was and what it may be.
+        InvalidParameter: a value is invalid; the error has the name of the first one, its value and what is allowed.
     """
     try:
         return model.model_validate(values)
@@ -34,7 +34,7 @@ def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
 
 
 def invalid(model: type[BaseModel], error: ValidationError) -> InvalidParameter:
-    """A validation error as the error of its first parameter."""
+    """Return a validation error as the error of its first parameter."""
     first = error.errors(include_url=False)[0]
     kind, location, given = first["type"], first["loc"], first["input"]
     where = ".".join(map(str, location))[:MAX_SHOWN_CHARACTERS] or "body"
@@ -48,7 +48,7 @@ def invalid(model: type[BaseModel], error: ValidationError) -> InvalidParameter:
 
 
 def _shown(value: object) -> str:
-    """A client's value, or how it begins; of a large one no more is looked at. Those of JSON are called as there."""
+    """Return a client's value as text, with null and booleans as in JSON. Only the beginning of a large one is read."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     shown = _brief.repr(value)
@@ -62,7 +62,7 @@ def _properties(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _described(model: type[BaseModel], location: tuple[int | str, ...]) -> dict[str, Any]:
-    """What a model's schema says of a place in it, a parameter or an item of its lists; empty where it says nothing."""
+    """Return the schema of a parameter, or of an item of its lists; empty if there is none."""
     described: dict[str, Any] = _properties(model).get(str(location[0]), {}) if location else {}
     for _ in location[1:]:
         described = described.get("items", {})
@@ -70,7 +70,7 @@ def _described(model: type[BaseModel], location: tuple[int | str, ...]) -> dict[
 
 
 def _allowed(described: Mapping[str, Any]) -> str:
-    """What a number, a choice, a truth value or a list may be, read off its schema; empty for anything else."""
+    """Return in words what the schema of a number, a choice, a boolean or a list allows; empty for anything else."""
     options = described.get("anyOf", [described])
     if not (option := next((o for o in options if o.get("type") != "null"), None)):
         return ""

@@ -14,7 +14,7 @@ def test_no_more_are_let_in_than_there_is_room_for() -> None:
     admission.enter()
     admission.enter()
 
-    with pytest.raises(Overloaded, match="2 requests are in progress, the most"):
+    with pytest.raises(Overloaded, match="2 requests are in progress, which is the maximum"):
         admission.enter()
     admission.leave()
     admission.enter()

@@ -118,7 +118,7 @@ def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None
     async def wait() -> None:
         for wait_for in (lambda exchange: exchange.body(100), lambda _: asyncio.sleep(60)):
             exchange = exchange_with(never, seconds=0.001)
-            with pytest.raises(DeadlineExceeded, match="before the answer was ready"):
+            with pytest.raises(DeadlineExceeded, match="before the response was ready"):
                 await explained(exchange, wait_for(exchange))
             task = asyncio.current_task()
             assert task is not None

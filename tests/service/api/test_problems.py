@@ -150,7 +150,7 @@ def test_query_out_of_range_is_a_422_with_name_value_and_range(
         ("copy", {"sequence": None}, "sequence must be a list of 1..128 items, not null"),
         ("copy", {"sequence": [[True, *BIT_VECTOR[1:]]]}, "sequence.0.0 must be a whole number in 0..1, not true"),
         ("copy", [BIT_VECTOR], "body must be a JSON object, not an array"),
-        ("copy", True, "body must be a JSON object, not a truth value"),
+        ("copy", True, "body must be a JSON object, not a boolean"),
         (
             "repeat-copy",
             {"sequence": [BIT_VECTOR], "repeats": 0},
