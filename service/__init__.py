@@ -1,4 +1,4 @@
-"""The inference service: HTTP in, engines inside, runtimes below.
+"""The inference service: an HTTP API on top of batching engines, on top of runtimes.
 
-Never imports PyTorch unless its runtime is chosen.
+It imports PyTorch only for the TorchScript runtime.
 """

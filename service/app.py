@@ -1,4 +1,4 @@
-"""The composition root: settings, runtimes, engines, endpoints, start and shutdown come together here."""
+"""The composition root: creates the application from its settings, and runs its startup and shutdown."""
 
 import asyncio
 import gc
@@ -42,11 +42,11 @@ logger = logging.getLogger("glimpse")
 
 SUPERVISION_SECONDS = 0.5
 GC_THRESHOLD = 10_000
-"""Allocations between two collections of the youngest generation: those of some hundred requests."""
+"""Allocations that trigger a collection of the youngest generation: as many as a few hundred requests make."""
 
 
 class Glimpse:
-    """The application: an ASGI callable, with what start and shutdown need."""
+    """The application: an ASGI callable, with its startup and shutdown."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -79,15 +79,15 @@ class Glimpse:
     def _fastapi(self, endpoints: list[Endpoint[Any]]) -> FastAPI:
         app = FastAPIOffline(
             title="Glimpse",
-            summary="STN, DRAW and the neural Turing machine, batched by the step",
+            summary="STN, DRAW and the neural Turing machine, with step-level batching",
             redoc_url=None,
             static_url=DOCUMENTATION_FILES,
             redirect_slashes=False,
         )
         app.include_router(system.router(self._context, self.metrics))
         app.include_router(playground.router())
-        # The gateway answers these itself. As routes they answer whoever comes with another method (405), or with a
-        # path that is nearly theirs (404): Starlette's patterns let a line's end pass.
+        # The gateway serves the endpoints itself. Their routes here are for the 405 of another method, and for the 404
+        # of a path with a newline at its end, which Starlette's patterns match.
         for path in dict.fromkeys(endpoint.path for endpoint in endpoints):
             methods = [endpoint.method for endpoint in endpoints if endpoint.path == path]
             app.router.routes.append(Route(path, _not_found, methods=methods))
@@ -104,7 +104,7 @@ class Glimpse:
         return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Handle the lifespan, or one request."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -117,15 +117,15 @@ class Glimpse:
         async with self.running() as loading:
             if self.settings.workers > 1:  # a worker must not receive connections before it is ready
                 await loading
-            await send({"type": "lifespan.startup.complete"})  # now the port opens; `/readyz` says the rest
+            await send({"type": "lifespan.startup.complete"})  # the port opens now; `/readyz` reports readiness
             await receive()
-        if self._termination.is_asked_for:  # a start that fails has an exit code of its own
+        if self._termination.is_asked_for:  # a failed start has an exit code of its own
             force_exit_soon()
         await send({"type": "lifespan.shutdown.complete"})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
-        """Run the application and yield a task that ends when the models are loaded. At the end, drain and stop."""
+        """Run the application, and yield a task that is done once the models are loaded. On exit, drain and stop."""
         cv2.setNumThreads(1)
         loading = asyncio.create_task(_exit_on_failure(self._load(), "cannot start", exit_codes.START_FAILURE))
         supervising = asyncio.create_task(
@@ -151,16 +151,15 @@ class Glimpse:
             try:
                 self._serve(await asyncio.to_thread(_load_and_verify, folder, settings.runtime, options))
             except ArtifactRejected as error:
-                rejected[folder.parent.name] = str(
-                    error
-                )  # not the error itself: its traceback would keep what was loaded
-                logger.error("refused: %s", error)  # noqa: TRY400 - it says all there is to say
+                # Not the error itself: its traceback would keep the loaded model in memory.
+                rejected[folder.parent.name] = str(error)
+                logger.error("artifact rejected: %s", error)  # noqa: TRY400 - the message is enough
         for name, why in rejected.items():
-            if name not in self.catalogue.models:  # no other version of it serves in its place
+            if name not in self.catalogue.models:  # no other version of it can be served instead
                 raise ArtifactRejected(why)
         for engine in self.catalogue.engines():
             engine.start()
-        # What was loaded stays: the garbage collector need not traverse it again every few hundred requests.
+        # The models stay loaded, so the garbage collector need not traverse them every few hundred requests.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
@@ -187,9 +186,9 @@ class Glimpse:
         self.catalogue.add(ServedModel(manifest, engines))
 
     async def _supervise(self) -> None:
-        """Replace workers that died; end a process whose runtime hangs, so that another can take its place.
+        """Replace dead workers; exit if a runtime hangs, so that another process can take over.
 
-        It takes two looks in a row: in a process that was frozen, time has passed though nothing hangs.
+        Two checks in a row must find that it hangs: one alone would take a suspended process for a hanging one.
         """
         suspects: set[Engine] = set()
         while True:
@@ -204,15 +203,15 @@ class Glimpse:
             suspects = beyond_repair
 
     async def _keep_figures(self) -> None:
-        """Update the process's own figures, in the background: a broken GPU may not respond."""
+        """Update the metrics of the process, off the event loop: reading those of a broken GPU may block."""
         has_failed = False
         while True:
             try:
                 await asyncio.to_thread(self.metrics.observe_process)
                 has_failed = False
             except Exception:
-                if not has_failed:  # log it once, until it works again
-                    logger.exception("the process's own figures cannot be read")
+                if not has_failed:  # log only the first of several failures in a row
+                    logger.exception("cannot read the metrics of the process")
                 has_failed = True
             await asyncio.sleep(SUPERVISION_SECONDS)
 
@@ -220,14 +219,14 @@ class Glimpse:
         self.metrics.observe_readiness(is_ready=system.not_ready_because(self._context) is None)
 
     async def drain(self) -> None:
-        """Admit nothing any more, and finish what was admitted, as far as there is time."""
+        """Refuse new requests, and wait for the admitted ones, up to the limit in the settings."""
         self.metrics.observe_readiness(is_ready=False)
         if not await self._admission.drain(self.settings.drain_seconds):
-            logger.warning("requests are still in hand after %g s of draining", self.settings.drain_seconds)
+            logger.warning("requests are still in progress after draining for %g s", self.settings.drain_seconds)
 
 
 def create() -> Glimpse:
-    """Make the application from the environment's settings; uvicorn calls this."""
+    """Create the application with the settings from the environment; uvicorn calls this."""
     settings = Settings()
     for name in unknown_variables(os.environ):
         logger.warning("ignoring %s: there is no such setting", name)
@@ -235,7 +234,7 @@ def create() -> Glimpse:
 
 
 async def _exit_on_failure(work: Coroutine[Any, Any, None], failure: str, exit_code: int) -> None:
-    """Run what the process cannot do without; if it fails, log one clear line and exit."""
+    """Await essential work; if it fails, log why and exit."""
     try:
         await work
     except GlimpseError as error:

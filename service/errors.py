@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a request or a start, split by whose fault it is.
+"""The errors of requests and of the start, grouped by who is at fault.
 
     GlimpseError
     ├── ClientError               the request cannot be served as it is; sending it again does not help
@@ -12,24 +12,24 @@
     ├── CapacityError             no one's fault: the same request may succeed later
     │   ├── Overloaded            there is no room in the queue, in memory, or for one more request
     │   ├── NotReady              starting, draining, or recovering
-    │   ├── DeadlineExceeded      the deadline passed before the answer was there
-    │   └── StreamTooSlow         a streaming client took nothing for too long
-    ├── ServerError               ours
+    │   ├── DeadlineExceeded      the deadline passed before the response was ready
+    │   └── StreamTooSlow         a streaming client read nothing for too long
+    ├── ServerError               the service is at fault
     │   ├── InferenceFailed       the runtime failed on this input
     │   ├── ArtifactRejected      a model file is missing, damaged or not what its manifest says
-    │   └── DeviceUnavailable     the device that was asked for is not there
-    └── Cancelled                 the client has gone; nobody reads the answer
+    │   └── DeviceUnavailable     the chosen device is missing, or does not work
+    └── Cancelled                 the client has disconnected; no response is needed
 
-These errors know no HTTP; what a status is, `api.problems` decides. `code` is part of the contract: stable,
-whatever becomes of the class's name. A message names the offending value and the allowed range.
+The errors know nothing of HTTP: `api.problems` maps them to statuses. `code` is part of the API, and stays the same
+even if the class is renamed. A message names the offending value and the allowed range.
 """
 
-# ruff: noqa: N818 - the names say what happened; that they are errors, the tree says
+# ruff: noqa: N818 - the names say what happened, without an `Error` at the end
 from typing import ClassVar
 
 
 class GlimpseError(Exception):
-    """The root of everything that Glimpse raises on purpose."""
+    """The base class of all errors that Glimpse raises on purpose."""
 
     code: ClassVar[str] = "internal-error"
 
@@ -63,7 +63,7 @@ class InvalidParameter(ClientError):
 
     Args:
         parameter: its name, as the client wrote it.
-        message: what it must be and what it was; reads on from the name: "must be 28..1024, not 5".
+        message: what it must be, and what it was; it continues the name: "must be 28..1024, not 5".
     """
 
     code = "invalid-parameter"
@@ -78,25 +78,25 @@ class InvalidParameter(ClientError):
 
 
 class UnknownModel(ClientError):
-    """No model of this name, or no such version of it."""
+    """There is no model of this name, or no such version of it."""
 
     code = "unknown-model"
 
 
 class UnknownTask(ClientError):
-    """No task of this name."""
+    """There is no task of this name."""
 
     code = "unknown-task"
 
 
 class Unauthorized(ClientError):
-    """No API key where one is needed, or a wrong one."""
+    """An API key is needed, and is missing or wrong."""
 
     code = "unauthorized"
 
 
 class CapacityError(GlimpseError):
-    """The request is in order, but not now."""
+    """The request is valid, but cannot be served now."""
 
     code = "unavailable"
 
@@ -108,31 +108,31 @@ class Overloaded(CapacityError):
 
 
 class NotReady(CapacityError):
-    """Starting, draining, or recovering."""
+    """The service is starting, draining, or recovering."""
 
     code = "not-ready"
 
 
 class DeadlineExceeded(CapacityError):
-    """The deadline passed before the answer was there."""
+    """The deadline passed before the response was ready."""
 
     code = "deadline-exceeded"
 
 
 class StreamTooSlow(CapacityError):
-    """A streaming client took nothing for too long."""
+    """A streaming client read nothing for too long."""
 
     code = "stream-too-slow"
 
 
 class ServerError(GlimpseError):
-    """Something on our side failed."""
+    """The service is at fault."""
 
     code = "server-error"
 
 
 class InferenceFailed(ServerError):
-    """The runtime failed on an input that was given to it alone, or gave another answer than it should."""
+    """The runtime failed on an input even when run alone, or its outputs differ from those expected."""
 
     code = "inference-failed"
 
@@ -144,12 +144,12 @@ class ArtifactRejected(ServerError):
 
 
 class DeviceUnavailable(ServerError):
-    """The device that was asked for is not there, or does not work."""
+    """The chosen device is missing, or does not work."""
 
     code = "device-unavailable"
 
 
 class Cancelled(GlimpseError):
-    """The client has gone; its work was dropped."""
+    """The client has disconnected; its work was dropped."""
 
     code = "cancelled"

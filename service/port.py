@@ -1,4 +1,4 @@
-"""The port: shared by several processes, and closed without losing connections that were already accepted."""
+"""The port: shared by several processes, and closed without resetting established connections."""
 
 import os
 import socket
@@ -7,18 +7,18 @@ from typing import Protocol
 
 
 class SharedPort(socket.socket):
-    """A bound port that is passed on, by pickling, to processes which listen on it, each with a socket of its own.
+    """A bound port that worker processes share: unpickled in a process, it is a socket of its own with that address.
 
-    If all accepted from one socket, whichever process is awake would take most: of 64 connections that came at once,
-    one of two processes often had 50 or all. With a socket each, the kernel (Linux's) deals them out by a hash.
+    If all processes accepted from one socket, the first one awake would get most connections: of 64 at once, one of two
+    processes often got 50 to 64. Between several sockets, the Linux kernel distributes connections by a hash.
     """
 
     @classmethod
     def taken_over(cls, bound: socket.socket) -> "SharedPort":
-        """Take over a bound socket, which now shares its address with those that are passed on, and with no other."""
+        """Take over a bound socket, whose address its pickled copies can share from now on, but no second service."""
         port = cls(bound.family, bound.type, bound.proto, fileno=bound.detach())
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # uvicorn set it to bind past TIME_WAIT; left on, another process that sets it too could bind the same port.
+        # uvicorn has set this to bind despite TIME_WAIT; left on, any process that sets it, too, could bind the port.
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         return port
 
@@ -31,22 +31,22 @@ class SharedPort(socket.socket):
         return port
 
     def __reduce__(self) -> tuple[Callable[..., "SharedPort"], tuple[int, tuple[str, int]]]:
-        """Become another socket in the process that it is passed on to."""
+        """Unpickle as a new socket with the same address."""
         return SharedPort._with_address, (int(self.family), self.getsockname()[:2])
 
 
 class Bound(Protocol):
-    """A listening socket, whatever wraps it."""
+    """A listening socket, or a wrapper of one."""
 
     def fileno(self) -> int:
-        """Its file descriptor."""
+        """Return the file descriptor."""
         ...
 
 
 def shrink_backlog(listening: Iterable[Bound]) -> None:
-    """Have the kernel complete no more connections than are accepted; those in its queue are reset at the close.
+    """Shrink the backlog, as connections that are established but not accepted are reset when the port is closed.
 
-    New connections wait, and are refused once the port is closed. A handshake that is under way then is reset.
+    New connections then wait, and are refused once the port is closed; only a handshake under way is reset.
     """
     for bound in listening:
         with socket.socket(fileno=os.dup(bound.fileno())) as same:

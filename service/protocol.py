@@ -1,14 +1,14 @@
-"""uvicorn's HTTP protocol, and what a service on an open port needs beyond it.
+"""uvicorn's HTTP protocol, extended by what a service on an open port needs.
 
-- A complete response leaves in one write, unless it is large.
-- A request with `Upgrade` is served as plain HTTP/1.1, body included. The parser hands everything after the head to
-  the other protocol: the body would be lost, or be read as a request of its own.
-- Trailers are not headers, and blanks after a header's value are not part of it.
-- A head, or a trailer, that does not end is refused, and an idle connection is closed.
-- What is not HTTP gets a problem document, as every other error does.
-- A client that takes next to nothing of its responses loses its connection.
-- When a connection is lost, all of its requests are given up at once, not only the newest, and without a task that
-  waits for that.
+- A complete response is sent in one write, unless it is large.
+- A request with `Upgrade` is served as plain HTTP/1.1, including its body. The parser would leave everything after the
+  head to the other protocol: the body would be lost, or parsed as another request.
+- Trailers are not merged into the headers, and whitespace after a header's value is stripped.
+- A head or a trailer section without end is refused, and a connection that sends no request is closed.
+- Input that is not HTTP gets a problem document, like every other error.
+- A client that reads its responses too slowly is disconnected.
+- When a connection is lost, all of its requests are cancelled at once, not only the newest, and without a task that
+  waits for the disconnect.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ from service.metrics import STAGES
 from service.transport import ClientTransport
 
 MAX_HEAD_BYTES = 2**16
-"""Most bytes that may arrive without completing a head or a part of a body."""
+"""Maximum number of bytes that may arrive without completing a head or a part of a body."""
 HEAD_TIMEOUT_SECONDS = 30.0
-"""Seconds a client has to complete a request head, to finish a body that was answered early, or to begin its first
+"""Seconds that a client has to complete a request head, to finish a body that was answered early, or to begin its first
 request."""
 MAX_REQUESTS_AHEAD, MAX_BYTES_AHEAD = 8, HIGH_WATER_LIMIT
-"""Requests, and bytes of their bodies, that a client may send ahead of a response. While there are more, the connection
-is not read, and a departure goes unnoticed."""
+"""Maximum number of pipelined requests, and of bytes of their bodies, that are read ahead of a response. Beyond them,
+the connection is not read, and a disconnect goes unnoticed."""
 NO_TIME = TIMING % ((0,) * len(STAGES))
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection; see the module."""
+    """One connection; see the module's docstring."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,12 +49,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin a connection."""
+        """Begin a connection, and limit the time for its first request."""
         super().connection_made(ClientTransport(transport, self.loop, self._is_sending))  # type: ignore[arg-type]
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application that its client has gone."""
+        """Tell the application that its client has disconnected."""
         super().connection_lost(exc)
         self._cancel_head_timer()
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
@@ -62,7 +62,7 @@ class HttpProtocol(HttpToolsProtocol):
                 _mark_disconnected(cycle)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived, and start what is complete."""
+        """Parse the data, and start the requests in it; refuse what is not HTTP, and a head that is too long."""
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
@@ -70,32 +70,32 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            why = error.__context__ or error  # what one of these methods raised, rather than that one did
+            why = error.__context__ or error  # what a callback raised, rather than that a callback failed
             self._refuse(HTTPStatus.BAD_REQUEST, "bad-request", f"this is not HTTP: {why}")
             return
         if self._idle_bytes > MAX_HEAD_BYTES:
-            detail = f"the request's head has more than {MAX_HEAD_BYTES} bytes, which is the most that is allowed"
+            detail = f"the request's head has more than {MAX_HEAD_BYTES} bytes, which is the maximum"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too-large", detail)
         else:
             self._arm_head_timer()
 
     def on_message_begin(self) -> None:
-        """Note a request's first byte."""
-        self._idle_bytes = max(self._idle_bytes, 1)  # the one before may have come with it, and have set this to 0
+        """Begin a request's head."""
+        self._idle_bytes = max(self._idle_bytes, 1)  # an earlier request in the same packet may have set this to 0
         self._cancel_head_timer()
         self._is_in_head = True
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, without the blanks behind it. What comes behind a body is none (RFC 9110, 6.5.1)."""
+        """Take a header, without whitespace at its end. Trailers are dropped (RFC 9110, 6.5.1)."""
         if self._is_in_head:
             super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """Note the end of a head; from here on the request has its own deadline."""
+        """End a head; from here on the request has its own deadline."""
         self._idle_bytes = 0
         self._is_in_head = False
-        if self.parser.get_http_version() == "1.0":  # it knows no interim answer (RFC 9110, 10.1.1)
+        if self.parser.get_http_version() == "1.0":  # which has no 100 Continue (RFC 9110, 10.1.1)
             self.expect_100_continue = False
         self.scope[DEPARTURE_KEY] = self.loop.create_future()  # type: ignore[literal-required]
         super().on_headers_complete()
@@ -103,13 +103,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._read_on()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body. That of a GET has no meaning (RFC 9110, 9.3.1), and is dropped."""
+        """Take a part of a body. The body of a GET or HEAD has no meaning (RFC 9110, 9.3.1), and is dropped."""
         self._idle_bytes = 0
         if self.cycle.scope["method"] not in {"GET", "HEAD"}:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note the end of a request, which may have been answered before."""
+        """End a request, which may have been answered already."""
         self._idle_bytes = 0
         super().on_message_complete()
         if self.cycle.response_complete:
@@ -117,18 +117,18 @@ class HttpProtocol(HttpToolsProtocol):
         self._read_on()
 
     def on_response_complete(self) -> None:
-        """Go on with what was sent ahead; limit the time for the rest of a body that was answered early."""
+        """Start the next pipelined request; limit the time for the rest of a body that was answered early."""
         super().on_response_complete()
         self._arm_head_timer()
 
     def shutdown(self) -> None:
-        """Finish what is under way; close connections that linger."""
+        """Finish the requests in progress; close a lingering connection at once."""
         super().shutdown()
         if self.transport.is_closing():
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """Wait for the client to take what was written."""
+        """Pause until the client has read what was written; abort the connection if it reads too slowly."""
         super().pause_writing()
         self.transport.abort_if_stalled()  # type: ignore[attr-defined] # it is a ClientTransport
 
@@ -143,14 +143,14 @@ class HttpProtocol(HttpToolsProtocol):
         return self._is_in_head or (self.cycle is not None and self.cycle.more_body)
 
     def _read_on(self) -> None:
-        """Read on, to notice a departure, although earlier requests are not answered yet."""
+        """Resume reading while requests are in progress, so that a disconnect is noticed."""
         if self.flow.read_paused and len(self.pipeline) <= MAX_REQUESTS_AHEAD:
             bytes_ahead = sum(len(cycle.body) for cycle, _ in self.pipeline)
             if bytes_ahead <= MAX_BYTES_AHEAD:
                 self.flow.resume_reading()
 
     def _arm_head_timer(self) -> None:
-        """Limit the time for what no request waits for."""
+        """Limit the time for input that is under no request's deadline; see `_is_waiting`."""
         if not self._is_waiting:
             self._cancel_head_timer()
         elif self._head_timer is None:
@@ -165,7 +165,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_timer = None
         if self.transport.is_closing():
             return
-        if self._running is None and not self._idle_bytes:  # it would take a refusal for its first answer
+        if self._running is None and not self._idle_bytes:  # a 408 would pass for its first response
             self.transport.close()
             return
         detail = f"the request was not complete after {HEAD_TIMEOUT_SECONDS:g} s"
@@ -182,7 +182,7 @@ class HttpProtocol(HttpToolsProtocol):
                 return
 
     def _go_on_in_http(self) -> None:
-        """Read what follows a head with `Upgrade` as its body, if it announces one."""
+        """Parse what follows a head with `Upgrade` as its body, if it announces one."""
         framing = [header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
         if framing:
             self.cycle.more_body = True
@@ -200,9 +200,9 @@ class HttpProtocol(HttpToolsProtocol):
     ) -> None:
         """Send a complete response, in one write unless it is large; see `service.api.exchange.Respond`.
 
-        The same as two ASGI messages, at a quarter of the cost: the head is ours, and is not validated again.
+        It does what two ASGI messages do, at a quarter of the cost: the head is our own, and is not validated again.
         """
-        await self.flow.drain()  # what came before it
+        await self.flow.drain()  # wait until earlier responses have been written
         if cycle.disconnected:
             return
         headers = [*cycle.default_headers, *head]
@@ -217,7 +217,7 @@ class HttpProtocol(HttpToolsProtocol):
         cycle.message_event.set()
         if len(body) <= HIGH_WATER_LIMIT:
             self.transport.write(begin + body)
-        else:  # joined, there would be two of it for as long as the client takes
+        else:  # joining would keep a second copy of the body until the client has read it
             self.transport.write(begin)
             self.transport.write(body)
         if not cycle.keep_alive:
@@ -226,17 +226,17 @@ class HttpProtocol(HttpToolsProtocol):
         await self.flow.drain()
 
     def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
-        """Answer what never became a request, and close, once all requests before it have their responses."""
+        """Refuse input that is not a request, and close the connection, once earlier requests have their responses."""
         running = self._running
         if running is not None and running.response_complete and running.more_body:
-            self.transport.close()  # it was answered early: this would be taken for the next request's response
+            self.transport.close()  # it was answered early: this would pass for the response to the next request
             return
         if running is not None and not running.response_complete:
             self.pipeline.clear()
             running.keep_alive = False
             if not running.more_body:
                 return
-            _mark_disconnected(running)  # the application waits for a body that is not read any more
+            _mark_disconnected(running)  # the application waits for a body that is no longer read
             if running.response_started:
                 self.transport.close()
                 return
@@ -252,7 +252,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _mark_disconnected(cycle: RequestResponseCycle) -> None:
-    """Tell the application that nobody waits for this response any more."""
+    """Tell the application that the client of this request has disconnected."""
     cycle.disconnected = True
     cycle.message_event.set()
     departure = cycle.scope[DEPARTURE_KEY]  # type: ignore[literal-required]
@@ -261,7 +261,7 @@ def _mark_disconnected(cycle: RequestResponseCycle) -> None:
 
 
 class _Continuation:
-    """Passes on to a protocol what a parser reads after a head that the protocol has seen already."""
+    """Parser callbacks that skip a head which the protocol has seen already, and pass on what follows it."""
 
     def __init__(self, protocol: HttpToolsProtocol) -> None:
         self._protocol = protocol

@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn: one process, or several on one port, and their exit codes."""
+"""The server: runs the application under uvicorn, in one process or in several on one port."""
 
 import atexit
 import os
@@ -24,19 +24,19 @@ START_SECONDS = 30
 
 
 def serve(given: Mapping[str, object]) -> int:
-    """Serve until told to stop, and return the exit code.
+    """Serve until a signal ends it, and return the exit code.
 
     Args:
-        given: settings that win over the environment, by name.
+        given: settings that override the environment, by name.
     """
-    # The environment carries the settings to worker processes, which read it for themselves.
+    # Worker processes read their settings from the environment.
     os.environ.update({f"GLIMPSE_{name.upper()}": str(value) for name, value in given.items()})
     settings = Settings()
     if settings.workers > 1:
         directory = tempfile.mkdtemp(prefix="glimpse-metrics-")
         os.environ[MULTIPROCESS_VARIABLE] = directory
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    # ONNX Runtime reports home unless told not to, before it is imported.
+    # ONNX Runtime sends telemetry, unless this is set before it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     options: dict[str, Any] = {
         "factory": True,

@@ -1,6 +1,6 @@
 """The settings: one class, read once from the environment (`GLIMPSE_...`) and passed down as values.
 
-Groups are nested by a double underscore: `GLIMPSE_DRAW__SLOTS=128`.
+A double underscore separates a group from its settings: `GLIMPSE_DRAW__SLOTS=128`.
 """
 
 import os
@@ -25,48 +25,50 @@ class Batching(_Group):
     """How the requests of one family of models are batched."""
 
     slots: int = Field(64, ge=1, le=1024)
-    """Largest batch, in sequences (pictures, samples, episodes). More serve more at once, each more slowly."""
+    """Maximum batch size, in sequences (pictures, samples, episodes). More are served at once, but each more slowly."""
     queue_rows: int = Field(512, ge=64, le=1_000_000)
-    """Most sequences that wait; more are refused with 429. A longer queue refuses later and answers later."""
+    """Maximum number of waiting sequences; more are refused with 429. A longer queue refuses fewer requests, but
+    latency grows."""
     max_queue_delay_seconds: float = Field(0.0, ge=0, le=1)
-    """How long an idle worker waits for company. 0 never wastes time; more can raise throughput on a GPU."""
+    """Seconds that an idle worker waits for more requests. 0 is work-conserving; more can raise throughput on a GPU."""
 
     def policy(self) -> BatchingPolicy:
-        """The batcher's numbers."""
+        """Return the batcher's policy."""
         return BatchingPolicy(**self.model_dump())
 
 
 class RecurrentBatching(Batching):
-    """The same of models whose requests are of many steps, computed in segments."""
+    """How the requests of recurrent models are batched; they have many steps, computed in segments."""
 
     shortest_segment: int = Field(4, ge=1, le=64)
-    """Fewest steps of a segment. More: higher throughput, and later answers for sequences that end within one."""
+    """Minimum number of steps in a segment. More raise throughput, but delay sequences that end within a segment."""
     longest_segment: int = Field(8, ge=1, le=256)
-    """Most steps of a segment, whatever the fewest may be. More: higher throughput, and a longer wait for newcomers."""
+    """Maximum number of steps in a segment, which overrides the minimum. More raise throughput, but newcomers wait
+    longer."""
     stream_segment: int = Field(4, ge=1, le=256)
-    """Most steps of a segment while a stream is being computed."""
+    """Maximum number of steps in a segment while a stream is being computed."""
 
 
 class Limits(_Group):
-    """What a client may send, and how long it may take."""
+    """Limits on what clients may send, and on what their requests may take."""
 
     body_bytes: int = Field(16 * 2**20, ge=1024)
-    """Largest request body. A larger one is refused with 413."""
+    """Maximum size of a request body. A larger one is refused with 413."""
     pixels: int = Field(MAX_PIXELS, ge=784)
-    """Most pixels of all pictures of a request together, by their headers. A picture that goes over it is refused with
-    413 before it is decoded."""
+    """Maximum number of pixels of all pictures of a request together, according to their headers. A picture that
+    exceeds it is refused with 413 before it is decoded."""
     memory_bytes: int = Field(512 * 2**20, ge=2**20)
-    """Most memory that all requests in progress in one process may hold: their bodies, their pictures (four bytes per
-    pixel), what is computed for them, and their responses until the clients have taken them. A request that needs more
+    """Maximum memory that all requests in progress in one process may hold together: their bodies, their pictures (four
+    bytes per pixel), their outputs, and their responses until the clients have read them. A request that needs more
     than is left is refused with 429, one that needs more than all of it with 413. Decoding or encoding a picture may
     need four times as much on top, for at most max(2, CPUs) pictures at once."""
     concurrent_requests: int = Field(512, ge=1, le=100_000)
-    """Most requests in progress in one process, from the end of their body until the client has taken the answer; one
-    more is refused with 429 at once, before anything is spent on it."""
+    """Maximum number of requests in progress in one process, from the end of their body until the client has read the
+    response; one more is refused with 429 at once, before any work is done for it."""
     files: int = Field(64, ge=1, le=1024)
-    """Most files in one multipart upload."""
+    """Maximum number of files in one multipart upload."""
     timeout_seconds: float = Field(30.0, gt=0, le=3600)
-    """Deadline of a request that does not set its own in `X-Request-Timeout-Ms`; a longer one is cut to this."""
+    """Seconds until the deadline of a request, unless it sets an earlier one in `X-Request-Timeout-Ms`."""
 
     @model_validator(mode="after")
     def _every_request_fits_into_memory(self) -> Self:
@@ -80,7 +82,7 @@ class Limits(_Group):
 
 
 class Settings(BaseSettings):
-    """All that can be set about the service."""
+    """The settings of the service."""
 
     model_config = SettingsConfigDict(env_prefix="GLIMPSE_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
@@ -88,7 +90,7 @@ class Settings(BaseSettings):
     """The model repository: folders `NAME/VERSION` with a manifest."""
     runtime: Literal["onnxruntime", "torchscript"] = "onnxruntime"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`cuda` refuses to start without a working GPU; `auto` takes one if there is one."""
+    """Device that the graphs run on. `cuda` does not start without a working GPU; `auto` uses one if there is one."""
     threads: int = Field(0, ge=0, le=256)
     """Threads within one graph. 0: half the granted CPUs, divided among the workers, at least 1."""
     host: str = "127.0.0.1"
@@ -96,16 +98,17 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64)
     """Processes that share the port, each with its own copy of the models."""
     drain_seconds: float = Field(20.0, ge=0, le=3600)
-    """How long a shutdown waits for requests that were admitted."""
+    """Seconds that a shutdown waits for admitted requests."""
     drain_notice_seconds: float = Field(0.5, ge=0, le=60)
-    """How long a draining server still answers (with 503), so that a load balancer sees it before the port closes."""
+    """Seconds that a draining server still responds (with 503), for load balancers to notice before the port closes."""
     keep_alive_seconds: int = Field(75, ge=1, le=3600)
-    """How long an idle connection is kept. Longer than a reverse proxy in front does, or a request that it sends at the
-    last moment is lost: nginx and Amazon's load balancer keep one for 60 s, Go's client (Traefik) 90, Google's 600."""
+    """Seconds that an idle connection is kept open. It must be longer than a reverse proxy in front keeps it, or a
+    request that the proxy sends at the last moment is lost: nginx and Amazon's load balancer keep it for 60 s, Go's
+    client (Traefik) for 90 s, Google's load balancer for 600 s."""
     stall_seconds: float = Field(5.0, gt=0, le=600)
-    """A batch that runs longer than this makes the service unready; twice as long ends the process."""
+    """Seconds after which a running batch makes the service not ready; after twice as long, the process exits."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """Separated by commas. If any is given, requests must name one in `X-API-Key` or as a bearer token."""
+    """API keys, separated by commas. If there are any, requests must send one in `X-API-Key` or as a bearer token."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     limits: Limits = Limits()
     stn: Batching = Batching()
@@ -114,7 +117,7 @@ class Settings(BaseSettings):
 
     @property
     def graph_threads(self) -> int:
-        """Threads within one graph: as many as were asked for, or as suit this machine."""
+        """Threads within one graph: the setting, or the default for this machine."""
         return self.threads or max(1, granted_cpus() // (2 * self.workers))
 
     @field_validator("log_level", mode="before")
@@ -129,7 +132,7 @@ class Settings(BaseSettings):
             return value
         keys = tuple(key.strip() for key in value.split(",") if key.strip())
         if value and not keys:
-            raise ValueError("api_keys is set and names no key")
+            raise ValueError("api_keys is set, but has no key in it")
         return keys
 
     @model_validator(mode="after")
@@ -143,12 +146,12 @@ class Settings(BaseSettings):
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
-    """Variables that look like settings and are none: misspelt, most likely.
+    """Return the variables that look like settings but are not; most likely they are misspelt.
 
-    They are not refused, because an orchestrator may set some of its own (`GLIMPSE_SERVICE_HOST`, of a Kubernetes
-    service of this name).
+    They are not refused, because an orchestrator may set variables of its own: Kubernetes sets `GLIMPSE_SERVICE_HOST`
+    for a service named `glimpse`.
     """
-    known = {*Settings.model_fields, "data"}  # the last is that of `glimpse train` and `evaluate`
+    known = {*Settings.model_fields, "data"}  # `GLIMPSE_DATA` is for `glimpse train` and `glimpse evaluate`
     return sorted(
         name
         for name in environment
@@ -157,14 +160,14 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
 
 
 def granted_cpus(control_group: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs that this process may use: its affinity, cut by the control group's quota."""
+    """Return the number of CPUs that this process may use: its affinity, limited by its control group's quota."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cpu_quota(control_group)
     return affinity if quota is None else max(1, min(affinity, int(quota)))
 
 
 def _cpu_quota(control_group: Path) -> float | None:
-    """CPUs that a control group grants, of either version; None without a limit."""
+    """Return the number of CPUs that a control group, v1 or v2, grants; None without a limit."""
     try:
         if (control_group / "cpu.max").exists():
             granted, period = (control_group / "cpu.max").read_text().split()

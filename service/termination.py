@@ -1,4 +1,4 @@
-"""Termination: signals, the drain before the server's own shutdown, and an exit in any case."""
+"""Termination: signal handlers, a drain before the server's own shutdown, and a forced exit."""
 
 import asyncio
 import multiprocessing
@@ -17,16 +17,16 @@ EXIT_SECONDS = 1.0
 
 
 class Termination:
-    """Drains before the server closes its port: SIGTERM first makes the service unready, then reaches the server."""
+    """Drains the service on a signal, and only then passes the signal on to the server, which closes its port."""
 
     def __init__(self, drain: Callable[[], Awaitable[None]], notice_seconds: float) -> None:
-        """`notice_seconds`: how long the port stays open at least, for load balancers to see that it is not ready."""
+        """`notice_seconds`: minimum time before the port closes, so that load balancers see the service not ready."""
         self._drain = drain
         self._notice_seconds = notice_seconds
         self.is_asked_for = False
 
     def take_over(self) -> None:
-        """Handle signals first from now on. Call it in the main thread's event loop, after the server set its own."""
+        """Install handlers in front of the server's. Call it on the main thread's event loop, once those are there."""
         if threading.current_thread() is not threading.main_thread():
             return
         loop = asyncio.get_running_loop()
@@ -44,12 +44,12 @@ class Termination:
                     handler(number, frame)
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            # A second signal goes to the server itself, which drains nothing. Not in one of several processes: if the
-            # whole group is signalled, the second one is the first again, passed on by the supervisor.
+            # A second signal goes straight to the server, which does not drain. One of several processes ignores it: if
+            # the whole group is signalled, it is the first signal again, passed on by the supervisor.
             for taken, handler in servers.items():
                 signal.signal(taken, signal.SIG_IGN if multiprocessing.parent_process() else handler)
-            # A closed terminal means an end, too. In a single process uvicorn does not handle SIGHUP, and another one
-            # would kill it at once.
+            # A closed terminal (SIGHUP) means a shutdown, too. In a single process uvicorn does not handle SIGHUP, and
+            # a second one would kill the process at once.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             self.is_asked_for = True
             asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
@@ -62,15 +62,15 @@ class Termination:
 
 
 def force_exit_soon() -> None:
-    """Exit within `EXIT_SECONDS`: the interpreter by itself would wait for threads that are not needed any more."""
+    """Exit within `EXIT_SECONDS`: the interpreter itself would wait for threads that are no longer needed."""
     end = threading.Timer(EXIT_SECONDS, os._exit, [0])
     end.daemon = True
     end.start()
 
 
 async def _close_port(server: uvicorn.Server) -> None:
-    """Close the port before the server does: a request on its way over an open connection still gets its 503."""
-    listeners = getattr(server, "servers", [])  # none before the start is complete
+    """Close the port before the server does, so that a request in flight on an open connection still gets its 503."""
+    listeners = getattr(server, "servers", [])  # absent until startup is complete
     for listener in listeners:
         shrink_backlog(listener.sockets)
     await asyncio.sleep(LINGER_SECONDS)

@@ -1,7 +1,7 @@
-"""The transport to a client: a close in two steps, and an abort for clients that take next to nothing.
+"""The transport to a client: it closes in two steps, and aborts clients that read too slowly.
 
-uvicorn closes a connection as soon as the last response is written. The kernel answers anything that the client still
-sends with a reset, which overtakes the response: a client whose body is too large would never learn so. Here such a
+uvicorn closes a connection as soon as the last response is written. If the client is still sending, the kernel replies
+with a reset, which overtakes the response: a client whose body is too large would never see the 413. Here such a
 connection closes in two steps (RFC 9112, 9.6).
 """
 
@@ -12,18 +12,18 @@ from typing import Any
 STALL_SECONDS = 20.0
 """Seconds between two checks of a client's progress; kernel buffers drain in bursts that are seconds apart."""
 MIN_BYTES_TAKEN = 4096 * int(STALL_SECONDS)
-"""Bytes that a client must take between two checks; at a lower rate it could hold its slot for hours."""
+"""Bytes that a client must read between two checks; at a lower rate it could take up a place for hours."""
 LINGER_SECONDS = 5.0
-"""Seconds that a client may go on sending after its response."""
+"""Seconds that a client may continue to send after its response."""
 
 
 class ClientTransport:
-    """Wraps a transport; aborts clients that take nothing, and lets a client finish what it is sending."""
+    """Wraps a transport; aborts clients that read too slowly, and lets a client finish sending before the close."""
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, is_sending: Callable[[], bool]
     ) -> None:
-        """`is_sending`: whether the client is in the middle of a request, its head or its body."""
+        """`is_sending`: returns whether the client is in the middle of a request's head or body."""
         self._transport = transport
         self._loop = loop
         self._is_sending = is_sending
@@ -32,13 +32,13 @@ class ClientTransport:
         self._is_watched = False
 
     def write(self, data: bytes) -> None:
-        """Write; nothing once the connection is ending."""
+        """Write data; drop it once the connection is closing."""
         if not self._is_lingering:
             self._written += len(data)
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close once everything is written; a client that takes nothing of it is aborted."""
+        """Close once everything is written; abort if the client reads it too slowly."""
         if self._is_sending() and not self.is_closing():
             self._is_lingering = True
             self._transport.write_eof()
@@ -49,16 +49,16 @@ class ClientTransport:
         self.abort_if_stalled()
 
     def is_closing(self) -> bool:
-        """Whether nothing is to be read or written any more; what still arrives is ignored."""
+        """Return whether the connection is closing; data that still arrives is ignored."""
         return self._is_lingering or self._transport.is_closing()
 
     def abort_if_stalled(self) -> None:
-        """Abort the connection if what was written is taken too slowly, until all of it has been taken."""
+        """Check regularly, until the client has read all that was written; abort if it reads too slowly."""
         if not self._is_watched:
             self._look(0)
 
     def _look(self, due: int) -> None:
-        """Check whether as many bytes as were due have been taken since the connection began."""
+        """Abort if fewer than `due` bytes have been read since the connection began; otherwise check again later."""
         left = self._transport.get_write_buffer_size()
         taken = self._written - left
         self._is_watched = left > 0 and taken >= due

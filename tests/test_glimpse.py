@@ -163,7 +163,7 @@ def test_training_that_a_signal_stopped_ends_with_its_exit_code(
         ),
         ({"PORT": "70000"}, r"^glimpse: GLIMPSE_PORT: .* 65535, not '70000'$"),
         ({"LIMITS": "{"}, r"^glimpse: .*limits"),
-        ({"API_KEYS": " , "}, r"^glimpse: .*api_keys is set and names no key$"),
+        ({"API_KEYS": " , "}, r"^glimpse: .*api_keys is set, but has no key in it$"),
     ],
 )
 def test_wrong_setting_is_told_by_its_name_and_no_other_with_it(
