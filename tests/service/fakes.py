@@ -1,8 +1,8 @@
 """Fakes: graphs whose every number is known, a runtime that can be held and made to fail, a listener that remembers.
 
-The recurrent graph is `memory' = (3 memory + told + shown) mod 9973`, and answers its memory at every step; the one
-without state answers the sum of a picture's pixels. All numbers are whole, so that answers are right or wrong, not
-close.
+The recurrent graph is `memory' = (3 memory + told + shown) mod 9973`, and outputs its memory at every step; the
+stateless one outputs the sum of a picture's pixels. All numbers are integers, so that outputs are either right or
+wrong.
 """
 
 import threading
@@ -16,12 +16,12 @@ from service.engine.request import Request
 from service.runtime.base import Bound
 
 PATIENCE_SECONDS = 20.0
-"""After this a test that waits for a thread has failed."""
+"""Seconds after which a test that waits for a thread fails."""
 MODULUS = 9973
 POISON = -1
-"""A number among the inputs at which the runtime fails."""
+"""Number among the inputs that makes the runtime fail."""
 GARBAGE = -(10**6)
-"""What a failing runtime leaves in its outputs."""
+"""Number that a failing runtime leaves in its outputs."""
 
 RECURRENT = Signature(
     inputs=(
@@ -45,7 +45,7 @@ STATELESS = Signature(
 def recurrent_request(
     steps: int, *, rows: int = 1, seed: int = 0, deadline: float = float("inf"), poisoned_step: int | None = None
 ) -> Request:
-    """A request to the recurrent graph; the runtime fails at the poisoned step of its last row."""
+    """Return a request to the recurrent graph; the runtime fails at the poisoned step of its last row."""
     generator = np.random.default_rng(seed)
     shown = generator.integers(0, MODULUS, (steps, rows, 2))
     if poisoned_step is not None:
@@ -54,7 +54,7 @@ def recurrent_request(
 
 
 def recurrent_answers(request: Request) -> Array:
-    """What the recurrent graph answers to a request: row by row, step by step, number by number."""
+    """Return the recurrent graph's outputs for a request: row by row, step by step, number by number."""
     told, shown = request.inputs["told"].tolist(), request.inputs["shown"].tolist()
     answers = []
     memory = [INITIAL["memory"].tolist() for _ in range(request.rows)]
@@ -66,7 +66,7 @@ def recurrent_answers(request: Request) -> Array:
 
 
 class Gate:
-    """Holds a runtime before every call until the test lets it through."""
+    """Blocks a runtime before every call until the test releases it."""
 
     def __init__(self) -> None:
         self._arrivals = threading.Semaphore(0)
@@ -74,21 +74,21 @@ class Gate:
         self._is_open = False
 
     def arrive(self) -> None:
-        """Wait to be let through; for the runtime."""
+        """Wait to be released. The runtime calls this."""
         self._arrivals.release()
         if not self._is_open and not self._passes.acquire(timeout=PATIENCE_SECONDS):
             raise TimeoutError("nobody let the runtime through")
 
     def await_arrival(self) -> None:
-        """Wait until the runtime is called once more."""
+        """Wait for the next call of the runtime."""
         assert self._arrivals.acquire(timeout=PATIENCE_SECONDS), "the runtime was not called"
 
     def let_through(self) -> None:
-        """Let one call through."""
+        """Release one call."""
         self._passes.release()
 
     def open(self) -> None:
-        """Hold nobody any more."""
+        """Release this call and all that follow."""
         self._is_open = True
         self._passes.release()
 
@@ -103,7 +103,7 @@ class FakeRuntime:
         self.gate = gate
         self.bindings = 0
         self.shapes: list[tuple[int, int]] = []
-        """Rows and steps of every call that was let through."""
+        """Rows and steps of every call that was released."""
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
         """See `service.runtime.base.Runtime`."""
@@ -135,7 +135,7 @@ class FakeRuntime:
 
 
 class Recorder:
-    """A listener that remembers what it was told; it can be made to raise, which kills the worker."""
+    """A listener that remembers its calls; it can be made to raise, which kills the worker."""
 
     def __init__(self) -> None:
         self.batches: list[BatchReport] = []
@@ -149,15 +149,15 @@ class Recorder:
         self.raises_on_slots = False
 
     def on_batch(self, report: BatchReport) -> None:
-        """A segment was computed."""
+        """Remember a computed segment."""
         self.batches.append(report)
 
     def on_queue(self, rows: int) -> None:
-        """The queue has changed."""
+        """Remember the length of the queue."""
         self.queue_rows = rows
 
     def on_slots(self, rows: int) -> None:
-        """The slots have changed."""
+        """Remember the number of occupied slots."""
         if self.raises_on_slots and rows:
             raise RuntimeError("a listener that raises")
         self.slots = rows
@@ -167,30 +167,30 @@ class Recorder:
             self.has_no_slots.set()
 
     def on_rejected(self, rows: int) -> None:
-        """A full queue refused a request."""
+        """Remember that a full queue refused a request."""
         self.rejected_rows += rows
 
     def on_cancelled(self, rows: int) -> None:
-        """A client went away."""
+        """Remember that a client disconnected."""
         self.cancelled_rows += rows
 
     def on_deadline_missed(self, rows: int) -> None:
-        """A deadline passed."""
+        """Remember that a deadline passed."""
         self.deadline_missed_rows += rows
 
     def on_worker_replaced(self) -> None:
-        """A worker had died."""
+        """Remember that a dead worker was replaced."""
         self.replaced_workers += 1
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """The time, in seconds."""
+        """Return the time in seconds."""
         return self.now
 
     def advance(self, seconds: float) -> None:

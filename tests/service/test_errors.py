@@ -11,7 +11,7 @@ def every_error() -> list[type[GlimpseError]]:
 
 
 def test_codes_are_kebab_case_and_unique() -> None:
-    """A client can tell every error from every other by its code."""
+    """Clients can tell all errors apart by their codes."""
     codes = [error.code for error in every_error()]
 
     assert len(set(codes)) == len(codes)
@@ -19,7 +19,7 @@ def test_codes_are_kebab_case_and_unique() -> None:
 
 
 def test_every_error_is_drawn_in_the_tree() -> None:
-    """The picture at the head of the module shows every class."""
+    """The tree in the module's docstring shows every class."""
     assert errors.__doc__ is not None
 
     assert [error.__name__ for error in every_error() if error.__name__ not in errors.__doc__] == []
@@ -51,7 +51,7 @@ def test_error_lies_on_the_side_of_whose_fault_it_is(error: type[GlimpseError], 
 
 
 def test_invalid_parameter_names_the_parameter_first() -> None:
-    """The message reads as one sentence that begins with the parameter's name."""
+    """The message is a sentence that begins with the parameter's name."""
     error = InvalidParameter("size", "must be 28..1024, not 5")
 
     assert str(error) == "size must be 28..1024, not 5"

@@ -1,4 +1,4 @@
-"""Metrics: what is heard is what Prometheus reads."""
+"""Metrics: what the service reports is what Prometheus reads."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def report(**changes: int) -> BatchReport:
 
 
 def test_every_name_has_the_prefix_a_help_and_base_units() -> None:
-    """One prefix for all, `_seconds` and `_bytes` and no other units, counters that end in `_total`."""
+    """All names have one prefix and base units, `_seconds` and `_bytes`, and those of counters end in `_total`."""
     families = list(text_string_to_metric_families(Metrics().exposition().decode()))
 
     assert len(families) > 20
@@ -60,7 +60,7 @@ def test_batch_counts_live_rows_and_padding_apart() -> None:
 
 
 def test_everything_else_that_is_heard_is_told() -> None:
-    """Failures, gauges of queue and slots, cancellations, missed deadlines, and new workers; a version each."""
+    """Failures, queue, slots, cancellations, missed deadlines and new workers are counted per model version."""
     metrics = Metrics()
     draw, other = (metrics.listener("draw", version, "generate", "cpu") for version in (1, 2))
 
@@ -104,7 +104,7 @@ def test_exchange_is_counted_by_route_model_and_code() -> None:
 
 
 def test_buckets_of_seconds_begin_at_a_tenth_of_a_millisecond() -> None:
-    """And tell apart what takes half a millisecond from what takes one."""
+    """They tell half a millisecond from one."""
     metrics = Metrics()
     metrics.observe_exchange("/livez", "", 200, 0.0004, {})
 
@@ -118,7 +118,7 @@ def test_buckets_of_seconds_begin_at_a_tenth_of_a_millisecond() -> None:
 
 
 def test_figures_of_the_process_are_those_of_the_last_look() -> None:
-    """Processor time that is counted once, and memory."""
+    """CPU time is counted only once, and memory is what is in use now."""
     metrics = Metrics()
 
     metrics.observe_process()

@@ -1,4 +1,4 @@
-"""A port that processes share: dealt out evenly, and to those alone that listen."""
+"""A port that processes share: connections are distributed evenly, and only to processes that listen."""
 
 import contextlib
 import pickle
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="how a port is s
 
 
 def passed_on(port: SharedPort) -> SharedPort:
-    """The port in another process, as pickling takes it there."""
+    """Return the port as another process unpickles it."""
     copy: SharedPort = pickle.loads(pickle.dumps(port))
     return copy
 
 
 def shared() -> SharedPort:
-    """A port as uvicorn binds it."""
+    """Return a port as uvicorn binds it."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", 0))
@@ -29,7 +29,7 @@ def shared() -> SharedPort:
 
 
 def accepted(port: SharedPort) -> int:
-    """How many connections wait at it."""
+    """Accept all connections that wait, and return their number."""
     port.settimeout(0.2)
     count = 0
     with contextlib.suppress(TimeoutError):
@@ -40,7 +40,7 @@ def accepted(port: SharedPort) -> int:
 
 
 def test_connections_are_dealt_out_evenly() -> None:
-    """Of two that listen, each has its share, whoever is quicker to accept; a port that does not listen has none."""
+    """Each of two listening sockets gets its share, whichever accepts first; one that does not listen gets none."""
     with (
         shared() as port,
         passed_on(port) as one,
@@ -60,7 +60,7 @@ def test_connections_are_dealt_out_evenly() -> None:
 
 
 def test_nobody_else_gets_the_port() -> None:
-    """Before any process listens, a second service that starts is refused, as it is later."""
+    """A second service cannot bind the port, neither before any process listens nor later."""
     with shared() as port, socket.socket() as stranger:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="in use"):

@@ -1,4 +1,4 @@
-"""The protocol: one connection without a socket, whose other end sends and leaves as a test says."""
+"""The protocol: a connection without a socket, whose other end sends and disconnects as the test says."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ WHOLE = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n"
 HEAD = b"POST /elsewhere HTTP/1.1\r\nHost: glimpse\r\n"
 POST = HEAD + b"Content-Length: 9\r\n\r\n"
 LARGE = HEAD + b"Content-Length: 100000\r\n\r\n" + bytes(100_000)
-"""More than uvicorn reads before somebody asks for it."""
+"""Request with a larger body than uvicorn reads before the application asks for it."""
 STREAM = WHOLE.replace(b"livez", b"stream", 1)
 
 
@@ -47,17 +47,17 @@ async def say(send: Send, body: bytes) -> None:
 
 
 async def whole(scope: Scope, _: Receive, __: Send) -> None:
-    """Answer in one go."""
+    """Return a complete response."""
     await scope.pop(RESPOND_KEY)(200, [(b"content-length", b"5")], b"whole")
 
 
 async def last(scope: Scope, _: Receive, __: Send) -> None:
-    """The same, and that it is the last answer."""
+    """Return the same, as the last response on its connection."""
     await scope.pop(RESPOND_KEY)(200, [(b"content-length", b"5"), CLOSE], b"whole")
 
 
 def gateway(handler: Handler, metrics: Metrics) -> Gateway:
-    """A gateway to one endpoint, which may take 30 s to begin its answer."""
+    """Return a gateway to one endpoint, which may take 30 s to begin its response."""
     documentation = Documentation(summary="", description="", tag="", media_types=(), answer=Nothing)
     return Gateway(
         say,  # type: ignore[arg-type] # nobody asks for anything else
@@ -71,7 +71,7 @@ def gateway(handler: Handler, metrics: Metrics) -> Gateway:
 
 
 class Patient:
-    """A loop whose timers of no time go off when they are told to."""
+    """A loop whose timers without delay fire when the test says so."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -94,7 +94,7 @@ class Patient:
 
 @asynccontextmanager
 async def wired(app: ASGIApp) -> AsyncIterator[tuple[protocol.HttpProtocol, Wire]]:
-    """A connection to an application, without a socket."""
+    """Return a connection to an application, without a socket."""
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
     connection, wire = protocol.HttpProtocol(config, ServerState(), {}, asyncio.get_running_loop()), Wire()
@@ -133,7 +133,7 @@ async def wired(app: ASGIApp) -> AsyncIterator[tuple[protocol.HttpProtocol, Wire
 def test_request_that_does_not_become_complete_is_not_waited_for_without_end(
     sent: list[bytes], monkeypatch: pytest.MonkeyPatch, *, is_closed: bool, is_refused: bool
 ) -> None:
-    """A refusal is for a request that has no response yet: any other would be taken for that of the next request."""
+    """It is refused only if it has no response yet: otherwise the refusal would pass for the next response."""
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_SECONDS", 0.0)
 
     async def app(_: Scope, __: Receive, send: Send) -> None:
@@ -163,7 +163,7 @@ def test_request_that_does_not_become_complete_is_not_waited_for_without_end(
 
 
 def test_request_that_turns_out_to_be_no_http_is_given_up_at_once() -> None:
-    """Whoever waits for its body need not wait until the connection is gone, and nothing is added to the refusal."""
+    """Its handler need not wait for the body until the connection is gone, and nothing is added to the refusal."""
 
     async def app(_: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -229,7 +229,7 @@ def test_connection_whose_request_came_after_its_answer_is_idle() -> None:
     ],
 )
 def test_connection_is_read_on_while_its_request_is_worked_on(sent: bytes, *, is_read_on: bool) -> None:
-    """Otherwise its end would not be seen; but what nobody has asked for yet is not read without end."""
+    """A disconnect is noticed, but a body that the application does not ask for is not read without limit."""
 
     async def app(scope: Scope, _: Receive, __: Send) -> None:
         await scope[DEPARTURE_KEY]
@@ -256,7 +256,7 @@ def test_connection_is_read_on_while_its_request_is_worked_on(sent: bytes, *, is
     ],
 )
 def test_whole_answer_is_one_write(app: ASGIApp, request_line: bytes, body: bytes, *, is_closed: bool) -> None:
-    """Head and body, as far as there is one; and the client is told, once, if the connection ends with it."""
+    """Head and body are one write, and `Connection: close` is sent once if the connection ends with the response."""
 
     async def scenario() -> Wire:
         async with wired(app) as (connection, wire):
@@ -275,7 +275,7 @@ def test_whole_answer_is_one_write(app: ASGIApp, request_line: bytes, body: byte
 
 
 def test_large_answer_is_not_copied() -> None:
-    """What waits to be taken by a slow client is the answer itself."""
+    """The transport gets the body itself, not a copy that a slow client would keep in memory."""
     body = bytes(100_000)
 
     async def large(scope: Scope, _: Receive, __: Send) -> None:
@@ -294,7 +294,7 @@ def test_large_answer_is_not_copied() -> None:
 
 
 def test_whole_answer_is_over_when_it_is_taken() -> None:
-    """It waits for what was written before it, and whoever answers waits until the client has taken it."""
+    """It is written after earlier responses, and the sender waits until the client has read it."""
 
     async def scenario() -> Wire:
         async with wired(whole) as (connection, wire):
@@ -345,7 +345,7 @@ def test_whole_answer_to_a_client_that_left_is_dropped() -> None:
 
 @in_virtual_time
 async def test_connection_whose_client_takes_nothing_of_an_answer_is_aborted() -> None:
-    """Though there is more to write, and nobody closes it."""
+    """It is aborted although there is more to write, and nothing closes it."""
     async with wired(whole) as (connection, wire):
         connection.transport.write(bytes(10**6))
         wire.untaken = 10**6
@@ -359,7 +359,7 @@ async def test_connection_whose_client_takes_nothing_of_an_answer_is_aborted() -
 
 @pytest.mark.parametrize("error", [InferenceFailed("the model failed"), ZeroDivisionError()], ids=["failure", "bug"])
 def test_stream_that_fails_is_no_second_answer(error: Exception) -> None:
-    """The first has begun, so it is broken off; the metrics hear of the failure."""
+    """The response has begun, so it is aborted; the metrics count the failure."""
     metrics = Metrics()
 
     async def failing(_: Exchange, __: Nothing, send: Send) -> None:
@@ -385,7 +385,7 @@ def test_stream_that_fails_is_no_second_answer(error: Exception) -> None:
 
 @in_virtual_time
 async def test_stream_that_has_begun_before_its_deadline_is_completed_after_it() -> None:
-    """The deadline is that of the answer's beginning."""
+    """The deadline is for the beginning of the response."""
     metrics = Metrics()
 
     async def long(_: Exchange, __: Nothing, send: Send) -> None:
@@ -407,7 +407,7 @@ async def test_stream_that_has_begun_before_its_deadline_is_completed_after_it()
 
 @pytest.mark.parametrize(("version", "interim"), [(b"1.0", 0), (b"1.1", 1)])
 def test_interim_answer_is_for_those_who_know_it(version: bytes, interim: int) -> None:
-    """HTTP/1.0 would take it for the answer."""
+    """An HTTP/1.0 client would take `100 Continue` for the response."""
 
     async def app(_: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def test_defaults_serve_the_shipped_models_to_this_machine_alone() -> None:
-    """Nothing is to be set to try it out, and nothing is open to the world."""
+    """The service runs without any settings, and is not reachable from other hosts."""
     settings = Settings()
 
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
@@ -32,7 +32,7 @@ def test_defaults_serve_the_shipped_models_to_this_machine_alone() -> None:
 
 
 def test_environment_wins_over_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Also in groups, whose names are joined by two underscores."""
+    """This includes groups, whose names are joined by two underscores."""
     for name, value in {
         "MODELS": str(tmp_path),
         "PORT": "9000",
@@ -71,7 +71,7 @@ def test_environment_wins_over_defaults(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_setting_out_of_range_or_misspelt_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """At the start, not at the first request."""
+    """It is refused at the start, not at the first request."""
     monkeypatch.setenv(f"GLIMPSE_{name}", value)
 
     with pytest.raises(ValidationError, match=name.lower().replace("__", r"\.")):
@@ -79,7 +79,7 @@ def test_setting_out_of_range_or_misspelt_is_refused_by_name(
 
 
 def test_log_level_is_taken_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other programs have it in capitals."""
+    """Other programs write log levels in capitals."""
     monkeypatch.setenv("GLIMPSE_LOG_LEVEL", "WARNING")
 
     assert Settings().log_level == "warning"
@@ -102,7 +102,7 @@ def test_upload_that_no_queue_could_hold_is_not_allowed() -> None:
 
 
 def test_policy_of_models_without_steps_has_segments_of_one() -> None:
-    """Slots and queue are for all, segments for recurrent models."""
+    """All models have slots and a queue, but only recurrent models have segments."""
     still, recurrent = Batching(slots=8, queue_rows=100), RecurrentBatching(slots=8, queue_rows=100, longest_segment=9)
 
     assert still.policy() == BatchingPolicy(slots=8, queue_rows=100)
@@ -136,7 +136,7 @@ def test_setting_that_would_do_nothing_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_cpus_are_those_of_the_control_group(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], affinity: int, granted: int
 ) -> None:
-    """A container on a machine of many cores does not start a thread for each of them, in either version of groups."""
+    """In a container on a machine with many cores, only the granted ones count, with v1 and v2 of control groups."""
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -153,7 +153,7 @@ def test_cpus_are_those_of_the_control_group(
 def test_graphs_of_all_processes_share_half_the_cpus(
     monkeypatch: pytest.MonkeyPatch, threads: int, workers: int, cpus: int, expected: int
 ) -> None:
-    """The other half is for HTTP; what was asked for wins."""
+    """The other half is for HTTP; an explicit setting wins."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     monkeypatch.setattr(settings_module, "_cpu_quota", lambda _: None)
 
@@ -161,7 +161,7 @@ def test_graphs_of_all_processes_share_half_the_cpus(
 
 
 def test_variable_that_is_no_setting_is_noticed() -> None:
-    """A misspelt one would otherwise change nothing, and say nothing."""
+    """A misspelt variable would otherwise have no effect, without a word."""
     variables = (
         "GLIMPSE_WORKER",
         "GLIMPSE_WORKERS",

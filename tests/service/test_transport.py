@@ -1,4 +1,4 @@
-"""The way to the client, and its end."""
+"""The transport to the client, and how it is closed."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tests.service.wire import Wire
 
 
 class Loop:
-    """Remembers what is to be called at the end of its turn."""
+    """Remembers the calls that are scheduled."""
 
     def __init__(self) -> None:
         self.later: list[Callable[[], None]] = []
@@ -33,7 +33,7 @@ def made(*, is_sending: bool = False) -> tuple[ClientTransport, Wire, Loop]:
 
 @pytest.mark.parametrize("too_little", [0, MIN_BYTES_TAKEN - 1])
 def test_connection_ends_when_its_client_takes_next_to_nothing(too_little: int) -> None:
-    """Looked at again and again: whoever takes enough in between has time for the rest."""
+    """Its progress is checked regularly; a client that has read enough between two checks may read on."""
     subject, transport, loop = made()
     transport.untaken = 5 * MIN_BYTES_TAKEN
     subject.write(b"a" * transport.untaken)
@@ -51,7 +51,7 @@ def test_connection_ends_when_its_client_takes_next_to_nothing(too_little: int) 
 
 @pytest.mark.parametrize("taken", [99, 100])
 def test_small_answer_is_to_be_taken_as_a_whole(taken: int) -> None:
-    """There is not as much of it as would be enough of a large one; what is written meanwhile has its own time."""
+    """It has fewer bytes than a client must read of a large one; what is written meanwhile has its own time."""
     subject, transport, loop = made()
     subject.write(b"a" * 100)
     transport.untaken = 100
@@ -65,7 +65,7 @@ def test_small_answer_is_to_be_taken_as_a_whole(taken: int) -> None:
 
 
 def test_client_that_takes_while_more_is_written_is_not_stalled() -> None:
-    """What counts is what was taken, not what is left."""
+    """The number of bytes read counts, not the number of bytes left."""
     subject, transport, loop = made()
     subject.write(b"a" * 100)
     transport.untaken = 50
@@ -85,7 +85,7 @@ def test_client_that_takes_while_more_is_written_is_not_stalled() -> None:
 
 
 def test_connection_whose_client_took_all_is_closed_and_forgotten() -> None:
-    """Nothing is left to wait for."""
+    """There is nothing left to check."""
     subject, transport, loop = made()
 
     subject.close()
@@ -95,7 +95,7 @@ def test_connection_whose_client_took_all_is_closed_and_forgotten() -> None:
 
 
 def test_client_that_still_sends_is_read_for_a_while() -> None:
-    """Its answer is written and ended, and what it sends is taken; then the connection is closed all the same."""
+    """Its response is completed, and what it sends is read and ignored; after a while the connection is closed."""
     subject, transport, loop = made(is_sending=True)
     transport.pause_reading()
 
@@ -113,7 +113,7 @@ def test_client_that_still_sends_is_read_for_a_while() -> None:
 
 
 def test_client_that_is_read_for_a_while_is_closed_when_told_so_again() -> None:
-    """A server that ends waits for none of this."""
+    """A server that shuts down does not wait for it."""
     subject, transport, _ = made(is_sending=True)
 
     subject.close()

@@ -31,15 +31,15 @@ from service.settings import Settings
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 LIMITS = {"BODY_BYTES": "1048576", "PIXELS": "1000000", "FILES": "8"}
-"""Of the shared server: small, so that going over them is cheap."""
+"""Limits of the shared server: small, so that exceeding them is cheap."""
 
 Server = tuple[str, subprocess.Popen[str], Callable[[str], None]]
-"""URL, process, and what waits until the log has a line, after those waited for before, with a text in it."""
+"""URL, process, and a function that waits for the next line of the log with a given text in it."""
 
 
 @contextmanager
 def launched(repository: Path, **settings: str) -> Iterator[Server]:
-    """`glimpse serve` as a process of its own, once it says that it is ready; told to stop at the end."""
+    """Run `glimpse serve` as a process, yield once it says that it is ready, and stop it at the end."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GLIMPSE_")}
     environment = {**inherited, "GLIMPSE_MODELS": str(repository), **settings}
     command = [sys.executable, "-m", "glimpse", "serve", "--port", "0"]
@@ -79,7 +79,7 @@ def launched(repository: Path, **settings: str) -> Iterator[Server]:
 
 
 def _forward(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    """Keep the pipe empty, whoever reads; an empty line says that it was closed."""
+    """Keep the pipe empty, even if no test reads the log; an empty line means that it was closed."""
     for line in stream:
         lines.put(line)
     lines.put("")
@@ -87,20 +87,20 @@ def _forward(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
 
 @pytest.fixture(scope="session")
 def launch(repository: Path) -> Callable[..., AbstractContextManager[Server]]:
-    """Start a server of one's own, with settings as environment variables."""
+    """Start a server for a single test, with settings as environment variables."""
     return lambda **settings: launched(repository, **settings)
 
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[str]:
-    """The shared server's URL."""
+    """Return the shared server's URL."""
     with launched(repository, **{f"GLIMPSE_LIMITS__{name}": value for name, value in LIMITS.items()}) as (url, *_):
         yield url
 
 
 @pytest.fixture(scope="session")
 def client(server: str) -> Iterator[httpx.Client]:
-    """A client of the shared server."""
+    """Return a client of the shared server."""
     with httpx.Client(base_url=server, timeout=60) as client:
         yield client
 
@@ -110,7 +110,7 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClie
 
 @pytest.fixture(scope="session")
 def serve(repository: Path) -> Serve:
-    """Serve in this process, with the settings that are given: (application, client)."""
+    """Serve in this process with the given settings, and yield (application, client)."""
 
     @asynccontextmanager
     async def serving(**settings: Any) -> AsyncIterator[tuple[Glimpse, httpx.AsyncClient]]:
@@ -126,7 +126,7 @@ def serve(repository: Path) -> Serve:
 
 @pytest.fixture(scope="session")
 def digit() -> Image.Image:
-    """A seven in white ink, 64 x 64 as the networks see pictures, smooth and unlike any mirror image of itself."""
+    """Return a seven in white ink, 64 x 64 as the networks see pictures, smooth and without any symmetry."""
     page = Image.new("L", (64, 64))
     ImageDraw.Draw(page).line([(16, 16), (46, 20), (26, 52)], fill=230, width=6, joint="curve")
     return page.filter(ImageFilter.GaussianBlur(1.5))
@@ -134,7 +134,7 @@ def digit() -> Image.Image:
 
 @pytest.fixture(scope="session")
 def digit_png(digit: Image.Image) -> bytes:
-    """The same as a file."""
+    """Return the same digit as a PNG file."""
     file = BytesIO()
     digit.save(file, "PNG")
     return file.getvalue()
@@ -145,7 +145,7 @@ Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def problem() -> Problem:
-    """Check that an answer is a problem document of this status and code; answers the document."""
+    """Check that a response is a problem document with this status and code, and return the document."""
 
     def check(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
         assert response.status_code == status, response.text

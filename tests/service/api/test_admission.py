@@ -1,4 +1,4 @@
-"""Admission: nobody beyond the limit, nobody while draining, and everybody who was let in may finish."""
+"""Admission: no request beyond the limit, none while draining, and all that were admitted may finish."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from service.errors import Cancelled, NotReady, Overloaded
 
 
 def test_no_more_are_let_in_than_there_is_room_for() -> None:
-    """Who leaves makes room."""
+    """A request that is done makes room for another."""
     admission = Admission(2)
     admission.enter()
     admission.enter()
@@ -21,7 +21,7 @@ def test_no_more_are_let_in_than_there_is_room_for() -> None:
 
 
 def test_request_whose_body_is_being_received_takes_no_place() -> None:
-    """When it comes back it needs one; a drain waits for it wherever it is."""
+    """It needs a place once the body is there; a drain waits for it all the time."""
 
     async def scenario() -> None:
         admission = Admission(1)
@@ -40,7 +40,7 @@ def test_request_whose_body_is_being_received_takes_no_place() -> None:
 
 
 def test_request_interrupted_while_its_body_comes_has_its_place_again() -> None:
-    """Until it leaves."""
+    """It counts again until it is done."""
     admission = Admission(1)
     admission.enter()
     with pytest.raises(Cancelled), admission.receiving_body():
@@ -51,7 +51,7 @@ def test_request_interrupted_while_its_body_comes_has_its_place_again() -> None:
 
 
 def test_drain_waits_for_the_last_and_lets_nobody_in() -> None:
-    """It is over when the last has left, and not before."""
+    """The drain ends when the last admitted request is done, and not before."""
 
     async def scenario() -> bool:
         admission = Admission(3)
@@ -72,7 +72,7 @@ def test_drain_waits_for_the_last_and_lets_nobody_in() -> None:
 
 
 def test_drain_of_nobody_is_done_at_once() -> None:
-    """There is nothing to wait for, the second time neither."""
+    """There is nothing to wait for, nor is there the second time."""
 
     async def scenario() -> tuple[bool, bool]:
         admission = Admission(1)
@@ -82,7 +82,7 @@ def test_drain_of_nobody_is_done_at_once() -> None:
 
 
 def test_drain_is_bounded() -> None:
-    """When the time is up, drain says that not all have left."""
+    """When the time is up, the drain reports that some requests are not done."""
 
     async def scenario() -> bool:
         admission = Admission(1)

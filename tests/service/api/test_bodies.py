@@ -32,24 +32,24 @@ FILE = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nConte
 
 PNG_CHUNK = bytes(4) + b"junk" + zlib.crc32(b"junk").to_bytes(4)
 JPEG_SEGMENT = b"\xff\xfe\3\xea" + bytes(1000)
-"""What nobody needs, to be put in a file any number of times."""
+"""Useless segment that can be put into a file any number of times."""
 SIZES = {"wide": (1000, 600), "high": (400, 1000), "dot": (1, 1)}
 
 
 def blank(width: int, height: int) -> bytes:
-    """A PNG of black pixels."""
+    """Return a PNG of black pixels."""
     file = BytesIO()
     Image.new("L", (width, height)).save(file, "PNG")
     return file.getvalue()
 
 
 def padded(data: bytes, begin: int, filling: bytes) -> bytes:
-    """A file with more than a glance's worth of filling in it."""
+    """Return a file whose header is behind more bytes than are searched for it."""
     return data[:begin] + filling * (80_000 // len(filling)) + data[begin:]
 
 
 def huge_png() -> bytes:
-    """A PNG of a few bytes whose header claims 100 megapixels."""
+    """Return a PNG of a few bytes whose header claims 100 megapixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -80,7 +80,7 @@ def test_body_that_is_no_picture_is_a_400(
 def test_truncated_picture_is_a_400(
     client: httpx.Client, problem: Problem, digit: Image.Image, file_format: str
 ) -> None:
-    """Half a file is never half an answer."""
+    """Half a file does not give half a picture."""
     file = BytesIO()
     digit.save(file, file_format)
     half = file.getvalue()[: len(file.getvalue()) // 2]
@@ -94,7 +94,7 @@ def test_truncated_picture_is_a_400(
 def test_png_that_lacks_its_last_bytes_is_a_400(
     client: httpx.Client, problem: Problem, digit_png: bytes, cut: int
 ) -> None:
-    """Also a file that has all of its pixels, or nearly all, is damaged without its end."""
+    """A file without its end is damaged, even if all or nearly all of its pixels are there."""
     problem(client.post("/stn/rectify", content=digit_png[:-cut], headers=PNG), 400, "undecodable")
 
 
@@ -124,13 +124,13 @@ def test_png_that_lacks_its_last_bytes_is_a_400(
     ],
 )
 def test_malformed_form_is_a_400(client: httpx.Client, problem: Problem, headers: dict[str, str], body: bytes) -> None:
-    """A form that breaks the rules of forms, or ends before its end, is undecodable as a whole."""
+    """A form that is malformed or cut off is undecodable as a whole."""
     problem(client.post("/stn/rectify", content=body, headers=headers), 400, "undecodable")
 
 
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "cp500", "no-such-charset"])
 def test_charset_of_a_form_is_not_asked_for(client: httpx.Client, digit_png: bytes, charset: str) -> None:
-    """Names are ASCII, fields are not needed, and some charsets take minutes to read a megabyte."""
+    """Names are ASCII, text fields are not used, and some charsets take minutes to decode a megabyte."""
     named = FILE.replace(b"a.png", b"\xffa..b.png")
 
     response = client.post(
@@ -171,7 +171,7 @@ def test_type_that_merely_begins_like_a_forms_is_a_415(client: httpx.Client, pro
 
 
 def test_large_form_does_not_stop_the_event_loop(serve: Serve) -> None:
-    """What looks like a boundary over and over takes long to parse."""
+    """A form that is full of near-boundaries takes long to parse."""
     content = form(FILE + b"\r\n--BX" * 200_000, boundary=b"B", end=b"--B--\r\n")
     headers = {"content-type": "multipart/form-data; boundary=B"}
 
@@ -199,7 +199,7 @@ def test_large_form_does_not_stop_the_event_loop(serve: Serve) -> None:
 def test_error_says_which_of_several_files_it_is_about(
     client: httpx.Client, problem: Problem, digit_png: bytes
 ) -> None:
-    """Counted from one, in the order in which they came."""
+    """Files are counted from one, in the order of the form."""
     files = [("image", (name, data, "image/png")) for name, data in (("a", digit_png), ("b", b"no picture"))]
 
     document = problem(client.post("/stn/rectify", files=files), 400, "undecodable")
@@ -210,7 +210,7 @@ def test_error_says_which_of_several_files_it_is_about(
 def test_form_that_is_cut_off_after_a_whole_file_is_a_400(
     client: httpx.Client, problem: Problem, digit_png: bytes
 ) -> None:
-    """The first of two files is not answered as if it had been the only one."""
+    """The first of two files is not served as if it were the only one."""
     whole = form(FILE + digit_png, FILE + digit_png)
 
     document = problem(
@@ -239,7 +239,7 @@ def test_body_that_is_no_json_is_a_400(client: httpx.Client, problem: Problem, b
 def test_body_over_the_limit_is_a_413_announced_or_not(
     client: httpx.Client, problem: Problem, path: str, limit: int, *, announced: bool
 ) -> None:
-    """A content length over the limit is refused at once, a body without end when it gets there."""
+    """A content length over the limit is refused at once, a body without a length when it reaches the limit."""
     size = 3 * limit
     body = bytes(size) if announced else (bytes(2**12) for _ in range(size >> 12))
 
@@ -303,14 +303,14 @@ def test_pictures_of_a_request_share_one_allowance_of_pixels(client: httpx.Clien
 def test_content_type_that_is_not_read_is_a_415(
     client: httpx.Client, problem: Problem, path: str, content_type: str
 ) -> None:
-    """The type is named, and what is read instead."""
+    """The problem names the type, and those that are supported."""
     response = client.post(path, content=b"{}", headers={"content-type": content_type})
 
     assert content_type in problem(response, 415, "unsupported-type")["detail"]
 
 
 def test_file_of_another_type_in_a_form_is_a_415(client: httpx.Client, problem: Problem) -> None:
-    """A form's files are held to the same types."""
+    """The files of a form must have the same types."""
     response = client.post("/stn/rectify", files={"image": ("a.txt", b"seven", "text/plain")})
 
     problem(response, 415, "unsupported-type")
@@ -330,7 +330,7 @@ def test_form_without_a_file_is_a_422(client: httpx.Client, problem: Problem, di
 def test_header_behind_much_else_is_found_by_the_codecs(
     client: httpx.Client, digit: Image.Image, file_format: str, begin: int, filling: bytes
 ) -> None:
-    """A glance at the beginning of a file does not tell its size; it is decoded all the same."""
+    """The beginning of the file does not tell its size, but it is decoded."""
     file = BytesIO()
     digit.save(file, file_format)
     data = file.getvalue()

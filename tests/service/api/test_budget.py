@@ -1,4 +1,4 @@
-"""The budget of memory: what all requests in progress take between them is bounded, and is given back."""
+"""The memory budget: what all requests in progress hold together is bounded, and is given back."""
 
 import asyncio
 import gc
@@ -27,7 +27,7 @@ ROOM_FOR_ONE = {"body_bytes": 2**20, "pixels": 10**6, "memory_bytes": 7 * 2**20}
 
 
 def test_share_that_goes_over_what_is_left_is_refused_and_takes_nothing() -> None:
-    """By its size, and by what others have; what is left can still be taken."""
+    """Its own size counts and those of others; what is left can still be taken."""
     memory = MemoryBudget(100)
     first, second = Share(memory), Share(memory)
     first.take(70)
@@ -40,7 +40,7 @@ def test_share_that_goes_over_what_is_left_is_refused_and_takes_nothing() -> Non
 
 
 def test_share_that_would_need_more_than_the_whole_budget_is_too_large() -> None:
-    """Trying again would not help: another error says so, whatever is left."""
+    """Trying again would not help, so that the error is another one, whatever is left."""
     share = Share(MemoryBudget(100))
     share.take(60)
 
@@ -49,7 +49,7 @@ def test_share_that_would_need_more_than_the_whole_budget_is_too_large() -> None
 
 
 def test_share_can_be_exchanged_for_what_is_there() -> None:
-    """Less than before or more, even more than is left; at the end, nothing."""
+    """It may become smaller or larger, even larger than what is left; at the end it is zero."""
     memory = MemoryBudget(100)
     share = Share(memory)
     share.take(70)
@@ -64,7 +64,7 @@ def test_share_can_be_exchanged_for_what_is_there() -> None:
 
 
 def test_share_is_given_back_as_a_whole_and_once() -> None:
-    """Whatever it was taken in, and however often it is given back."""
+    """It does not matter in how many parts it was taken, nor how often it is given back."""
     memory = MemoryBudget(100)
     share, other = Share(memory), Share(memory)
     other.take(5)
@@ -78,7 +78,7 @@ def test_share_is_given_back_as_a_whole_and_once() -> None:
 
 
 def test_nothing_is_taken_for_a_request_that_is_over() -> None:
-    """A codec that comes to a file after its client has left does not decode it."""
+    """A codec thread that gets to a file after its client has disconnected does not decode it."""
     memory = MemoryBudget(100)
     share = Share(memory)
     share.give_back()
@@ -91,7 +91,7 @@ def test_nothing_is_taken_for_a_request_that_is_over() -> None:
 
 @pytest.mark.parametrize("is_form", [False, True])
 def test_large_pictures_at_once_are_decoded_within_the_memory(serve: Serve, problem: Problem, is_form: bool) -> None:  # noqa: FBT001
-    """A megapixel in a few hundred bytes: one fits at a time, others are refused, and later there is room again."""
+    """Of pictures with a megapixel in a few hundred bytes, one fits at a time; others are refused until it is done."""
     file = BytesIO()
     Image.new("RGB", (1000, 1000)).save(file, "PNG")
     upload: dict[str, Any] = (
@@ -116,7 +116,7 @@ def test_large_pictures_at_once_are_decoded_within_the_memory(serve: Serve, prob
 
 
 def test_large_bodies_at_once_are_kept_within_the_memory(serve: Serve, problem: Problem) -> None:
-    """They count while they come, whatever is in them."""
+    """They count while they are being received, whatever is in them."""
 
     async def slowly(went: asyncio.Event) -> Any:
         yield b" " * 2**19
@@ -145,7 +145,7 @@ def test_large_bodies_at_once_are_kept_within_the_memory(serve: Serve, problem: 
 
 
 def test_client_that_takes_its_answer_slowly_keeps_no_memory(serve: Serve) -> None:
-    """Once the answer is there, what was sent for it is not needed."""
+    """Once the response is ready, the request's memory is given back."""
     file = BytesIO()
     Image.new("L", (1000, 1000)).save(file, "PNG")
     messages = [{"type": "http.request", "body": file.getvalue(), "more_body": False}]
@@ -187,7 +187,7 @@ def test_client_that_takes_its_answer_slowly_keeps_no_memory(serve: Serve) -> No
 def test_response_counts_until_its_client_has_taken_it(
     serve: Serve, problem: Problem, method: str, path: str, query: bytes, held: int
 ) -> None:
-    """A client that takes it slowly keeps the memory of what it is sent, and of nothing else."""
+    """A client that reads slowly holds the memory of its response, and no more."""
     large, small = BytesIO(), BytesIO()
     Image.new("L", (1000, 1000)).save(large, "PNG")
     Image.new("L", (28, 28), 9).save(small, "PNG")
@@ -228,7 +228,7 @@ def test_response_counts_until_its_client_has_taken_it(
 
 @pytest.mark.parametrize("field", [b"image", b"other"], ids=["of no picture", "of another name"])
 def test_form_that_is_refused_leaves_nothing_behind(serve: Serve, field: bytes) -> None:
-    """Not even until the next garbage collection: a megabyte of each of eight would be there."""
+    """Its memory is freed at once, without a garbage collection; otherwise eight forms would keep a megabyte each."""
     head = b'--B\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\n\r\n' % field
     content = head + bytes(2**20) + b"\r\n--B--\r\n"
     headers = {"content-type": "multipart/form-data; boundary=B"}
@@ -252,7 +252,7 @@ def test_form_that_is_refused_leaves_nothing_behind(serve: Serve, field: bytes) 
 
 
 def test_form_needs_memory_twice(serve: Serve) -> None:
-    """Its files are in memory beside the body that they are parsed from."""
+    """Its files are in memory in addition to the body that they are parsed from."""
     head = b'--B\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
     content = head + b"anything\r\n--B--\r\n"
     scope = {"type": "http", "headers": [(b"content-type", b"multipart/form-data; boundary=B")]}
@@ -278,7 +278,7 @@ def test_form_needs_memory_twice(serve: Serve) -> None:
 def test_drawing_that_is_encoded_as_a_whole_needs_memory_for_it(
     serve: Serve, problem: Problem, name: str, status: int
 ) -> None:
-    """Six bytes per pixel, before anything is drawn, and given back; what is encoded frame by frame needs less."""
+    """It takes six bytes per pixel before anything is drawn; a format that is encoded frame by frame takes less."""
     pixels = 4 * 2 * (28 * 8) ** 2
     picture = BytesIO()
     Image.new("L", (28, 28)).save(picture, "PNG")

@@ -27,7 +27,7 @@ def catalogue() -> Catalogue:
 
 @pytest.mark.parametrize(("version", "expected"), [(None, 10), (9, 9), (1, 1)])
 def test_latest_version_is_found_unless_another_is_named(version: int | None, expected: int) -> None:
-    """Ten is later than nine."""
+    """Versions are compared as numbers: ten is later than nine."""
     assert catalogue().find("stn-affine", version, "stn").manifest.version == expected
 
 
@@ -41,13 +41,13 @@ def test_latest_version_is_found_unless_another_is_named(version: int | None, ex
     ],
 )
 def test_what_is_not_served_is_answered_with_what_is(name: str, version: int | None, family: str, match: str) -> None:
-    """Names of the same family, or versions of the same name."""
+    """The error lists the models of the family, or the versions of the model."""
     with pytest.raises(UnknownModel, match=match):
         catalogue().find(name, version, family)
 
 
 def test_nothing_is_found_while_the_service_is_not_ready() -> None:
-    """Also not what is there already: its engine may not run yet, or not run any more."""
+    """This includes models that are loaded: their engines may not run yet, or no longer."""
     served = catalogue()
     served.not_ready_because = "the models are being loaded"
 
@@ -56,13 +56,13 @@ def test_nothing_is_found_while_the_service_is_not_ready() -> None:
 
 
 def test_model_without_a_graph_says_so() -> None:
-    """By the graph's name."""
+    """The error names the graph."""
     with pytest.raises(UnknownModel, match="draw version 1 has no reconstruct graph"):
         model("draw", 1).engine("reconstruct")
 
 
 def test_every_version_of_every_model_is_listed() -> None:
-    """Once."""
+    """Each is listed once."""
     assert sorted((found.manifest.name, found.manifest.version) for found in catalogue()) == [
         ("draw", 1), ("stn-affine", 1), ("stn-affine", 9), ("stn-affine", 10), ("stn-tps", 2),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Many at once: every answer is what it would have been alone."""
+"""Many requests at once: every response is what it would have been alone."""
 
 import asyncio
 import base64
@@ -27,12 +27,12 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClie
 
 REPETITIONS = 3
 ROUNDED = {"output", "bit_errors", "accuracy", "ended"}
-"""What follows from rounded probabilities: close to one half these may go either way."""
+"""Members that depend on rounded probabilities: close to one half, these may round either way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request, and whether it is one that cannot be answered."""
+    """A request, and whether it must fail."""
 
     method: str
     path: str
@@ -46,7 +46,7 @@ class Call:
 
 
 def calls(upload: bytes) -> list[Call]:
-    """Short and long, of all families, with some that fail, expire or are wrong in between."""
+    """Return short and long requests to all families, some of which fail, expire or are invalid."""
     drawings = [
         Call("GET", f"/draw/generate?format=npz&seed={seed}&steps={steps}&count={count}")
         for seed, (steps, count) in enumerate([(8, 1), (64, 1), (16, 7), (3, 2), (32, 20)])
@@ -76,7 +76,7 @@ def calls(upload: bytes) -> list[Call]:
 
 
 def numbers(document: object, decoded: Decode) -> list[float]:
-    """Every number of a JSON document in its order; pictures count by pixels, in units of the tolerance for floats."""
+    """Return all numbers of a JSON document in order, and the pixels of its pictures in units of the tolerance."""
     if isinstance(document, dict):
         return [n for key, value in document.items() if key not in ROUNDED for n in numbers(value, decoded)]
     if isinstance(document, list):
@@ -106,7 +106,7 @@ def same_answer(found: httpx.Response, alone: httpx.Response, decoded: Decode) -
 def test_burst_of_mixed_requests_is_answered_as_each_would_be_alone(
     server: str, digit_png: bytes, decoded: Decode
 ) -> None:
-    """Floats within 1e-4, pictures within a grey level, failures with their own status, whoever shares a batch."""
+    """Whatever shares a batch, floats are within 1e-4, pictures within a grey level, and failures have their status."""
     mixed = calls(digit_png)
 
     async def scenario() -> tuple[list[httpx.Response], list[httpx.Response]]:
@@ -126,7 +126,7 @@ def test_burst_of_mixed_requests_is_answered_as_each_would_be_alone(
 
 @pytest.mark.parametrize("answer_format", ["gif", "sse"])
 def test_clients_that_leave_free_their_slots(server: str, decoded: Decode, answer_format: str) -> None:
-    """After many clients have hung up in the middle nothing of theirs is left running, and answers are right."""
+    """After many clients have disconnected halfway, none of their work is left running, and responses are right."""
 
     async def told(client: httpx.AsyncClient, metric: str) -> float:
         text = (await client.get("/metrics")).text
@@ -156,7 +156,7 @@ def test_clients_that_leave_free_their_slots(server: str, decoded: Decode, answe
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[str]:
-    """The names of the threads, from now on, on which a function is called."""
+    """Collect the names of the threads that call a function from now on."""
     threads: list[str] = []
     work = getattr(module, name)
 
@@ -170,7 +170,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> lis
 
 @pytest.mark.parametrize("path", ["/stn/rectify", "/draw/reconstruct?format=npz&steps=2"])
 def test_large_upload_is_worked_on_off_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """A picture of a megapixel is decoded and framed on codec threads, so that nobody else waits for it."""
+    """A picture of a megapixel is decoded and framed on codec threads, so that no other request waits for it."""
     worked = [watch(monkeypatch, uploads, "decode"), watch(monkeypatch, stn, "network_input")]
     file = BytesIO()
     Image.effect_noise((1200, 1000), 60).save(file, "JPEG")
@@ -185,7 +185,7 @@ def test_large_upload_is_worked_on_off_the_event_loop(serve: Serve, monkeypatch:
 
 
 def test_long_episode_is_drawn_off_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of n-grams, which depend on one another; a short one is not worth the way."""
+    """Bits of n-grams depend on one another, and take long to draw; a short episode is not worth a thread."""
     threads = watch(monkeypatch, ntm, "random_ngrams")
 
     async def scenario() -> list[int]:

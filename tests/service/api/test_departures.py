@@ -1,4 +1,4 @@
-"""Whoever leaves while threads work for them is not worked for any more."""
+"""Disconnects: threads stop working for a client that has left."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ STAGES: dict[str, tuple[str, Callable[..., Any], str]] = {
 
 
 class Held:
-    """Work that is counted, and held when it is done for the first time."""
+    """Work that is counted, and blocked the first time it is called."""
 
     def __init__(self, work: Callable[..., Any]) -> None:
         self._work = work
@@ -47,7 +47,7 @@ class Held:
 
 
 async def leave_during(app: Glimpse, asked: asyncio.Task[httpx.Response], work: Held) -> None:
-    """Have a client leave while work is held, and wait until the threads have nothing to do any more."""
+    """Disconnect a client while its work is blocked, and wait until the threads are idle."""
     assert await asyncio.to_thread(work.has_begun.wait, PATIENCE_SECONDS)
     asked.cancel()
     await asyncio.wait([asked])
@@ -61,7 +61,7 @@ async def leave_during(app: Glimpse, asked: asyncio.Task[httpx.Response], work: 
 def test_files_that_nobody_waits_for_any_more_are_left(
     serve: Serve, digit_png: bytes, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """Of three files, whoever leaves during the first saves the others, at every stage."""
+    """If the client disconnects during the first of three files, the others are skipped, at every stage."""
     where, what, answer_format = STAGES[stage]
     work = Held(what)
     monkeypatch.setattr(where, work.function())
@@ -81,7 +81,7 @@ def test_files_that_nobody_waits_for_any_more_are_left(
 def test_drawings_that_nobody_waits_for_any_more_are_left(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, answer_format: str
 ) -> None:
-    """Of many steps or samples, whoever leaves during the first saves the others."""
+    """If the client disconnects during the first of many steps or samples, the others are skipped."""
     work = Held(draw.Drawing.enlarged)
     monkeypatch.setattr("service.tasks.draw.Drawing.enlarged", work.function())
 

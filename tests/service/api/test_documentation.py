@@ -1,4 +1,4 @@
-"""The documentation: the page, the parameters and problems that it lists, and answers that are what it says of them."""
+"""The documentation: its page, its parameters and problems, and responses that are as it describes them."""
 
 import re
 from typing import Any
@@ -35,7 +35,7 @@ PARAMETERS = {
 
 
 def test_openapi_lists_every_path_and_parameter(client: httpx.Client) -> None:
-    """Whoever reads the document alone can use all of the service."""
+    """The document alone is enough to use all of the service."""
     paths = client.get("/openapi.json").json()["paths"]
 
     for (method, path), names in PARAMETERS.items():
@@ -50,7 +50,7 @@ def test_openapi_lists_every_path_and_parameter(client: httpx.Client) -> None:
 
 
 def test_openapi_tells_ranges_and_problems(client: httpx.Client) -> None:
-    """Bounds of a parameter, and the problem document with every status of the contract, and no other."""
+    """It has the bounds of a parameter, and a problem document for exactly the statuses of the contract."""
     paths = client.get("/openapi.json").json()["paths"]
 
     operation = paths["/draw/reconstruct"]["post"]
@@ -68,7 +68,7 @@ def test_openapi_tells_ranges_and_problems(client: httpx.Client) -> None:
 
 
 def test_documentation_is_a_page_without_anything_from_elsewhere(client: httpx.Client) -> None:
-    """For people, in a browser that need not have a way to the internet."""
+    """It works in a browser without access to the internet."""
     response = client.get("/docs")
 
     assert response.headers["content-type"].startswith("text/html")
@@ -82,7 +82,7 @@ def test_documentation_is_a_page_without_anything_from_elsewhere(client: httpx.C
 
 
 def assert_described(answer: httpx.Response, model: type[BaseModel]) -> None:
-    """The answer has all that the model has, and no more."""
+    """Check that the response has the members of the model, and no others."""
     assert answer.status_code == 200, answer.text
     document = answer.json()
     assert model.model_validate(document).model_dump(mode="json", exclude_none=True) == document
@@ -90,14 +90,14 @@ def assert_described(answer: httpx.Response, model: type[BaseModel]) -> None:
 
 @pytest.mark.parametrize("name", ["stn-affine", "stn-projective", "stn-tps"])
 def test_rectified_digits_are_as_described(client: httpx.Client, digit_png: bytes, name: str) -> None:
-    """Of every family, and one for each file."""
+    """Every model of the family conforms, with one result per file."""
     files = [("image", ("a.png", digit_png, "image/png")), ("image", ("b.png", digit_png, "image/png"))]
 
     assert_described(client.post(f"/stn/rectify?model={name}&format=json", files=files), Rectified)
 
 
 def test_drawings_are_as_described(client: httpx.Client, digit_png: bytes) -> None:
-    """Drawn from noise, and redrawn from a picture."""
+    """Generated and reconstructed drawings conform."""
     assert_described(client.get("/draw/generate?format=json&steps=2&count=2"), Generated)
     redrawn = client.post("/draw/reconstruct?format=json&steps=2", content=digit_png, headers=PNG)
     assert_described(redrawn, Reconstructed)
@@ -108,13 +108,13 @@ def test_drawings_are_as_described(client: httpx.Client, digit_png: bytes) -> No
 def test_outcomes_of_memory_tasks_are_as_described(
     client: httpx.Client, task: str, model: type[Outcome], query: str
 ) -> None:
-    """Of a client's episode and of a random one, with its trace and without."""
+    """Outcomes of a client's episode and of a random one conform, with and without a trace."""
     assert_described(client.post(f"/ntm/{task}{query}", json=BODIES[task]), model)
     assert_described(client.get(f"/ntm/{task}{query}"), model)
 
 
 def test_openapi_describes_every_json_answer(client: httpx.Client) -> None:
-    """By the models above; whatever they refer to is there."""
+    """The models above describe them, and every reference resolves."""
     document = client.get("/openapi.json").json()
 
     described = set()

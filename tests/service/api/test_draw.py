@@ -36,7 +36,7 @@ Decode = Callable[[bytes], NDArray[np.uint8]]
 
 
 def frames_of(response: httpx.Response) -> NDArray[np.uint8]:
-    """The pictures of an NPZ answer, [count steps 28 28]."""
+    """Return the pictures of an NPZ response, [count steps 28 28]."""
     with np.load(BytesIO(response.content), allow_pickle=False) as arrays:
         return np.array(arrays["frames"])
 
@@ -50,7 +50,7 @@ def events_of(response: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
 
 
 def drawn_by_the_network(checkpoints: Path, seed: int, labels: list[int], steps: int) -> NDArray[np.float32]:
-    """What the network itself draws, a sample a label, in eager PyTorch, [count steps 28 28] in 0..255."""
+    """Return what the network draws in eager PyTorch, one sample per label, [count steps 28 28] in 0..255."""
     network = network_of(load(checkpoints / "draw.safetensors"), checkpoints)
     assert isinstance(network, Draw)
     z = np.stack([noise(seed, sample, steps, network.config.latent_size) for sample in range(len(labels))], axis=1)
@@ -88,7 +88,7 @@ def test_seed_decides_the_digit_of_every_sample_where_none_is_asked_for(
 
 
 def test_sample_does_not_depend_on_how_many_are_asked_for(client: httpx.Client) -> None:
-    """The first samples of many are those of few."""
+    """The first of many samples are the same as those of few."""
     few, many = (frames_of(client.get(f"/draw/generate?format=npz&seed=5&steps=8&count={n}")) for n in (2, 64))
 
     within_a_grey_level(many[:2], few)
@@ -96,7 +96,7 @@ def test_sample_does_not_depend_on_how_many_are_asked_for(client: httpx.Client) 
 
 
 def test_temperature_scales_the_noise(client: httpx.Client) -> None:
-    """Without noise the seed decides nothing; with more of it drawings lie further from that one."""
+    """Without noise the seed has no effect; with more noise, drawings differ more from that one."""
 
     def last(query: str) -> NDArray[np.float64]:
         return frames_of(client.get(f"/draw/generate?format=npz&steps=8&digit=3&{query}"))[:, -1].astype(float)
@@ -132,7 +132,7 @@ def test_smallest_and_largest_seed_are_drawn(client: httpx.Client, seed: int) ->
 
 
 def test_absent_seed_is_random_and_can_be_asked_for_again(client: httpx.Client) -> None:
-    """A drawing that somebody liked can be had again from its header."""
+    """A drawing can be repeated with the seed in its header."""
     first, other = (client.get("/draw/generate?format=final") for _ in range(2))
 
     assert first.headers["x-seed"] != other.headers["x-seed"]
@@ -143,7 +143,7 @@ def test_absent_seed_is_random_and_can_be_asked_for_again(client: httpx.Client) 
 
 
 def test_default_is_a_gif_of_32_frames_at_four_times_the_size(client: httpx.Client) -> None:
-    """What a browser shows that follows a plain link."""
+    """A browser that follows a plain link shows it."""
     response = client.get("/draw/generate")
 
     image = Image.open(BytesIO(response.content))
@@ -165,7 +165,7 @@ def test_animation_has_a_frame_a_step_and_a_cell_a_sample(client: httpx.Client, 
 
 
 def test_film_strip_has_a_row_a_sample_and_a_column_a_step(client: httpx.Client, decoded: Decode) -> None:
-    """As the paper prints it."""
+    """It has the layout of the paper's figure."""
     strip = decoded(client.get("/draw/generate?format=png&steps=6&count=3&scale=1&attention=false&seed=8").content)
     frames = frames_of(client.get("/draw/generate?format=npz&steps=6&count=3&seed=8"))
 
@@ -177,7 +177,7 @@ def test_film_strip_has_a_row_a_sample_and_a_column_a_step(client: httpx.Client,
 
 
 def test_final_shows_the_finished_pictures_alone(client: httpx.Client, decoded: Decode) -> None:
-    """The last step of every sample, without windows."""
+    """It has the last step of every sample, without windows."""
     sheet = decoded(client.get("/draw/generate?format=final&steps=6&count=4&scale=1&seed=8").content)
     frames = frames_of(client.get("/draw/generate?format=npz&steps=6&count=4&seed=8"))
 
@@ -186,7 +186,7 @@ def test_final_shows_the_finished_pictures_alone(client: httpx.Client, decoded: 
 
 
 def test_attention_is_drawn_in_red_unless_it_is_refused(client: httpx.Client, decoded: Decode) -> None:
-    """A strip with windows is the strip without them, but for what is red."""
+    """A strip with windows differs from one without only in red pixels."""
     query = "/draw/generate?format=png&steps=4&scale=4&seed=8"
 
     marked = decoded(client.get(query).content)
@@ -198,7 +198,7 @@ def test_attention_is_drawn_in_red_unless_it_is_refused(client: httpx.Client, de
 
 
 def test_json_tells_the_digit_of_every_sample(client: httpx.Client) -> None:
-    """The one that was asked for, or the one that its seed drew: asked for by name, it is the same picture."""
+    """It is the digit in the query, or one that the seed draws; requested explicitly, it gives the same picture."""
     drawn = client.get("/draw/generate?format=json&steps=4&count=5&seed=4").json()["samples"]
 
     for sample, digit in enumerate(each["digit"] for each in drawn):
@@ -241,7 +241,7 @@ def test_npz_holds_the_windows_of_the_json(client: httpx.Client) -> None:
 
 
 def test_stream_has_an_event_for_every_sample_and_step_then_done(client: httpx.Client, decoded: Decode) -> None:
-    """In order within a sample, with the pictures of the JSON answer, and one `done` at the end."""
+    """Steps are in order within a sample, with the pictures of the JSON response, and `done` comes once, at the end."""
     query = "/draw/generate?steps=20&count=3&seed=4&scale=2"
     document = client.get(f"{query}&format=json").json()
 
@@ -271,7 +271,7 @@ def test_stream_begins_before_it_ends(client: httpx.Client) -> None:
 
 
 def test_answer_without_a_format_goes_by_accept(client: httpx.Client) -> None:
-    """Events and JSON for programs that ask for them, a GIF for everybody else."""
+    """Programs get events or JSON if they ask for them, all other clients a GIF."""
     for accept, expected in [
         ("*/*", "image/gif"),
         ("image/avif,image/webp,*/*;q=0.8", "image/gif"),
@@ -307,7 +307,7 @@ def test_reconstruction_has_every_format_and_the_seed_decides(
 def test_reconstruction_answers_windows_and_the_bound(
     client: httpx.Client, digit_png: bytes, checkpoints: Path, decoded: Decode
 ) -> None:
-    """The bound is the eager network's, of the rectified picture in black and white; all windows are there."""
+    """The bound is that of the eager network for the rectified, binarised picture; all windows are there."""
     query = "format=json&steps=9&seed=6&scale=1&attention=false"
     document = client.post(f"/draw/reconstruct?{query}", content=digit_png, headers=PNG).json()
 
@@ -329,7 +329,7 @@ def test_reconstruction_answers_windows_and_the_bound(
 
 
 def test_reconstruction_as_npz_holds_what_the_json_says(client: httpx.Client, digit_png: bytes) -> None:
-    """The windows that it reads through too, and the bound."""
+    """It also has the read windows and the bound."""
     query = "/draw/reconstruct?steps=5&seed=6"
     document = client.post(f"{query}&format=json", content=digit_png, headers=PNG).json()
     (sample,) = document["samples"]
@@ -344,7 +344,7 @@ def test_reconstruction_as_npz_holds_what_the_json_says(client: httpx.Client, di
 
 
 def test_reconstruction_streams_its_steps(client: httpx.Client, digit_png: bytes, decoded: Decode) -> None:
-    """Events with both windows, then the bound."""
+    """Events have both windows; the last one has the bound."""
     query = "steps=10&seed=6"
     document = client.post(f"/draw/reconstruct?{query}&format=json", content=digit_png, headers=PNG).json()
 
@@ -361,7 +361,7 @@ def test_reconstruction_streams_its_steps(client: httpx.Client, digit_png: bytes
 
 
 def test_reconstruction_draws_the_read_window_in_green(client: httpx.Client, digit_png: bytes, decoded: Decode) -> None:
-    """Red where it writes, green where it reads."""
+    """Write windows are red, read windows green."""
     strip = decoded(client.post("/draw/reconstruct?format=png&steps=4", content=digit_png, headers=PNG).content)
 
     for colour in ((255, 0, 0), (0, 255, 0)):

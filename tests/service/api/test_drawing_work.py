@@ -1,4 +1,4 @@
-"""An answer of drawings in the making: what it takes."""
+"""Drawings as they are encoded: how much memory it takes."""
 
 import tracemalloc
 
@@ -19,7 +19,7 @@ MODEL = ServedModel(MANIFEST, engines={})
 
 
 def finished(*, samples: int, steps: int, scale: int, answer_format: str) -> Generation:
-    """Black pictures, all of whose steps are there."""
+    """Return work for black pictures, with all steps computed."""
     request = Request({}, samples, steps, deadline=9.0)
     windows = np.tile(np.array([14, 14, 2, 1, 1], np.float32), (steps, samples, 1))
     request.outputs |= {"pictures": np.zeros((steps, samples, 28, 28), np.uint8), "write_windows": windows}
@@ -29,7 +29,7 @@ def finished(*, samples: int, steps: int, scale: int, answer_format: str) -> Gen
 
 @pytest.mark.parametrize(("name", "most"), [("gif", 0.5), ("apng", 0.5), ("webp", 0.5), ("png", 2.5)])
 def test_frames_are_not_all_in_memory_at_once(name: str, most: float) -> None:
-    """In arrays, an animation takes less than its frames, and a film strip about itself twice: for its encoder too."""
+    """An animation needs less memory than all its frames; a film strip is there twice, as the encoder has a copy."""
     samples, steps, scale = 16, 16, 8
     drawn = finished(samples=samples, steps=steps, scale=scale, answer_format=name)
 

@@ -1,4 +1,4 @@
-"""Queries: how they are parsed, and which are remembered."""
+"""Queries: how they are parsed, and which are cached."""
 
 from urllib.parse import parse_qsl
 
@@ -21,7 +21,7 @@ class Query(BaseModel):
 
 @pytest.mark.parametrize(("size", "is_remembered"), [(MAX_CACHED_BYTES, True), (MAX_CACHED_BYTES + 1, False)])
 def test_query_is_remembered_unless_it_is_long(size: int, *, is_remembered: bool) -> None:
-    """The same short query is parsed once; a long one is parsed every time, and kept by nobody."""
+    """A short query is parsed once; a long one is parsed every time, and not kept in memory."""
     parse = parser(Query)
     query = b"name=".ljust(size, b"x")
 
@@ -32,7 +32,7 @@ def test_query_is_remembered_unless_it_is_long(size: int, *, is_remembered: bool
 
 
 def test_query_that_is_too_long_is_refused() -> None:
-    """Before it is looked at."""
+    """It is refused before it is parsed."""
     parse = parser(Query)
     assert parse(b"name=".ljust(MAX_QUERY_BYTES, b"x")).name
 
@@ -42,5 +42,5 @@ def test_query_that_is_too_long_is_refused() -> None:
 
 @given(st.text(st.sampled_from("ab=&;+%41 é"), max_size=20))
 def test_query_says_what_urllib_reads(query: str) -> None:
-    """Whether it is escaped or not: blank values count, of a name that comes again the last one does."""
+    """Escaped or not, blank values count, and the last value wins if a name is repeated."""
     assert _values(query) == dict(parse_qsl(query, keep_blank_values=True))

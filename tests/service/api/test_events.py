@@ -1,4 +1,4 @@
-"""Server-sent events: sent as they come, and ended with a word on why."""
+"""Server-sent events: sent as they arrive, and ended with an error if there is one."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ STEP: Event = ("step", {"image": np.arange(6).reshape(2, 3)[:, :2]})
 
 
 def sent(of: AsyncIterator[bytes], *, slow: bool = False) -> list[Message]:
-    """The ASGI messages of a stream."""
+    """Return the ASGI messages of a stream."""
     messages: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -41,7 +41,7 @@ async def stream(*groups: list[Event], error: Exception | None = None) -> AsyncI
 
 
 def test_groups_are_sent_one_by_one_and_the_stream_is_closed() -> None:
-    """A body message a group, with more to come until the last."""
+    """There is one body message per group, with `more_body` until the last."""
     messages = sent(stream([STEP, STEP], [("done", {})]))
 
     head, *bodies = messages
@@ -66,7 +66,7 @@ def test_arrays_become_lists_contiguous_or_not() -> None:
 
 
 def test_error_after_the_first_event_becomes_the_last_event() -> None:
-    """It has the members of a problem document, since the status is long gone."""
+    """It has the members of a problem document, since the status has already been sent."""
     *_, last, end = sent(stream([STEP], error=InferenceFailed("the model failed")))
 
     name, data = last["body"].decode().strip().split("\n")
@@ -78,13 +78,13 @@ def test_error_after_the_first_event_becomes_the_last_event() -> None:
 
 
 def test_error_before_the_first_event_is_raised() -> None:
-    """So that it can still be answered with a status."""
+    """The response can then still have the error's status."""
     with pytest.raises(Overloaded, match="full"):
         sent(stream(error=Overloaded("full")))
 
 
 def test_stream_without_events_is_closed() -> None:
-    """An empty body, and no error."""
+    """The body is empty, and there is no error."""
     head, body = sent(stream())
 
     assert head["status"] == 200
@@ -92,7 +92,7 @@ def test_stream_without_events_is_closed() -> None:
 
 
 def test_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the longest stall its stream is ended with an error."""
+    """Its stream ends with an error once the longest stall has passed."""
     monkeypatch.setattr(events, "MAX_STALL_SECONDS", 0.01)
 
     *_, last, end = sent(stream([STEP], [STEP]), slow=True)
@@ -102,7 +102,7 @@ def test_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_large_group_is_sent_in_pieces() -> None:
-    """So that taking one of them in time is enough."""
+    """A client must only read one piece in time, not the whole group."""
     _, *pieces, last = sent(stream([("step", "a" * 3 * PIECE_BYTES)]))
 
     assert [len(piece["body"]) for piece in pieces][:3] == [PIECE_BYTES] * 3

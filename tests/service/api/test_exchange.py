@@ -1,4 +1,4 @@
-"""An exchange: what interrupts it, and what is left of it afterwards."""
+"""An exchange: what interrupts it, and what remains of it afterwards."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ async def never() -> Message:
 
 
 def sending(*chunks: bytes, is_whole: bool = True) -> Receive:
-    """A client that sends its body in these parts, and leaves if that is not all of it."""
+    """A client that sends its body in these parts, and disconnects if the body is not complete."""
     messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     if is_whole and messages:
         messages[-1]["more_body"] = False
@@ -44,13 +44,13 @@ def sending(*chunks: bytes, is_whole: bool = True) -> Receive:
 def exchange_with(
     client: Receive, *, seconds: float = 30.0, headers: Headers = (), departure: asyncio.Future[None] | None = None
 ) -> Exchange:
-    """The exchange of a client who may take so long, and leaves when `departure` is done."""
+    """Return an exchange with this time limit, whose client disconnects when `departure` is done."""
     scope = {"type": "http", "headers": headers, DEPARTURE_KEY: departure}
     return Exchange(scope, client, seconds, Share(MemoryBudget(2**20)))
 
 
 async def explained(exchange: Exchange, work: Coroutine[Any, Any, object]) -> None:
-    """What an endpoint does with an exchange."""
+    """Run work in an exchange as an endpoint does."""
     exchange.begin()
     try:
         await work
@@ -63,7 +63,7 @@ async def explained(exchange: Exchange, work: Coroutine[Any, Any, object]) -> No
 
 @pytest.mark.parametrize("claimed", [(), ((b"content-length", b"6"),)], ids=["unannounced", "announced"])
 def test_body_of_exactly_the_limit_is_read(claimed: Headers) -> None:
-    """In however many parts it comes."""
+    """The number of its parts does not matter."""
 
     async def read() -> bytes:
         return await exchange_with(sending(b"abc", b"def"), headers=claimed).body(6)
@@ -72,7 +72,7 @@ def test_body_of_exactly_the_limit_is_read(claimed: Headers) -> None:
 
 
 def test_body_over_the_limit_is_read_no_further_than_that() -> None:
-    """What is announced is not read at all."""
+    """A body whose announced length is over the limit is not read at all."""
 
     async def read() -> None:
         with pytest.raises(TooLarge, match="the body has 7 bytes; at most 6 are allowed"):
@@ -84,7 +84,7 @@ def test_body_over_the_limit_is_read_no_further_than_that() -> None:
 
 
 def test_body_whose_client_leaves_in_the_middle_is_none() -> None:
-    """What has come of it is not taken for the whole."""
+    """The part that was received is not taken for the whole body."""
 
     async def read() -> None:
         with pytest.raises(Cancelled, match="before its body was complete"):
@@ -94,7 +94,7 @@ def test_body_whose_client_leaves_in_the_middle_is_none() -> None:
 
 
 def test_timings_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is begun again goes on, and waiting is told from computing, of all requests together."""
+    """Repeated stages accumulate, and queue and compute time are summed over all requests."""
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
 
@@ -113,7 +113,7 @@ def test_timings_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None:
-    """A body that does not come, a codec, a model; and the task is as good as new afterwards."""
+    """It may await a body, a codec or a model; its task can be used again afterwards."""
 
     async def wait() -> None:
         for wait_for in (lambda exchange: exchange.body(100), lambda _: asyncio.sleep(60)):
@@ -129,7 +129,7 @@ def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None
 
 @in_virtual_time
 async def test_exchange_that_has_ended_is_not_interrupted() -> None:
-    """What is sent is sent, however long that takes, and whoever leaves."""
+    """Neither the deadline nor a disconnect interrupts the sending of the response."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     departure = loop.create_future()
@@ -144,7 +144,7 @@ async def test_exchange_that_has_ended_is_not_interrupted() -> None:
 
 @in_virtual_time
 async def test_exchange_is_interrupted_when_its_client_leaves_whatever_it_waits_for() -> None:
-    """A body that does not come, a codec, a model; the caller is told why."""
+    """It may await a body, a codec or a model; the caller gets the reason."""
     for wait_for in (lambda exchange: exchange.body(100), lambda _: asyncio.sleep(60)):
         departure = asyncio.get_running_loop().create_future()
         exchange = exchange_with(never, departure=departure)
@@ -155,7 +155,7 @@ async def test_exchange_is_interrupted_when_its_client_leaves_whatever_it_waits_
 
 @in_virtual_time
 async def test_exchange_whose_client_has_left_before_it_began_is_interrupted() -> None:
-    """Who sends a request and closes at once has left before anybody works on it."""
+    """A client that sends a request and closes at once has disconnected before any work on it."""
     departure = asyncio.get_running_loop().create_future()
     departure.set_result(None)
     exchange = exchange_with(never, departure=departure)
@@ -166,7 +166,7 @@ async def test_exchange_whose_client_has_left_before_it_began_is_interrupted() -
 
 @in_virtual_time
 async def test_exchange_whose_deadline_and_client_go_together_is_interrupted_once() -> None:
-    """By whatever comes first; its task is as good as new afterwards."""
+    """Whichever comes first interrupts it; its task can be used again afterwards."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     departure = loop.create_future()
@@ -186,7 +186,7 @@ async def test_exchange_whose_deadline_and_client_go_together_is_interrupted_onc
 
 @in_virtual_time
 async def test_streaming_exchange_is_interrupted_when_its_client_leaves() -> None:
-    """Once an answer has begun, the deadline has no say any more; a departure has, until the end."""
+    """Once the response has begun, the deadline no longer counts; a disconnect does, until the end."""
     departure = asyncio.get_running_loop().create_future()
     exchange = exchange_with(never, seconds=1.0, departure=departure)
 
@@ -203,7 +203,7 @@ async def test_streaming_exchange_is_interrupted_when_its_client_leaves() -> Non
 
 
 def test_cancellation_by_somebody_else_stays_one() -> None:
-    """A server that shuts down cancels tasks: that is no client's departure."""
+    """A server that shuts down cancels tasks, which must not pass for a disconnect."""
 
     async def cancel() -> None:
         exchange = exchange_with(never, seconds=30.0)
@@ -217,7 +217,7 @@ def test_cancellation_by_somebody_else_stays_one() -> None:
 
 
 def test_interrupted_exchange_is_forgotten_at_once() -> None:
-    """What had come of the body does not wait for a garbage collection."""
+    """The received part of the body is freed without a garbage collection."""
 
     class Kept(bytearray):
         """Bytes that can be referred to weakly."""
@@ -245,7 +245,7 @@ def test_interrupted_exchange_is_forgotten_at_once() -> None:
 
 
 def test_many_headers_are_read_in_one_pass() -> None:
-    """Ten thousand names, one of them twice: each line is looked at once or twice, not ten thousand times."""
+    """With ten thousand names, one of them twice, each line is read once or twice, not ten thousand times."""
     looks = 0
 
     class Line(tuple[bytes, bytes]):
@@ -266,7 +266,7 @@ def test_many_headers_are_read_in_one_pass() -> None:
 
 
 def test_header_that_comes_in_several_lines_is_one_list() -> None:
-    """Whatever comes between them."""
+    """There may be other headers in between."""
 
     async def made() -> Exchange:
         lines = [(b"accept", b"image/png;q=0.5"), (b"host", b"glimpse"), (b"accept", b"application/json")]

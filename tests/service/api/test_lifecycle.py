@@ -1,4 +1,4 @@
-"""From start to shutdown: not ready, ready, draining, gone; and what is refused at the door."""
+"""From start to shutdown: loading, ready, draining, stopped; and settings and files that are refused at the start."""
 
 import asyncio
 import importlib.util
@@ -34,7 +34,7 @@ HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def refused(**settings: str) -> subprocess.CompletedProcess[str]:
-    """`glimpse serve` with settings that it should not start with."""
+    """Run `glimpse serve` with settings that it must refuse."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GLIMPSE_")}
     return subprocess.run(
         [sys.executable, "-m", "glimpse", "serve"],
@@ -67,7 +67,7 @@ def test_service_that_is_still_loading_is_alive_but_not_ready(repository: Path, 
 
 
 def test_service_that_has_loaded_some_models_is_not_ready(repository: Path, problem: Problem) -> None:
-    """A model whose engine is not running yet is not asked."""
+    """A model whose engine does not run yet gets no requests."""
 
     async def scenario() -> httpx.Response:
         from service.app import _load_and_verify
@@ -107,7 +107,7 @@ def test_draining_service_finishes_what_it_has_and_takes_no_more(serve: Serve, p
 
 
 def test_answer_that_a_shutdown_does_not_wait_for_is_a_503(serve: Serve, problem: Problem) -> None:
-    """What is cancelled is told so, in the same words as whoever comes later."""
+    """A cancelled request gets the same problem document as requests that come later."""
 
     async def endless() -> AsyncIterator[bytes]:
         yield b"{"
@@ -130,7 +130,7 @@ def test_answer_that_a_shutdown_does_not_wait_for_is_a_503(serve: Serve, problem
 def test_hanging_engine_is_noticed_while_a_sick_gpu_does_not_answer(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever reads the process's own figures holds up nobody but himself, and reads on if that failed."""
+    """Reading the metrics of the process blocks nothing else, and is repeated after a failure."""
     monkeypatch.setattr("service.app.SUPERVISION_SECONDS", 0.001)
     monkeypatch.setattr(Termination, "take_over", lambda _: None)  # signals are the test run's own
     app = Glimpse(Settings(models=repository))
@@ -165,7 +165,7 @@ def test_hanging_engine_is_noticed_while_a_sick_gpu_does_not_answer(
 
 
 def test_process_that_was_frozen_goes_on(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What looks like an engine that hangs is one whose time passed while nothing ran: at the next look it is well."""
+    """Its engine seems to hang, since time has passed while nothing ran; at the next check it is healthy."""
     monkeypatch.setattr("service.app.SUPERVISION_SECONDS", 0.001)
     looks = Counter[str]()
     exits: list[int] = []
@@ -188,14 +188,14 @@ def test_process_that_was_frozen_goes_on(repository: Path, monkeypatch: pytest.M
 
 
 def test_process_that_supervises_imports_no_framework() -> None:
-    """It serves nothing, and is there before the port is."""
+    """It serves no requests, and should start quickly."""
     program = "import sys, service.server; sys.exit('fastapi' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
 def test_several_processes_share_a_port_and_their_metrics(launch: Launch) -> None:
-    """Whichever process is asked, what all of them have answered is counted; and all of them end."""
+    """Whichever process is scraped, the requests of all of them are counted; and all of them exit."""
     with launch(GLIMPSE_WORKERS="2") as (url, *_):
         for _ in range(40):
             assert httpx.get(f"{url}/ntm/copy?length=1").status_code == 200  # a connection of its own
@@ -206,7 +206,7 @@ def test_several_processes_share_a_port_and_their_metrics(launch: Launch) -> Non
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_port_of_another_service_is_left_to_it(launch: Launch, repository: Path, workers: str) -> None:
-    """Processes share the port with one another, not with a second service: that one does not start."""
+    """Processes share the port with each other, but a second service does not start."""
     with launch(GLIMPSE_WORKERS=workers) as (url, *_):
         ended = refused(MODELS=str(repository), WORKERS=workers, PORT=url.rsplit(":", 1)[1])
 
@@ -216,7 +216,7 @@ def test_port_of_another_service_is_left_to_it(launch: Launch, repository: Path,
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime could have a GPU")
 def test_device_that_is_not_there_stops_the_start_with_one_line(repository: Path) -> None:
-    """Asked for CUDA, the service does not fall back to the CPU."""
+    """If CUDA is chosen, the service does not fall back to the CPU."""
     ended = refused(MODELS=str(repository), DEVICE="cuda")
 
     assert ended.returncode != 0
@@ -246,7 +246,7 @@ def test_file_that_was_tampered_with_stops_the_start_with_one_line(repository: P
 
 
 def test_process_that_cannot_replace_another_leaves_it(launch: Launch, repository: Path, tmp_path: Path) -> None:
-    """Whoever is served goes on being served, though a new process would refuse the model."""
+    """The old process goes on serving, although a new one would refuse the model."""
     shutil.copytree(repository / "ntm-copy", tmp_path / "ntm-copy")
     with launch(GLIMPSE_MODELS=str(tmp_path), GLIMPSE_WORKERS="2") as (url, process, await_line):
         tamper_with(tmp_path / "ntm-copy" / "1" / "model.onnx")
@@ -261,7 +261,7 @@ def test_process_that_cannot_replace_another_leaves_it(launch: Launch, repositor
 
 
 def test_processes_are_replaced_one_after_the_other(launch: Launch) -> None:
-    """A new one has its models before an old one has to go, so that nobody is told to wait for a start."""
+    """A new process has loaded its models before an old one stops, so that no request finds the service starting."""
     with launch(GLIMPSE_WORKERS="2") as (_, process, await_line):
         process.send_signal(signal.SIGHUP)
         for line in ("ready: ", "Terminated child", "Waiting for child") * 2:
@@ -272,7 +272,7 @@ def test_processes_are_replaced_one_after_the_other(launch: Launch) -> None:
 def test_damaged_version_is_refused_and_an_older_one_serves(
     launch: Launch, repository: Path, tmp_path: Path, damage: str
 ) -> None:
-    """One bad file does not take down what was good: of another version, or with another answer than it should have."""
+    """One bad artifact, with wrong outputs or another version in its manifest, does not take down an older one."""
     shutil.copytree(repository / "ntm-copy", tmp_path / "ntm-copy")
     newer = tmp_path / "ntm-copy" / "2"
     shutil.copytree(repository / "ntm-copy" / "1", newer)
@@ -305,7 +305,7 @@ def test_setting_out_of_range_stops_the_start_with_one_line(repository: Path) ->
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_repository_without_models_stops_the_start_with_one_line(tmp_path: Path, workers: str) -> None:
-    """An empty folder serves nobody; nor does a parent go on without its processes."""
+    """The service does not start with an empty folder, and a supervisor does not go on without its processes."""
     ended = refused(MODELS=str(tmp_path), WORKERS=workers)
 
     assert ended.returncode == 3

@@ -34,16 +34,16 @@ FORMATS = {"image/png": "png", "application/json": "json", "text/event-stream": 
     ],
 )
 def test_accept_decides_where_nothing_was_named(accept: str, expected: str) -> None:
-    """By weight, then by order; what is not known or not wanted does not count, nor what is too long to be weighed."""
+    """Weight decides, then order; unknown and unwanted types are ignored, and so is a header that is too long."""
     assert chosen(None, accept, FORMATS, "gif") == expected
 
 
 @pytest.mark.parametrize("accept", ["*/*", "image/*", "text/html, image/webp, */*;q=0.8", "*/*;q=0.1", "a/b"])
 def test_default_is_preferred_among_equals(accept: str) -> None:
-    """A browser, say, that takes anything."""
+    """A browser, for example, accepts anything."""
     assert chosen(None, accept, {"image/png": "png", "image/gif": "gif"}, "gif") == "gif"
 
 
 def test_what_the_query_names_wins() -> None:
-    """Whatever Accept says."""
+    """`Accept` does not matter then."""
     assert chosen("npz", "application/json", FORMATS, "gif") == "npz"

@@ -1,4 +1,4 @@
-"""`/ntm/{task}`: what each task answers, held against the network itself and against the task's own definition."""
+"""`/ntm/{task}`: each task's response, compared with the network itself and with the task's definition."""
 
 import json
 import math
@@ -123,7 +123,7 @@ def test_probabilities_are_what_the_network_says_to_the_traced_inputs(
 def test_smallest_and_largest_episode_are_run(
     client: httpx.Client, task: str, smallest: dict[str, Any], largest: dict[str, Any]
 ) -> None:
-    """The ends of every range are in it."""
+    """Both ends of every range are allowed."""
     for episode in (smallest, largest):
         response = client.post(f"/ntm/{task}", json=episode)
         assert response.status_code == 200, response.text
@@ -135,7 +135,7 @@ def test_smallest_and_largest_episode_are_run(
 
 
 def test_nested_lists_without_end_are_a_422(client: httpx.Client, problem: Problem) -> None:
-    """Whatever is in them, nothing follows them down."""
+    """They are not followed to their end, whatever is in them."""
     response = client.post("/ntm/copy", content=b'{"sequence": ' + b"[" * 900 + b"1.0" + b"]" * 900 + b"}")
 
     problem(response, 422, "invalid-parameter")
@@ -152,7 +152,7 @@ def test_repeat_copy_says_whether_it_ended_in_time(client: httpx.Client) -> None
 
 
 def test_ngrams_cost_what_their_probabilities_say(client: httpx.Client) -> None:
-    """Both costs are sums of -log2 P(bit) over t >= 5: the machine's, and that of counting in every context."""
+    """Both costs are sums of -log2 P(bit) over t >= 5: that of the machine, and that of counting per context."""
     document = client.post("/ntm/dynamic-ngrams", json={"bits": BITS}).json()
 
     def spent(probability: float, bit: int) -> float:
@@ -230,7 +230,7 @@ def test_stream_has_an_event_a_step_then_the_whole_answer(client: httpx.Client, 
 
 
 def test_stream_has_no_trace_unless_it_is_asked_for(client: httpx.Client) -> None:
-    """A row of 16 weights for every step is not for everybody."""
+    """A row of 16 weights per step is too much for most clients."""
     events = events_of(client.post("/ntm/copy", json=EPISODES["copy"], headers={"accept": "text/event-stream"}))
 
     assert len(events) == 12
@@ -266,14 +266,14 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(client: httpx.Cl
 def test_sizes_of_a_random_episode_are_those_that_were_asked_for(
     client: httpx.Client, task: str, query: str, shape: tuple[int, ...]
 ) -> None:
-    """Each task takes its own words for its sizes."""
+    """Each task has parameters of its own for its sizes."""
     document = client.get(f"/ntm/{task}?{query}&seed=1").json()
 
     assert np.shape(document["expected"]) == np.shape(document["output"]) == shape
 
 
 def test_random_query_is_always_of_an_item_that_another_follows(client: httpx.Client) -> None:
-    """Of two items that is the first, whatever the seed."""
+    """With two items it is the first, whatever the seed."""
     answers = [client.get(f"/ntm/associative-recall?items=2&seed={seed}") for seed in range(20)]
 
     assert [answer.status_code for answer in answers] == [200] * 20
@@ -281,7 +281,7 @@ def test_random_query_is_always_of_an_item_that_another_follows(client: httpx.Cl
 
 @pytest.mark.parametrize("task", TASKS)
 def test_random_episode_can_be_sent_back(client: httpx.Client, task: str) -> None:
-    """The answer carries the episode in the words of the task: sent as a body, it gets the same answer."""
+    """The response has the episode in the form of a body: sent back, it gets the same response."""
     document = client.get(f"/ntm/{task}?seed=3").json()
 
     episode, seed = document.pop("episode"), document.pop("seed")
@@ -295,7 +295,7 @@ def test_random_episode_can_be_sent_back(client: httpx.Client, task: str) -> Non
 
 
 def test_absent_seed_is_random_and_can_be_asked_for_again(client: httpx.Client) -> None:
-    """An episode that somebody stumbled upon can be had again."""
+    """A random episode can be repeated with the seed in its response."""
     first, other = (client.get("/ntm/copy") for _ in range(2))
 
     assert first.headers["x-seed"] != other.headers["x-seed"]

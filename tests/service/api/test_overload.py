@@ -1,4 +1,4 @@
-"""Not now: too many at once is a 429, and an answer that would come too late a 504."""
+"""Overload: too many requests at once are a 429, and a response that would be too late is a 504."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +18,7 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClie
 
 
 def test_more_requests_than_a_process_takes_are_a_429(serve: Serve, problem: Problem) -> None:
-    """What is over the limit is refused before anything is spent on it; whoever asks how it fares is answered."""
+    """Requests over the limit are refused before any work is done; health and metrics still respond."""
 
     async def crowd() -> tuple[list[httpx.Response], httpx.Response, bytes]:
         async with serve(limits={"concurrent_requests": 2}) as (app, client):
@@ -41,7 +41,7 @@ def test_more_requests_than_a_process_takes_are_a_429(serve: Serve, problem: Pro
 def test_clients_that_do_not_send_their_bodies_take_nobodys_place(
     serve: Serve, problem: Problem, path: str, content_type: str
 ) -> None:
-    """Others are answered meanwhile; when the bodies come after all, there is room for as many as may be."""
+    """Others are served meanwhile; when the bodies arrive after all, as many as the limit allows are served."""
 
     async def scenario() -> tuple[httpx.Response, list[httpx.Response]]:
         async with serve(limits={"concurrent_requests": 2}) as (app, client):
@@ -91,7 +91,7 @@ def test_full_queue_is_a_429_with_retry_after(serve: Serve, problem: Problem) ->
 
 
 def test_nothing_is_prepared_that_is_refused(serve: Serve, problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise is drawn for those drawings alone that the queue has room for, however many ask meanwhile."""
+    """Noise is drawn only for the drawings that the queue has room for, however many are requested."""
     prepared: list[int] = []
     generation = draw.generation
 
@@ -142,7 +142,7 @@ def test_full_queue_refuses_a_form_before_it_is_decoded(serve: Serve, problem: P
 def test_full_queue_refuses_before_the_body(
     serve: Serve, problem: Problem, path: str, family: str, name: str, graph: str
 ) -> None:
-    """Which is not asked for, and need not come."""
+    """The body is not read, and need not be sent."""
     asked_for: list[str] = []
 
     async def body() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""The playground: it is served whole, asks nobody else for anything, and asks us for what there is."""
+"""The playground: it is served completely, needs no other host, and its requests match the endpoints."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def operations(client: httpx.Client) -> dict[str, dict[str, Any]]:
-    """What the service can be asked, by path and method."""
+    """Return the operations of the service by path and method."""
     paths: dict[str, dict[str, Any]] = client.get("/openapi.json").json()["paths"]
     return paths
 
@@ -60,7 +60,7 @@ def operations(client: httpx.Client) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("path", FILES)
 def test_file_is_served_as_it_is_with_its_type(client: httpx.Client, path: str) -> None:
-    """The browser is told what it is, and not to guess."""
+    """The response names its media type, and forbids sniffing."""
     response = client.get(path)
 
     assert response.status_code == 200
@@ -86,7 +86,7 @@ def test_policy_allows_nothing_from_elsewhere_and_nothing_inline(client: httpx.C
 
 @pytest.mark.parametrize("path", FILES)
 def test_head_answers_the_same_without_a_body(client: httpx.Client, path: str) -> None:
-    """Length, type and tag are those of the file."""
+    """Length, type and entity tag are those of the file."""
     got, asked = client.get(path), client.head(path)
 
     assert asked.status_code == 200
@@ -96,7 +96,7 @@ def test_head_answers_the_same_without_a_body(client: httpx.Client, path: str) -
 
 
 def test_browser_that_has_the_latest_is_told_so(client: httpx.Client) -> None:
-    """Every use asks again, and costs a body only when the file is another one."""
+    """The browser revalidates every time, and gets a body only if the file has changed."""
     response = client.get("/")
     tag = response.headers["etag"]
     others = {client.get(path).headers["etag"] for path in FILES if path != "/"}
@@ -117,7 +117,7 @@ def test_visits_are_counted_by_file(client: httpx.Client) -> None:
 
 
 def test_page_needs_no_key_and_what_it_asks_for_does(serve: Serve, problem: Problem) -> None:
-    """The page is where a key can be given."""
+    """A key can be entered on the page."""
 
     async def scenario() -> tuple[list[httpx.Response], httpx.Response]:
         async with serve(api_keys=("first",)) as (_, client):
@@ -133,7 +133,7 @@ def test_page_needs_no_key_and_what_it_asks_for_does(serve: Serve, problem: Prob
 
 
 def test_all_of_the_folder_is_served_and_ships() -> None:
-    """No file is forgotten, neither by the routes nor by the package."""
+    """No file is missing from the routes or the package."""
     project = tomllib.loads((FOLDER.parent.parent / "pyproject.toml").read_text())
     shipped = project["tool"]["setuptools"]["package-data"]["service.playground"]
     files = {file.name for file in FOLDER.iterdir() if file.is_file() and file.suffix != ".py"}
@@ -143,12 +143,12 @@ def test_all_of_the_folder_is_served_and_ships() -> None:
 
 
 def test_all_of_it_is_small() -> None:
-    """It is there at once, wherever the service is."""
+    """It loads quickly, even over a slow connection."""
     assert sum(len(text.encode()) for text in TEXTS.values()) < MAX_BYTES
 
 
 def test_every_reference_leads_somewhere(client: httpx.Client) -> None:
-    """Links, styles, scripts and what scripts import, from where each is written."""
+    """Links, styles, scripts and imports resolve relative to the file that they are in."""
     links = {
         str(value) for _, attributes in Page().elements for name, value in attributes.items() if name in {"href", "src"}
     }
@@ -163,7 +163,7 @@ def test_every_reference_leads_somewhere(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", FILES)
 def test_no_other_host_is_named(path: str) -> None:
-    """The one URL in it is the name of SVG's namespace, which nobody fetches."""
+    """The only URL is the name of SVG's namespace, which browsers do not fetch."""
     text = TEXTS[path].replace("xmlns='http://www.w3.org/2000/svg'", "")
 
     assert not re.search(r"//\w|@import|url\(", text)
@@ -178,7 +178,7 @@ def test_nothing_is_inline_that_the_policy_would_refuse() -> None:
 
 
 def test_every_field_is_labelled_or_hidden() -> None:
-    """Whoever does not see the page is told what a field is for."""
+    """Screen readers can say what each field is for."""
     labelled = re.findall(r"<label[^>]*>\s*\w[^<]*<(input|select|meter)\b", TEXTS["/"])
     fields = [
         tag for tag, given in Page().elements if tag in {"input", "select", "meter"} and given.get("type") != "hidden"
@@ -191,13 +191,13 @@ def test_every_field_is_labelled_or_hidden() -> None:
 
 
 def asked() -> set[str]:
-    """The paths that the scripts ask for, as they are written."""
+    """Return the paths that the scripts request, as they are written."""
     calls = [call for text in SCRIPTS.values() for call in re.findall(r"\bask\(\s*[\"`]([^\"`?]+)", text)]
     return {urljoin("/", call) for call in calls}
 
 
 def sizes() -> dict[str, dict[str, list[int]]]:
-    """The tasks that the page knows, and the sizes of an episode: smallest, usual, largest."""
+    """Return the tasks that the page knows, with the sizes of an episode: smallest, usual, largest."""
     found = re.search(r"const SIZES = (\{.*?\n\});", SCRIPTS["/playground/ntm.js"], re.DOTALL)
     assert found is not None
     table: dict[str, dict[str, list[int]]] = json.loads(found[1])
@@ -205,7 +205,7 @@ def sizes() -> dict[str, dict[str, list[int]]]:
 
 
 def test_scripts_ask_for_what_there_is(operations: dict[str, dict[str, Any]]) -> None:
-    """Every path is an endpoint's, for every task."""
+    """Every path is that of an endpoint, for every task."""
     episodes = {"/ntm/${task.value}", "/ntm/${answer.task}"}
     assert asked() == {"/readyz", "/models", "/stn/rectify", "/draw/generate", *episodes}
     for path in asked():
@@ -233,7 +233,7 @@ def test_fields_are_parameters_with_their_ranges(
 
 
 def test_episodes_are_as_large_as_their_tasks_allow(operations: dict[str, dict[str, Any]]) -> None:
-    """All tasks, with all their sizes: smallest, usual, largest."""
+    """The page has all tasks with the sizes that they allow: smallest, usual, largest."""
     tasks = {
         path.removeprefix("/ntm/"): methods["get"] for path, methods in operations.items() if path.startswith("/ntm/")
     }
@@ -253,7 +253,7 @@ def test_episodes_are_as_large_as_their_tasks_allow(operations: dict[str, dict[s
 
 
 def under_node(script: str, given: object) -> Any:
-    """The JSON that a script prints, with `given` and all of client.js at hand."""
+    """Run a script in Node with `given` and all of client.js, and return the JSON that it prints."""
     client = SCRIPTS["/playground/client.js"].replace("export ", "")
     source = f"const given = {json.dumps(given)};\n{client}\n{script}"
     run = subprocess.run(
@@ -267,7 +267,7 @@ needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node
 
 @needs_node
 def test_events_are_read_however_the_stream_is_cut(client: httpx.Client) -> None:
-    """Every step and the end, with the stream in pieces of any size."""
+    """Every step and the end are read, whatever the sizes of the stream's pieces."""
     stream = client.get("/draw/generate?steps=3&seed=1&scale=1&format=sse").text
     expected = [
         {"name": name, "data": json.loads(data)} for name, data in re.findall(r"event: (\w+)\ndata: (.+)\n\n", stream)
@@ -297,7 +297,7 @@ def test_events_are_read_however_the_stream_is_cut(client: httpx.Client) -> None
 
 @needs_node
 def test_problem_in_a_stream_and_problem_as_an_answer_are_told_by_their_detail() -> None:
-    """What a visitor reads is the detail of the problem document; of another's answer, its status."""
+    """The page shows the detail of the problem document, or the status of a response that is not Glimpse's."""
     told = under_node(
         """
         const messages = [];
@@ -328,7 +328,7 @@ def test_problem_in_a_stream_and_problem_as_an_answer_are_told_by_their_detail()
 
 @needs_node
 def test_form_becomes_a_query_of_what_was_filled_in() -> None:
-    """Empty and disabled fields are left out; a box that is not ticked says so."""
+    """Empty and disabled fields are left out; an unchecked box is sent as false."""
     fields = [
         {"name": "steps", "type": "number", "value": "8"},
         {"name": "seed", "type": "number", "value": ""},

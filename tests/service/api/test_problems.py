@@ -1,4 +1,4 @@
-"""Errors: every one is a problem document with the status and the code of the contract, and says what to do."""
+"""Errors: each is a problem document with the status and code of the contract, and says what to do."""
 
 import asyncio
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_what_is_not_there_is_a_404(client: httpx.Client, problem: Problem, meth
 
 
 def test_unknown_names_are_answered_with_the_known_ones(client: httpx.Client, problem: Problem) -> None:
-    """Who asks for the wrong name learns the right ones."""
+    """The problem lists the names that exist."""
     assert "stn-projective" in problem(client.post("/stn/rectify?model=stn"), 404, "unknown-model")["detail"]
     assert "priority-sort" in problem(client.get("/ntm/sort"), 404, "unknown-task")["detail"]
     assert "available: 1" in problem(client.get("/draw/generate?version=2"), 404, "unknown-model")["detail"]
@@ -65,7 +65,7 @@ def test_unknown_names_are_answered_with_the_known_ones(client: httpx.Client, pr
 def test_wrong_method_is_a_405_that_names_the_right_one(
     client: httpx.Client, problem: Problem, method: str, path: str, allowed: str
 ) -> None:
-    """The answer says in `Allow` what the path does take."""
+    """The `Allow` header names the method of the path."""
     response = client.request(method, path)
 
     problem(response, 405, "method-not-allowed")
@@ -73,7 +73,7 @@ def test_wrong_method_is_a_405_that_names_the_right_one(
 
 
 def test_wrong_method_is_answered_with_all_right_ones(client: httpx.Client) -> None:
-    """A task takes an episode by POST and makes up one by GET."""
+    """A task has POST for the client's episodes and GET for random ones."""
     allowed = client.delete("/ntm/copy").headers["allow"].split(", ")
 
     assert {"GET", "POST"} <= set(allowed)
@@ -121,7 +121,7 @@ def test_wrong_method_is_answered_with_all_right_ones(client: httpx.Client) -> N
 def test_query_out_of_range_is_a_422_with_name_value_and_range(
     client: httpx.Client, problem: Problem, method: str, query: str, parameter: str, value: str, allowed: str
 ) -> None:
-    """Whoever reads the detail knows what to send instead."""
+    """The detail says what to send instead."""
     document = problem(client.request(method, query), 422, "invalid-parameter")
 
     assert document["parameter"] == parameter
@@ -210,7 +210,7 @@ def test_query_out_of_range_is_a_422_with_name_value_and_range(
 def test_episode_out_of_range_is_a_422_that_says_where_what_and_what_may_be(
     client: httpx.Client, problem: Problem, task: str, episode: object, detail: str
 ) -> None:
-    """A wrong value in a body is found by its path, counted from 0."""
+    """The path of the invalid value in the body is given, with indices from 0."""
     document = problem(client.post(f"/ntm/{task}", json=episode), 422, "invalid-parameter")
 
     assert document["detail"] == detail
@@ -226,7 +226,7 @@ def test_timeout_that_is_no_positive_whole_number_is_a_422(client: httpx.Client,
 
 
 def test_more_files_than_allowed_are_a_422(client: httpx.Client, problem: Problem, digit_png: bytes) -> None:
-    """The limit on files is a setting, here 8; one more, or many more, names the field and the limit."""
+    """The limit on files is a setting, here 8; the problem names the field and the limit."""
     for count, data in ((9, digit_png), (20, digit_png), (9, b"tiny"), (20, b"tiny")):
         files = [("image", (f"{index}.png", data, "image/png")) for index in range(count)]
         document = problem(client.post("/stn/rectify", files=files), 422, "invalid-parameter")
@@ -238,7 +238,7 @@ def test_more_files_than_allowed_are_a_422(client: httpx.Client, problem: Proble
 def test_picture_asked_for_several_files_is_a_422(
     client: httpx.Client, problem: Problem, digit_png: bytes, asked: str
 ) -> None:
-    """Several files have no single picture for an answer."""
+    """The response to several files cannot be one picture."""
     files = [("image", (name, digit_png, "image/png")) for name in ("a.png", "b.png")]
 
     document = problem(client.post(f"/stn/rectify?format={asked}", files=files), 422, "invalid-parameter")
@@ -248,7 +248,7 @@ def test_picture_asked_for_several_files_is_a_422(
 
 
 def test_reconstruction_of_two_files_is_a_422(client: httpx.Client, problem: Problem, digit_png: bytes) -> None:
-    """DRAW redraws one picture a request."""
+    """DRAW redraws one picture per request."""
     files = [("image", (name, digit_png, "image/png")) for name in ("a.png", "b.png")]
 
     assert problem(client.post("/draw/reconstruct", files=files), 422, "invalid-parameter")["parameter"] == "image"
@@ -260,7 +260,7 @@ def test_reconstruction_of_two_files_is_a_422(client: httpx.Client, problem: Pro
 def test_error_that_nobody_meant_to_raise_is_a_500(
     serve: Serve, problem: Problem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it was is for the log alone, which names the request as the answer does."""
+    """Only the log has the cause, under the request's ID, which the response has, too."""
 
     def broken(*_: object) -> NoReturn:
         raise ZeroDivisionError("a secret")
@@ -286,7 +286,7 @@ def test_error_that_nobody_meant_to_raise_is_a_500(
 
 
 def test_every_error_has_a_status_of_its_own_or_its_parents() -> None:
-    """No error class of the tree is without a status, and none of the client's faults is a 500."""
+    """Every error class has a status, and no client error is a 500."""
 
     def family(of: type[errors.GlimpseError]) -> list[type[errors.GlimpseError]]:
         return [of, *(member for child in of.__subclasses__() for member in family(child))]
@@ -304,7 +304,7 @@ def test_every_error_has_a_status_of_its_own_or_its_parents() -> None:
 def test_path_that_is_nearly_an_endpoints_is_none(
     client: httpx.Client, problem: Problem, method: str, path: str
 ) -> None:
-    """It is not let in by a side door."""
+    """No other route leads to the endpoint."""
     problem(client.request(method, path), 404, "not-found")
 
 
@@ -321,7 +321,7 @@ def test_view_of_arrays_is_a_422_before_the_body_is_looked_at(
 
 
 def test_detail_is_cut_where_it_is_too_long() -> None:
-    """The longest that is not is kept as it is."""
+    """The longest allowed detail is not changed."""
     longest = "x" * MAX_DETAIL_CHARACTERS
 
     assert document(404, "code", longest)["detail"] == longest
@@ -340,7 +340,7 @@ def test_detail_is_cut_where_it_is_too_long() -> None:
 def test_answer_repeats_no_more_than_the_beginning_of_what_was_sent(
     client: httpx.Client, path: str, body: object
 ) -> None:
-    """Thousands of characters are refused in a short document."""
+    """The problem document is short even if thousands of characters were sent."""
     response = client.post(path, json=body)
 
     assert response.status_code in {404, 422}

@@ -16,12 +16,12 @@ UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Setting
 WHOLE = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n"
 COPY = b"POST /ntm/copy HTTP/1.1\r\nHost: glimpse\r\nContent-Type: application/json\r\n"
 LOOKS = 5_000
-"""At the metrics, until something shows there: more than a minute's."""
+"""Maximum number of times that the metrics are read until they show something: more than a minute's worth."""
 CHUNKED = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (10, BODY[:10], len(BODY) - 10, BODY[10:])
 
 
 def connected(server: str) -> socket.socket:
-    """A connection that has nothing to say yet."""
+    """Return a connection on which nothing has been sent yet."""
     url = urlsplit(server)
     assert url.hostname is not None
     connection = socket.create_connection((url.hostname, url.port or 80), timeout=30)
@@ -30,7 +30,7 @@ def connected(server: str) -> socket.socket:
 
 
 def answers(connection: socket.socket, count: int) -> list[httpx.Response]:
-    """The next answers, each with a length."""
+    """Return the next responses, each with a length."""
     data = b""
     found: list[httpx.Response] = []
     while len(found) < count:
@@ -53,7 +53,7 @@ def answers(connection: socket.socket, count: int) -> list[httpx.Response]:
 def test_request_that_offers_another_protocol_is_answered_in_this_one(
     server: str, framing: bytes, *, is_in_pieces: bool
 ) -> None:
-    """With its body, however that arrives; and what comes after it is a request of its own."""
+    """Its body is read, in whatever parts it arrives, and what follows the body is another request."""
     body = CHUNKED if b"chunked" in framing else BODY
     after = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n"
     with connected(server) as connection:
@@ -89,7 +89,7 @@ def test_offer_of_another_protocol_without_a_body_is_declined(server: str) -> No
     ],
 )
 def test_what_is_no_http_is_answered_with_a_problem(server: str, problem: Problem, sent: bytes) -> None:
-    """As every error is, with an identity of its own; and the connection is closed."""
+    """The problem has a request ID, as for every error, and the connection is closed."""
     with connected(server) as connection:
         connection.sendall(sent)
         (answer,) = answers(connection, 1)
@@ -104,7 +104,7 @@ def test_what_is_no_http_is_answered_with_a_problem(server: str, problem: Proble
 
 
 def test_head_without_end_is_refused(server: str, problem: Problem) -> None:
-    """It is not kept in memory until it ends, and its client hears so; who sends many requests is no such client."""
+    """It is not collected in memory, and the client gets a 431; many short requests are not refused."""
     with connected(server) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: glimpse\r\n\r\n" * 2000)
         assert {answer.status_code for answer in answers(connection, 2000)} == {200}
@@ -118,7 +118,7 @@ def test_head_without_end_is_refused(server: str, problem: Problem) -> None:
 
 
 def test_requests_sent_ahead_are_no_head_without_end(server: str) -> None:
-    """However many there are, wherever a packet ends, and though all of them offer another protocol."""
+    """This holds for any number of them, wherever a packet ends, and even if all of them have `Upgrade`."""
     ask = b"GET /livez HTTP/1.1\r\nHost: glimpse\r\nX-Long: " + b"a" * 900 + b"\r\n" + UPGRADE + b"\r\n"
     with connected(server) as connection:
         connection.sendall(ask * 2000 + ask[:500])
@@ -127,7 +127,7 @@ def test_requests_sent_ahead_are_no_head_without_end(server: str) -> None:
 
 
 def test_what_follows_a_body_without_end_is_refused(server: str) -> None:
-    """Neither trailers nor the extension of a chunk are collected until memory ends."""
+    """Neither trailers nor chunk extensions are collected without limit."""
     for endless in (b"0\r\n" + b"a:\r\n" * 100_000, b"5;" + b"a" * 500_000):
         with connected(server) as connection, pytest.raises((OSError, AssertionError)):  # noqa: PT012
             connection.sendall(COPY + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -138,7 +138,7 @@ def test_what_follows_a_body_without_end_is_refused(server: str) -> None:
 
 
 def test_trailers_are_no_headers(server: str) -> None:
-    """Nor in the packet of the head: who checks heads in front of us does not see them."""
+    """This includes trailers in the same packet as the head; a proxy that checks headers would not see them."""
     trailer = b"X-Request-ID: from-a-trailer\r\n\r\n"
     with connected(server) as connection:
         connection.sendall(COPY + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED[:-2] + trailer + COPY[:20])
@@ -149,7 +149,7 @@ def test_trailers_are_no_headers(server: str) -> None:
 
 
 def test_blanks_around_a_header_are_not_of_it(server: str) -> None:
-    """RFC 9110, 5.5."""
+    """Whitespace around a value is stripped (RFC 9110, 5.5)."""
     with connected(server) as connection:
         connection.sendall(WHOLE[:-2] + b"X-Request-ID: \t mine \t \r\n\r\n")
         (answer,) = answers(connection, 1)
@@ -158,7 +158,7 @@ def test_blanks_around_a_header_are_not_of_it(server: str) -> None:
 
 
 def test_type_is_refused_before_the_body_comes(server: str, problem: Problem) -> None:
-    """A client that waits for leave to send its body, as `curl` does with large files, need not send it."""
+    """A client that waits for `100 Continue`, as `curl` does with large files, need not send its body."""
     head = b"POST /stn/rectify HTTP/1.1\r\nHost: glimpse\r\nContent-Type: application/pdf\r\n"
     with connected(server) as connection:
         connection.sendall(head + b"Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
@@ -168,7 +168,7 @@ def test_type_is_refused_before_the_body_comes(server: str, problem: Problem) ->
 
 
 def test_stream_to_a_client_of_http_1_0_is_sent_as_a_whole(server: str) -> None:
-    """It does not know chunks (RFC 9112, 6.1), and would take their sizes for the stream's text."""
+    """HTTP/1.0 has no chunked encoding (RFC 9112, 6.1): the client would take chunk sizes for text of the stream."""
     with connected(server) as connection:
         connection.sendall(b"GET /ntm/copy?length=2&seed=1&format=sse HTTP/1.0\r\nHost: glimpse\r\n\r\n")
         (answer,) = answers(connection, 1)
@@ -180,7 +180,7 @@ def test_stream_to_a_client_of_http_1_0_is_sent_as_a_whole(server: str) -> None:
 
 
 def test_client_that_sends_too_much_hears_so(server: str, problem: Problem) -> None:
-    """Though it reads nothing before it has sent all: no reset of the connection overtakes the answer."""
+    """It reads only after it has sent everything, and no reset of the connection overtakes the response."""
     with connected(server) as connection:
         connection.sendall(COPY + b"Content-Length: 8000000\r\n\r\n")
         for _ in range(8):
@@ -192,7 +192,7 @@ def test_client_that_sends_too_much_hears_so(server: str, problem: Problem) -> N
 
 
 def test_what_is_no_http_does_not_overtake_what_was_asked_before(server: str) -> None:
-    """The request ahead of it gets its answer, and then the connection ends."""
+    """The request before it gets its response first; then the connection is closed."""
     with connected(server) as connection:
         connection.sendall(b"GET /ntm/copy?length=100 HTTP/1.1\r\nHost: glimpse\r\n\r\nnonsense\r\n\r\n")
         (answer,) = answers(connection, 1)
@@ -202,7 +202,7 @@ def test_what_is_no_http_does_not_overtake_what_was_asked_before(server: str) ->
 
 
 def test_everything_that_a_lost_connection_asked_for_is_given_up(server: str) -> None:
-    """Of requests sent one after the other without waiting, the first runs, the others wait; none goes on."""
+    """Of several pipelined requests, the first is running and the others wait; all of them are cancelled."""
     ask = b"GET /ntm/repeat-copy?length=128&repeats=32 HTTP/1.1\r\nHost: glimpse\r\n\r\n"
 
     def told(metric: str) -> float:

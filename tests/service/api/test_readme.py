@@ -1,4 +1,4 @@
-"""The README: what it tells a stranger to type works, and what it says of the settings is so."""
+"""The README: its commands work, and its table of settings is right."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ UNITS = {"MiB": 2**20, "million": 1_000_000}
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_commands_work_in_their_order(server: str, tmp_path: Path) -> None:
-    """Every request is answered with a 200, and what is kept in a file is what the file's name says."""
+    """Every request gets a 200, and every saved file is of the type that its name says."""
     for command in COMMANDS:
         here = command.replace("curl", "curl --fail --silent --show-error --max-time 30", 1).replace(
             "localhost:8000", server
@@ -38,7 +38,7 @@ def test_commands_work_in_their_order(server: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("clean_environment")
 def test_table_of_settings_has_their_defaults() -> None:
-    """By the names of the environment's variables; several in a row have a default each, or one between them."""
+    """Defaults are listed by environment variable; several variables in a row have one each, or share one."""
     settings = Settings()
     for names, defaults in ROWS:
         variables, told = re.findall(r"`GLIMPSE_(\w+)`", names), [_value(text) for text in defaults.split(", ")]
@@ -52,7 +52,7 @@ def test_table_of_settings_has_their_defaults() -> None:
 
 
 def _value(text: str) -> object:
-    """A default as it is written in the table."""
+    """Return a default as the table writes it."""
     words = text.strip("`").split()
     match words:
         case [number, unit] if unit in UNITS:

@@ -1,4 +1,4 @@
-"""Answers of recurrent models, as they are sent."""
+"""Responses of recurrent models, as they are sent."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Glimpse, httpx.AsyncClie
 
 
 def test_stream_of_many_samples_is_sent_in_pieces(serve: Serve) -> None:
-    """The first need not wait until all are encoded; all samples come to a step before any comes to the next."""
+    """The first is sent before all are encoded; every step is sent for all samples before the next step."""
     scope: Scope = {
         "type": "http",
         "method": "GET",

@@ -1,4 +1,4 @@
-"""`POST /stn/rectify`: every format in and out, what the answer says, and that its numbers agree with each other."""
+"""`POST /stn/rectify`: all formats of requests and responses, and numbers that agree with each other."""
 
 import base64
 from collections.abc import Callable
@@ -61,7 +61,7 @@ UPLOADS: dict[str, tuple[str, Callable[[Image.Image], Image.Image], dict[str, An
 
 
 def rectified_by_the_network(checkpoints: Path, name: str, picture: Image.Image) -> Rectification:
-    """What the network itself says, in eager PyTorch."""
+    """Return the outputs of the network itself, in eager PyTorch."""
     path = checkpoints / f"{name}.safetensors"
     network = network_of(load(path), path)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_every_size_is_read(client: httpx.Client, decoded: Decode, size: tuple[i
 
 
 def test_exif_orientation_is_honoured(client: httpx.Client, digit: Image.Image) -> None:
-    """A camera's picture that lies on its side with a note of it is answered as the upright one."""
+    """A picture that is stored rotated, with its orientation in EXIF, gives the same response as the upright one."""
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise by a quarter
     lying = stored(digit.transpose(Image.Transpose.ROTATE_90), exif=exif)
@@ -106,7 +106,7 @@ def test_exif_orientation_is_honoured(client: httpx.Client, digit: Image.Image) 
 
 
 def test_first_frame_of_an_animation_counts(client: httpx.Client, digit: Image.Image) -> None:
-    """What follows the first frame of a GIF is not looked at."""
+    """What follows the first frame of a GIF is ignored."""
     alone = stored(digit, "gif")
     followed = stored(digit, "gif", save_all=True, append_images=[Image.new("L", digit.size, 77)])
 
@@ -126,7 +126,7 @@ def test_form_of_one_file_is_answered_as_the_raw_body(client: httpx.Client, digi
 
 
 def test_several_files_are_answered_as_json_in_their_order(client: httpx.Client, digit: Image.Image) -> None:
-    """Each result is that of its file alone, and Accept has no say."""
+    """Each result is the same as for its file alone, and `Accept` is ignored."""
     turned = [stored(digit.rotate(angle)) for angle in (0, 90, 180, 270)]
     files = [("image", ("same name", data, "image/png")) for data in turned]
 
@@ -150,7 +150,7 @@ def test_several_files_are_answered_as_json_in_their_order(client: httpx.Client,
 def test_answer_is_what_the_network_says(
     client: httpx.Client, checkpoints: Path, digit: Image.Image, digit_png: bytes, decoded: Decode, name: str
 ) -> None:
-    """A picture of the network's own side reaches it as it is, and its answer comes back as it is."""
+    """A picture of the network's input size is not resampled, and neither is its output."""
     expected = rectified_by_the_network(checkpoints, name, digit)
 
     result = client.post(f"/stn/rectify?model={name}&format=json", content=digit_png, headers=PNG).json()["results"][0]
@@ -244,7 +244,7 @@ def test_larger_answer_has_the_uploads_own_detail(client: httpx.Client, decoded:
 
 
 def test_answer_without_a_format_goes_by_accept(client: httpx.Client, digit_png: bytes) -> None:
-    """The format that `Accept` prefers, PNG if it has no preference, and the query's above all."""
+    """`Accept` decides, or PNG is the default; the query takes precedence over both."""
     for accept, query, expected in [
         (None, "", "image/png"),
         ("*/*", "", "image/png"),
@@ -286,7 +286,7 @@ def test_webp_shows_the_same_pixels_as_png(client: httpx.Client, digit_png: byte
 
 
 def test_overlay_is_the_upload_with_the_outline_in_red(client: httpx.Client, decoded: Decode) -> None:
-    """A picture in colour stays as it is, but for a red line."""
+    """A colour picture is unchanged, except for a red line."""
     upload = np.zeros((120, 80, 3), np.uint8)
     upload[..., 2] = 200
 
@@ -303,7 +303,7 @@ def test_overlay_is_the_upload_with_the_outline_in_red(client: httpx.Client, dec
 def test_strip_shows_upload_overlay_and_answer_side_by_side(
     client: httpx.Client, digit_png: bytes, decoded: Decode
 ) -> None:
-    """Three panels of one height in a row, that of the answer, or 256 pixels for all that are smaller."""
+    """Three panels are in a row, as high as the response's size, but at least 256 pixels."""
     usual, large = (
         decoded(client.post(f"/stn/rectify?view=strip&size={size}", content=digit_png, headers=PNG).content)
         for size in (28, 400)
@@ -315,7 +315,7 @@ def test_strip_shows_upload_overlay_and_answer_side_by_side(
 
 
 def test_npz_holds_what_the_json_says(client: httpx.Client, digit: Image.Image) -> None:
-    """Arrays for programs, a row a file."""
+    """The arrays have one row per file."""
     files = [("image", ("a", stored(digit.rotate(angle)), "image/png")) for angle in (0, 120)]
 
     results = client.post("/stn/rectify?size=32", files=files).json()["results"]
@@ -333,7 +333,7 @@ def test_npz_holds_what_the_json_says(client: httpx.Client, digit: Image.Image) 
 
 @pytest.mark.parametrize("asked", ["format=png", "format=webp", "format=json", "format=npz", "view=strip", "size=200"])
 def test_same_upload_gives_the_same_bytes(client: httpx.Client, digit_png: bytes, asked: str) -> None:
-    """Nothing of the answer depends on when it was asked for."""
+    """Nothing in the response depends on when it was requested."""
     first, second = (client.post(f"/stn/rectify?{asked}", content=digit_png, headers=PNG).content for _ in range(2))
 
     assert first == second

@@ -1,4 +1,4 @@
-"""The service itself: health, models, metrics, identities, keys."""
+"""The service itself: health, models, metrics, request IDs, API keys."""
 
 import asyncio
 import re
@@ -51,7 +51,7 @@ CALLS = [
 
 @pytest.mark.parametrize(("method", "path", "status"), CALLS)
 def test_request_id_is_echoed_and_timings_are_told(client: httpx.Client, method: str, path: str, status: int) -> None:
-    """Whatever becomes of a request, its answer can be found in a log and its time accounted for."""
+    """Every response can be found in a log by its ID, and says where its time was spent."""
     response = client.request(method, path, headers={"x-request-id": "seven-of-nine"})
 
     assert response.status_code == status
@@ -63,7 +63,7 @@ def test_request_id_is_echoed_and_timings_are_told(client: httpx.Client, method:
 def test_caches_are_told_that_answers_depend_on_what_is_accepted(
     client: httpx.Client, method: str, path: str, status: int
 ) -> None:
-    """One address has several representations (RFC 9110, 12.5.5)."""
+    """One URL has several representations (RFC 9110, 12.5.5)."""
     response = client.request(method, path)
 
     assert (response.status_code, response.headers["vary"]) == (status, "accept")
@@ -71,7 +71,7 @@ def test_caches_are_told_that_answers_depend_on_what_is_accepted(
 
 @pytest.mark.parametrize("sent", [None, "", "x" * 2000, "tab\tin it"])
 def test_request_id_that_is_absent_or_unfit_is_made_anew(client: httpx.Client, sent: str | None) -> None:
-    """Every exchange has an identity of its own, fit for a log."""
+    """Every request has an ID that is fit for a log."""
     headers = {} if sent is None else {"x-request-id": sent}
 
     made = [client.get("/livez", headers=headers).headers["x-request-id"] for _ in range(2)]
@@ -81,7 +81,7 @@ def test_request_id_that_is_absent_or_unfit_is_made_anew(client: httpx.Client, s
 
 
 def test_request_id_is_echoed_to_the_byte(client: httpx.Client) -> None:
-    """Whatever alphabet it is in."""
+    """This holds for every alphabet."""
     sent = "\u8def\u5f84 \u00df".encode()
 
     raw = dict(client.get("/livez", headers={b"x-request-id": sent}).headers.raw)
@@ -90,7 +90,7 @@ def test_request_id_is_echoed_to_the_byte(client: httpx.Client) -> None:
 
 
 def test_timings_of_what_is_not_finished_are_those_until_now(client: httpx.Client) -> None:
-    """A stream begins when its first step is there, and a deadline may pass while there is something to compute."""
+    """A stream begins when its first step is ready, and a deadline may pass during the computation."""
     with client.stream("GET", "/draw/generate?steps=64&count=8&format=sse") as streamed:
         streamed.read()
     late = client.get(LONGEST_EPISODE, headers={"x-request-timeout-ms": "50"})
@@ -102,7 +102,7 @@ def test_timings_of_what_is_not_finished_are_those_until_now(client: httpx.Clien
 
 
 def test_timings_of_a_computed_answer_are_above_zero(client: httpx.Client, digit_png: bytes) -> None:
-    """Decoding, computing and encoding take time, and it is theirs that is told."""
+    """The timings of decoding, computing and encoding are reported."""
     response = client.post("/stn/rectify?size=512", content=digit_png, headers=PNG)
 
     told = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
@@ -114,13 +114,13 @@ def test_timings_of_a_computed_answer_are_above_zero(client: httpx.Client, digit
 
 
 def test_loaded_service_is_alive_and_ready(client: httpx.Client) -> None:
-    """Both probes answer 200."""
+    """Both probes respond with 200."""
     assert client.get("/livez").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
 
 
 def test_models_shows_every_manifest(client: httpx.Client, repository: Path) -> None:
-    """Signatures, metrics and checksums, as they lie in the repository."""
+    """It has signatures, metrics and checksums as in the repository."""
     models = {model["name"]: model for model in client.get("/models").json()["models"]}
 
     assert models.keys() == MODELS
@@ -140,7 +140,7 @@ def test_models_shows_every_manifest(client: httpx.Client, repository: Path) -> 
 
 
 def samples(client: httpx.Client) -> dict[tuple[str, Labels], float]:
-    """What Prometheus would read, by name and labels."""
+    """Return the samples that Prometheus would read, by name and labels."""
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=")
     return {
@@ -153,9 +153,9 @@ def samples(client: httpx.Client) -> dict[tuple[str, Labels], float]:
 def grown(
     client: httpx.Client, before: dict[tuple[str, Labels], float], expected: dict[tuple[str, Labels], float]
 ) -> dict[tuple[str, Labels], float]:
-    """By how much metrics have grown, once they have what is expected, or after many looks.
+    """Return by how much metrics have grown, once that is as expected, or after many attempts.
 
-    A worker reports its batch just after it has answered, on a thread of its own.
+    A worker reports its batch on its own thread, just after the result is there.
     """
     growth: dict[tuple[str, Labels], float] = {}
     for _ in range(100):
@@ -205,7 +205,7 @@ def test_samples_of_a_drawing_are_counted_as_rows_of_batches(client: httpx.Clien
     [(LONGEST_EPISODE, REPEAT_COPY, 1), ("/draw/generate?steps=64&count=64&format=npz", GENERATE, 64)],
 )
 def test_missed_deadline_is_counted(client: httpx.Client, path: str, graph: Labels, rows: int) -> None:
-    """By the rows that were given up, whether they were being computed or still being prepared."""
+    """Its rows are counted, whether they were being computed or still being prepared."""
     before = samples(client)
 
     client.get(path, headers={"x-request-timeout-ms": "1"})
@@ -215,7 +215,7 @@ def test_missed_deadline_is_counted(client: httpx.Client, path: str, graph: Labe
 
 
 def test_idle_service_shows_nothing_waiting(client: httpx.Client) -> None:
-    """Gauges go back to zero, and say what is served on what."""
+    """Gauges return to zero; others show the models and their execution providers."""
     client.get("/ntm/copy")
 
     idle: dict[tuple[str, Labels], float] = {
@@ -233,7 +233,7 @@ def test_idle_service_shows_nothing_waiting(client: httpx.Client) -> None:
 
 
 def test_bug_is_a_problem_wherever_it_is(serve: Serve, problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also behind FastAPI's own handlers."""
+    """This includes FastAPI's own routes."""
 
     async def scenario() -> httpx.Response:
         async with serve() as (app, client):
@@ -244,7 +244,7 @@ def test_bug_is_a_problem_wherever_it_is(serve: Serve, problem: Problem, monkeyp
 
 
 def test_whatever_is_served_is_counted_under_its_path(client: httpx.Client) -> None:
-    """Also where the method is wrong."""
+    """This includes requests with a wrong method."""
     document = client.get("/openapi.json").json()
     before = samples(client)
 
@@ -258,7 +258,7 @@ def test_whatever_is_served_is_counted_under_its_path(client: httpx.Client) -> N
 
 
 def test_unknown_paths_do_not_become_labels(client: httpx.Client) -> None:
-    """A scanner that asks for a thousand paths makes one series."""
+    """A scanner that requests a thousand paths creates only one time series."""
     for path in ("/admin", "/wp-login.php", "/ntm/juggling"):
         client.get(path)
 
@@ -271,7 +271,7 @@ def test_unknown_paths_do_not_become_labels(client: httpx.Client) -> None:
 
 
 def test_api_keys_are_asked_for_everywhere_but_of_probes(serve: Serve, problem: Problem) -> None:
-    """Either header opens the door, a wrong key does not; probes, Prometheus and documentation need none."""
+    """Either header is accepted, a wrong key is not; probes, metrics and documentation need none."""
     right: tuple[dict[str, str], ...] = (
         {"x-api-key": "first"},
         {"authorization": "Bearer second"},

@@ -1,4 +1,4 @@
-"""The end of a process: every signal that asks for it is announced, finishes what was admitted, and ends it."""
+"""Termination: on a signal, a process announces its shutdown, finishes admitted requests, and exits."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ Launch = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str], 
 
 @contextmanager
 def streaming(launch: Launch, *, samples: int) -> Iterator[tuple[str, subprocess.Popen[str], Iterator[str]]]:
-    """A service that announces its end for two seconds, and an answer of 64 steps that it is at work on."""
+    """Yield a service that announces its shutdown for two seconds, and is streaming a response of 64 steps."""
     with (
         launch(GLIMPSE_DRAIN_NOTICE_SECONDS="2") as (url, process, _),
         httpx.Client(base_url=url, timeout=60) as client,
@@ -49,7 +49,7 @@ def test_sigterm_is_announced_and_loses_nothing(launch: Launch, problem: Problem
 
 
 def test_sigterm_to_the_whole_group_is_one_signal(launch: Launch) -> None:
-    """A process that hears of it from the sender and from its supervisor drains all the same."""
+    """A process that gets the signal both from the sender and from its supervisor still drains."""
     with launch(GLIMPSE_WORKERS="2", GLIMPSE_DRAIN_NOTICE_SECONDS="3") as (url, process, _):
         os.killpg(process.pid, signal.SIGTERM)
 
@@ -63,7 +63,7 @@ def test_sigterm_to_the_whole_group_is_one_signal(launch: Launch) -> None:
 
 
 def test_process_ends_though_a_thread_does_not() -> None:
-    """A codec may be at work for nobody."""
+    """A codec thread may still be busy with abandoned work."""
     program = (
         "import threading; from service.termination import force_exit_soon;"
         "threading.Thread(target=threading.Event().wait).start(); force_exit_soon()"
@@ -74,7 +74,7 @@ def test_process_ends_though_a_thread_does_not() -> None:
 
 @pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP]])
 def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch, signals: list[signal.Signals]) -> None:
-    """What was admitted is finished, and the process exits with 0; also when it closes while that goes on."""
+    """Admitted requests are finished, and the process exits with 0, even if it closes during a shutdown."""
     with streaming(launch, samples=16) as (url, process, received):
         text = next(received)
         for number in signals:
@@ -90,13 +90,13 @@ def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch, signa
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a full queue does with newcomers is the kernel's affair")
 def test_nobody_is_connected_whom_we_would_not_accept() -> None:
-    """Before the port closes, connections stop being completed behind our back: those would be reset."""
+    """Before the port closes, the kernel stops completing connections that would then be reset."""
 
     async def connect_twice() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=128) as bound:
             listener = await asyncio.start_server(lambda *_: None, sock=bound, start_serving=False)
             shrink_backlog(listener.sockets)
-            # The kernel lets in one more than it is told.
+            # The kernel queues one connection more than the backlog.
             with socket.create_connection(bound.getsockname(), timeout=5), pytest.raises(TimeoutError):
                 socket.create_connection(bound.getsockname(), timeout=0.1)
             listener.close()

@@ -1,4 +1,4 @@
-"""Slow work goes to threads, and what is given up goes nowhere."""
+"""Threads for slow work, and what happens to work that is abandoned."""
 
 import asyncio
 import weakref
@@ -27,7 +27,7 @@ def one_thread() -> Iterator[ThreadPool]:
 
 
 def test_work_that_is_given_up_while_it_waits_holds_nothing() -> None:
-    """Its body is freed at once, however long the threads are busy with others."""
+    """Its body is freed at once, even while the threads are busy with other work."""
 
     async def scenario(threads: ThreadPool, free: Event) -> None:
         busy = asyncio.create_task(threads.run(free.wait))
@@ -55,7 +55,7 @@ def test_work_that_is_given_up_while_it_waits_holds_nothing() -> None:
 
 
 def test_work_that_is_given_up_under_way_can_know() -> None:
-    """What asks now and then ends soon; the next work on its thread is wanted again."""
+    """Work that checks now and then ends soon; the next work on its thread is not affected."""
     is_over = Event()
 
     async def scenario(threads: ThreadPool) -> None:
@@ -85,7 +85,7 @@ def test_work_that_is_given_up_under_way_can_know() -> None:
 
 
 def test_error_of_the_work_is_the_callers() -> None:
-    """Whatever it raises."""
+    """The caller gets whatever the work raises."""
 
     async def scenario() -> None:
         with one_thread() as threads, pytest.raises(ZeroDivisionError):

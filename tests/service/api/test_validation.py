@@ -1,4 +1,4 @@
-"""Validation: what an error repeats of a client's value."""
+"""Validation: how much of a client's value an error repeats."""
 
 import pytest
 from pydantic import BaseModel
@@ -20,7 +20,7 @@ class Body(BaseModel):
 
 
 def test_of_a_large_wrong_value_only_the_beginning_is_looked_at() -> None:
-    """A refusal costs the same for a list of ten and for one of a hundred thousand."""
+    """An error costs the same for a list of ten items as for one of a hundred thousand."""
     looked_at: list[None] = []
 
     class Loud:
@@ -37,7 +37,7 @@ def test_of_a_large_wrong_value_only_the_beginning_is_looked_at() -> None:
 
 @pytest.mark.parametrize("value", ["", "short", "x" * 70, "x" * 100_000])
 def test_wrong_text_is_repeated_as_far_as_it_fits(value: str) -> None:
-    """A short value is shown as it is, a long one by how it begins."""
+    """A short value is shown as it is, of a long one only the beginning."""
     with pytest.raises(InvalidParameter) as caught:
         validated(Body, {"numbers": value})
 
