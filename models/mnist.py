@@ -99,7 +99,10 @@ def _download(path: Path, name: str) -> bytes:
         finally:
             temporary.unlink(missing_ok=True)
         return unpacked
-    raise DatasetError(f"{path} is missing and no mirror has it: {'; '.join(failures)}")
+    raise DatasetError(
+        f"{path} is missing and no mirror has it; put MNIST's four files there, or name their folder "
+        f"with --data or GLIMPSE_DATA: {'; '.join(failures)}"
+    )
 
 
 def _decompress(packed: bytes, name: str, source: str) -> bytes:
