@@ -141,7 +141,7 @@ class Batcher:
             reason = CloseReason.FULL
         else:
             reason = CloseReason.DELAY if delayed else CloseReason.IDLE
-        left = [sequence.steps_left for sequence in running]
+        left = [sequence.request.steps - sequence.steps_done for sequence in running]
         steps = self._segment_steps(left)
         padding = sum(steps - few for few in left if few < steps)
         return Batch(moves, entered, list(running), steps, reason, padding)
@@ -166,7 +166,7 @@ class Batcher:
                 # Dropped meanwhile. If it failed, its outputs were not written, so its stream must not see new steps.
                 continue
             steps_done = min(sequence.steps_done + batch.steps, request.steps)
-            request.steps_done[sequence.row] = steps_done
+            sequence.steps_done = request.steps_done[sequence.row] = steps_done
             if steps_done == request.steps:
                 request.rows_left -= 1
                 if not request.rows_left:

@@ -125,12 +125,12 @@ class Slots:
             for part, sequence in zip(buffer.cut(self._rows(running), steps).swapaxes(0, 1), running, strict=False):
                 kept = sequence.step_outputs[index]
                 if kept is not None:
-                    here = kept[sequence.steps_done : sequence.steps_done + steps]
-                    here[:] = part if len(here) == steps else part[: len(here)]
+                    left = len(kept) - sequence.steps_done
+                    kept[sequence.steps_done : sequence.steps_done + steps] = part if steps <= left else part[:left]
         for name, answers in self._outputs.items():
             for answer, sequence in zip(answers[first:], running, strict=False):
                 kept = sequence.request.outputs.get(name)
-                if kept is not None and sequence.steps_left <= steps:
+                if kept is not None and sequence.request.steps - sequence.steps_done <= steps:
                     kept[sequence.row] = answer
 
     def _bind(self, rows: int, first: int, steps: int) -> Bound:
