@@ -1,6 +1,7 @@
 """What tests of several rooms share: tiny models, untrained, exported once as both kinds of graph."""
 
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -70,6 +71,21 @@ def same_arithmetic() -> Iterator[None]:
     yield
     torch.set_flush_denormal(False)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def foreground() -> Iterator[None]:
+    """This process and its children see signals and file modes as in a terminal, however the tests were started.
+
+    In a shell's background SIGINT is ignored, under `nohup` SIGHUP, and a cautious user's files are private.
+    """
+    handlers: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    mask = os.umask(0o022)
+    yield
+    os.umask(mask)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

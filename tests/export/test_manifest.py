@@ -180,6 +180,7 @@ def test_manifest_that_is_no_json_is_refused(artifact: Path) -> None:
         read(artifact)
 
 
+@pytest.mark.usefixtures("foreground")
 def test_manifest_is_replaced_whole(artifact: Path) -> None:
     """Everybody may read it, as they may read the files beside it."""
     write(manifest_of(artifact).model_copy(update={"version": 4}), artifact)

@@ -92,15 +92,7 @@ def test_run_that_a_signal_stops_is_saved_and_goes_on_from_there(tmp_path: Path,
         assert torch.equal(tensors(parts, "last")[key], tensor), key
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, even if the tests run in a shell's background, where it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("foreground")
 def test_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
     """Without the update in hand; what an earlier run has saved is as it was."""
     schedule = replace(SCHEDULE, checkpoint_seconds=1e9)

@@ -72,6 +72,7 @@ def test_process_ends_though_a_thread_does_not() -> None:
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
+@pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP]])
 def test_terminal_that_closes_is_a_shutdown_like_any_other(launch: Launch, signals: list[signal.Signals]) -> None:
     """Admitted requests are finished, and the process exits with 0, even if it closes during a shutdown."""
