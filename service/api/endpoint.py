@@ -4,7 +4,6 @@ FastAPI's routing, dependencies and response classes cost more per request than 
 them, but are validated and documented by Pydantic models in the same way.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -65,14 +64,11 @@ class Endpoint(Generic[Query]):
 
     async def __call__(self, exchange: Exchange, query_string: bytes, send: Send) -> Answer | None:
         """Parse the query and call the handler; return its response, or None if the handler has sent it."""
-        exchange.begin()
         try:
-            return await self._handler(exchange, self._parse(query_string), send)
-        except asyncio.CancelledError:
-            exchange.explain()
-            raise
+            with exchange.interruptible():
+                return await self._handler(exchange, self._parse(query_string), send)
         finally:
-            exchange.end()
+            exchange.release()
 
 
 def parser(model: type[Query]) -> Callable[[bytes], Query]:

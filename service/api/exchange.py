@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from starlette.types import Receive, Scope
 
 from service.api.budget import Share
+from service.api.interruption import Interruption
 from service.engine.engine import Reservation
 from service.engine.request import Request
-from service.errors import Cancelled, DeadlineExceeded, GlimpseError, InvalidParameter, TooLarge
+from service.errors import Cancelled, InvalidParameter, TooLarge
 from service.metrics import STAGES
 
-TIMER_SLACK_SECONDS = 0.005
-"""Seconds by which an exchange's timer is later than its engine's, so that the engine counts the missed deadline."""
 REQUEST_ID = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")
 """Pattern of the request IDs that are accepted from clients: they are repeated in a header, and in the log if the
 request fails."""
@@ -48,14 +47,11 @@ class Exchange:
     __slots__ = (
         "_deadline",
         "_departure",
-        "_interrupted_by",
+        "_interruption",
         "_longest_seconds",
-        "_loop",
         "_receive",
         "_requests",
         "_seconds",
-        "_task",
-        "_timer",
         "began_at",
         "can_stream",
         "headers",
@@ -85,10 +81,7 @@ class Exchange:
         self._departure: asyncio.Future[None] | None = scope.get(DEPARTURE_KEY)
         self._longest_seconds = longest_seconds
         self._deadline: float | None = None
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(self._loop)
-        self._interrupted_by: tuple[type[GlimpseError], str] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._interruption: Interruption | None = None
 
     def header(self, name: bytes) -> str:
         """Return a request header by its lower-case name; empty if absent."""
@@ -172,57 +165,24 @@ class Exchange:
         self.follow(request)
         await room.submit(request)
 
-    # What follows does what `asyncio.timeout` does at a third of its cost, for a deadline and for a disconnect.
-
-    def begin(self) -> None:
-        """Let the deadline and a disconnect interrupt the exchange from now on, whatever it awaits.
+    def interruptible(self) -> Interruption:
+        """Return a context manager in which the deadline and a disconnect interrupt the exchange, whatever it awaits.
 
         Raises:
             InvalidParameter: as `deadline` does.
         """
-        self._timer = self._loop.call_later(
-            self.deadline - time.monotonic() + TIMER_SLACK_SECONDS,
-            self._interrupt,
-            DeadlineExceeded,
-            "the deadline passed before the response was ready",
-        )
-        if self._departure is not None:
-            self._departure.add_done_callback(self._on_departure)
+        self._interruption = Interruption(self.deadline, self._departure)
+        return self._interruption
 
     def begin_answer(self) -> None:
         """Disarm the deadline: the response is ready or has begun. A stream's request keeps its own in the engine."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._interruption is not None:
+            self._interruption.ignore_deadline()
 
-    def end(self) -> None:
-        """Let nothing interrupt the exchange any more, and release its requests: all that is left is to send."""
-        self.begin_answer()
-        if self._departure is not None:
-            self._departure.remove_done_callback(self._on_departure)
+    def release(self) -> None:
+        """Release the engine's requests: all that is left is to send."""
         self._seconds = self.seconds()
         self._requests.clear()
-
-    def _on_departure(self, _: asyncio.Future[None]) -> None:
-        self._interrupt(Cancelled, "the client left")
-
-    def _interrupt(self, kind: type[GlimpseError], message: str) -> None:
-        """Cancel the exchange's task, which must then call `explain`."""
-        if self._interrupted_by is None and self._task is not None:
-            # Not the error itself: its traceback would form a cycle that keeps the body until a garbage collection.
-            self._interrupted_by = (kind, message)
-            self._task.cancel()
-
-    def explain(self) -> None:
-        """Raise the error that interrupted the exchange, if one did. Call it in the task, once it was cancelled.
-
-        Raises:
-            DeadlineExceeded: the deadline passed.
-            Cancelled: the client disconnected.
-        """
-        if self._interrupted_by is not None and self._task is not None:
-            self._task.uncancel()
-            kind, message = self._interrupted_by
-            raise kind(message) from None
 
 
 class _Timed:

@@ -49,16 +49,10 @@ def exchange_with(
     return Exchange(scope, client, seconds, Share(MemoryBudget(2**20)))
 
 
-async def explained(exchange: Exchange, work: Coroutine[Any, Any, object]) -> None:
+async def interruptible(exchange: Exchange, work: Coroutine[Any, Any, object]) -> None:
     """Run work in an exchange as an endpoint does."""
-    exchange.begin()
-    try:
+    with exchange.interruptible():
         await work
-    except asyncio.CancelledError:
-        exchange.explain()
-        raise
-    finally:
-        exchange.end()
 
 
 @pytest.mark.parametrize("claimed", [(), ((b"content-length", b"6"),)], ids=["unannounced", "announced"])
@@ -119,7 +113,7 @@ def test_exchange_is_interrupted_at_the_deadline_whatever_it_waits_for() -> None
         for wait_for in (lambda exchange: exchange.body(100), lambda _: asyncio.sleep(60)):
             exchange = exchange_with(never, seconds=0.001)
             with pytest.raises(DeadlineExceeded, match="before the response was ready"):
-                await explained(exchange, wait_for(exchange))
+                await interruptible(exchange, wait_for(exchange))
             task = asyncio.current_task()
             assert task is not None
             assert not task.cancelling()
@@ -134,8 +128,8 @@ async def test_exchange_that_has_ended_is_not_interrupted() -> None:
     assert isinstance(loop, VirtualLoop)
     departure = loop.create_future()
     exchange = exchange_with(never, seconds=30.0, departure=departure)
-    exchange.begin()
-    exchange.end()
+    with exchange.interruptible():
+        pass
     departure.set_result(None)
     loop.clock.advance(60.0)
     await asyncio.sleep(0)
@@ -150,7 +144,7 @@ async def test_exchange_is_interrupted_when_its_client_leaves_whatever_it_waits_
         exchange = exchange_with(never, departure=departure)
         asyncio.get_running_loop().call_soon(departure.set_result, None)
         with pytest.raises(Cancelled, match="the client left"):
-            await explained(exchange, wait_for(exchange))
+            await interruptible(exchange, wait_for(exchange))
 
 
 @in_virtual_time
@@ -161,7 +155,7 @@ async def test_exchange_whose_client_has_left_before_it_began_is_interrupted() -
     exchange = exchange_with(never, departure=departure)
 
     with pytest.raises(Cancelled, match="the client left"):
-        await explained(exchange, asyncio.sleep(60))
+        await interruptible(exchange, asyncio.sleep(60))
 
 
 @in_virtual_time
@@ -178,7 +172,7 @@ async def test_exchange_whose_deadline_and_client_go_together_is_interrupted_onc
         await asyncio.Event().wait()
 
     with pytest.raises(Cancelled, match="the client left"):
-        await explained(exchange, wait())
+        await interruptible(exchange, wait())
     task = asyncio.current_task()
     assert task is not None
     assert not task.cancelling()
@@ -199,7 +193,7 @@ async def test_streaming_exchange_is_interrupted_when_its_client_leaves() -> Non
         await asyncio.Event().wait()
 
     with pytest.raises(Cancelled, match="the client left"):
-        await explained(exchange, stream())
+        await interruptible(exchange, stream())
 
 
 def test_cancellation_by_somebody_else_stays_one() -> None:
@@ -207,7 +201,7 @@ def test_cancellation_by_somebody_else_stays_one() -> None:
 
     async def cancel() -> None:
         exchange = exchange_with(never, seconds=30.0)
-        task = asyncio.create_task(explained(exchange, exchange.body(100)))
+        task = asyncio.create_task(interruptible(exchange, exchange.body(100)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -233,7 +227,7 @@ def test_interrupted_exchange_is_forgotten_at_once() -> None:
         del chunk
         exchange = exchange_with(receive, seconds=0.001)
         with pytest.raises(DeadlineExceeded) as raised:
-            await explained(exchange, exchange.body(100))
+            await interruptible(exchange, exchange.body(100))
         del raised, receive, exchange
         return kept
 
