@@ -70,7 +70,8 @@ class GenerateGraph(nn.Module):
         decoded, (last_hidden, last_cell) = self.lstm(torch.cat([noise, told], dim=-1), (hidden[None], cell[None]))
         stroke = self.network.act(decoded.flatten(0, 1))
         written = write(stroke.patch, stroke.write_window, side).view(T, -1, side, side)
-        canvases = canvas + torch.cumsum(written, dim=0)
+        # Add to the canvas in the order of the steps, not to their sum: it rounds the same wherever a segment ends.
+        canvases = torch.cumsum(torch.cat([canvas[None], written]), dim=0)[1:]
         windows = _window_parameters(stroke.write_window).view(T, -1, len(Window._fields))
         return to_grey_levels(torch.sigmoid(canvases)), windows, canvases[-1], last_hidden[0], last_cell[0]
 
