@@ -52,7 +52,7 @@ def files(body: bytes, content_type: str, most: int) -> list[Upload]:
     if not form.is_whole:
         raise UndecodableInput("the multipart form is cut off: its closing boundary is missing")
     if not form.uploads:
-        raise InvalidParameter(FIELD, "must be a file in the form, with a file name; there is none")
+        raise InvalidParameter(FIELD, "must be a file in the form, with a file name or a content type; there is none")
     return form.uploads
 
 
@@ -100,7 +100,9 @@ class _Form:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
         if b"name" not in options:
             raise UndecodableInput("a part of the multipart form has no name")  # RFC 7578, 4.2
-        self._is_wanted = options[b"name"] == FIELD.encode() and b"filename" in options
+        # A file may come without its name (RFC 7578, 4.2); a text field has neither a name nor, usually, a type.
+        is_file = b"filename" in options or b"content-type" in self._headers
+        self._is_wanted = is_file and options[b"name"] == FIELD.encode()
         if self._is_wanted and len(self.uploads) == self._most:
             raise InvalidParameter(FIELD, f"must be at most {self._most} files")
         self._others += not self._is_wanted

@@ -27,7 +27,7 @@ HEADERS = {
 }
 """Headers of every response, with their descriptions."""
 PROBLEMS = {
-    400: "`undecodable`: the body is empty, damaged, or not what its content type says",
+    400: "`undecodable`: the body is empty, damaged, or not of a kind that is read here",
     401: "`unauthorized`: a key is needed",
     404: "`unknown-model` or `unknown-task`",
     413: "`too-large`: more bytes, pixels or memory than one request may have",
@@ -63,6 +63,10 @@ def complete(
     document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas(endpoints))
     for endpoint in endpoints:
         document["paths"].setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                response["headers"] = _headers(HEADERS) | response.get("headers", {})
     if needs_key:
         document["components"]["securitySchemes"] = SECURITY_SCHEMES
         document["security"] = [{scheme: []} for scheme in SECURITY_SCHEMES]
@@ -94,13 +98,13 @@ def _operation(endpoint: Endpoint[Any]) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": documentation.summary,
-                "headers": _headers({**HEADERS, **documentation.headers}),
+                "headers": _headers(documentation.headers),
                 "content": {media_type: _content(media_type, endpoint) for media_type in documentation.media_types},
             },
             **{
                 str(status): {
                     "description": description,
-                    "headers": _headers({**HEADERS, **PROBLEM_HEADERS.get(status, {})}),
+                    "headers": _headers(PROBLEM_HEADERS.get(status, {})),
                     "content": RESPONSES,
                 }
                 for status, description in PROBLEMS.items()

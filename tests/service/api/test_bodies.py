@@ -142,6 +142,16 @@ def test_charset_of_a_form_is_not_asked_for(client: httpx.Client, digit_png: byt
     assert response.status_code == 200, response.text
 
 
+def test_file_may_come_without_its_name(client: httpx.Client, problem: Problem, digit_png: bytes) -> None:
+    """Its type tells it from a text field of the same name."""
+    nameless = b'Content-Disposition: form-data; name="image"\r\nContent-Type: image/png\r\n\r\n'
+    text = b'Content-Disposition: form-data; name="image"\r\n\r\n'
+
+    assert client.post("/stn/rectify", content=form(nameless + digit_png), headers=FORM).status_code == 200
+    answer = client.post("/stn/rectify", content=form(text + b"a seven"), headers=FORM)
+    assert problem(answer, 422, "invalid-parameter")["parameter"] == "image"
+
+
 def test_endless_content_type_of_a_form_is_a_400(client: httpx.Client, problem: Problem) -> None:
     """It is not parsed."""
     headers = {"content-type": "multipart/form-data; boundary=frontier; a=" + ";" * 60_000}

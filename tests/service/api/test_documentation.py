@@ -64,6 +64,9 @@ def test_openapi_tells_ranges_and_problems(client: httpx.Client) -> None:
             assert problems == set(map(str, with_a_body if method == "post" else always)), path
             assert all("application/problem+json" in responses[status]["content"] for status in problems)
             assert all("Retry-After" in responses[status]["headers"] for status in ("429", "503"))
+    for method, path in PARAMETERS:
+        for response in paths[path][method]["responses"].values():
+            assert {"X-Request-ID", "Server-Timing"} <= response["headers"].keys(), path
     assert paths["/metrics"]["get"]["responses"]["200"]["content"].keys() == {"text/plain"}
 
 
