@@ -100,7 +100,7 @@ def _download(path: Path, name: str) -> bytes:
             temporary.unlink(missing_ok=True)
         return unpacked
     raise DatasetError(
-        f"{path} is missing and no mirror has it; put MNIST's four files there, or name their folder "
+        f"{path} is missing and no mirror has it; put MNIST's four files into {path.parent}, or name their folder "
         f"with --data or GLIMPSE_DATA: {'; '.join(failures)}"
     )
 

@@ -19,7 +19,7 @@ BOUNDARY = re.compile(rb"[ !#-\[\]-~]{1,70}")
 MAX_TYPE_CHARACTERS = 1024
 """Longest content type that is parsed."""
 MAX_OTHER_PARTS = 16
-"""Maximum number of parts other than files; they are dropped."""
+"""Maximum number of parts other than files named `image`; they are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,9 @@ class _Form:
             raise InvalidParameter(FIELD, f"must be at most {self._most} files")
         self._others += not self._is_wanted
         if self._others > MAX_OTHER_PARTS:
-            raise UndecodableInput(f"the multipart form has more than {MAX_OTHER_PARTS} parts other than {FIELD} files")
+            raise UndecodableInput(
+                f"the multipart form has more than {MAX_OTHER_PARTS} parts other than files named {FIELD}"
+            )
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_wanted:
