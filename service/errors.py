@@ -132,7 +132,7 @@ class ServerError(GlimpseError):
 
 
 class InferenceFailed(ServerError):
-    """The runtime failed on an input even when run alone, or its outputs differ from those expected."""
+    """The runtime failed on an input that was run alone, or its outputs differ from those expected."""
 
     code = "inference-failed"
 

@@ -81,7 +81,7 @@ class Metrics:
             "glimpse_cancellations", "Sequences cancelled because their client disconnected", graph
         )
         self.deadline_misses = self._counter(
-            "glimpse_deadline_misses", "Sequences cancelled because their deadline passed", graph
+            "glimpse_deadline_misses", "Sequences dropped because their deadline passed", graph
         )
         self.failures = self._counter("glimpse_failures", "Sequences that failed even when run alone", graph)
         self.rejections = self._counter("glimpse_rejections", "Sequences refused by a full queue", graph)

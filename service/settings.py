@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     """The model repository: folders `NAME/VERSION` with a manifest."""
     runtime: Literal["onnxruntime", "torchscript"] = "onnxruntime"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device that the graphs run on. `cuda` does not start without a working GPU; `auto` uses one if there is one."""
+    """Device of the graphs. With `cuda`, the start fails without a working GPU; `auto` uses one if there is one."""
     threads: int = Field(0, ge=0, le=256)
     """Threads within one graph. 0: half the granted CPUs, divided among the workers, at least 1."""
     host: str = "127.0.0.1"

@@ -126,7 +126,8 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
                 summary="Look at a digit through DRAW's windows and redraw it",
                 description=(
                     "The picture is first rectified and binarised. Read windows are green, write windows red. "
-                    f"`bound_nats` is the upper bound on -log p of the binarised picture. {STREAM} {WINDOWS}"
+                    "`bound_nats` is the upper bound on -log p of the binarised picture. "
+                    f"{STREAM} Its `step` events also have the read window, `reading`. {WINDOWS}"
                 ),
                 tag="draw",
                 media_types=MEDIA_TYPES,

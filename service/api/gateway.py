@@ -36,7 +36,7 @@ OPEN_PATHS = frozenset(
 )
 """Paths that need no API key: health, metrics, and the pages on which a key can be entered."""
 FRAMEWORK_PATHS = OPEN_PATHS | {"/models"}
-"""Paths that FastAPI serves. The metrics have a label for each of them and of the endpoints; all others are `other`."""
+"""Paths that FastAPI serves. The metrics' `route` is one of these, the path of an endpoint, or `other`."""
 
 VARIES = (b"vary", b"accept")
 """Header of every response, for caches: if the query names no format, `Accept` decides."""

@@ -101,7 +101,8 @@ def _json(readings: list[stn.Reading], query: RectifyQuery, manifest: Manifest) 
         results.append(
             {
                 "label": reading.label,
-                "confidence": reading.probabilities[reading.label],  # as float32: with the same digits
+                # A float32, not `reading.confidence`, to have the same digits as in `probabilities`.
+                "confidence": reading.probabilities[reading.label],
                 "probabilities": reading.probabilities,
                 "transform": {"type": reading.kind.value, "theta": reading.theta_in_picture()},
                 "corners": reading.corners(),

@@ -44,7 +44,7 @@ async def read_uploads(exchange: Exchange, context: Context) -> list[Upload]:
         UnsupportedType: the body is neither a form nor a picture.
         UndecodableInput: the form is malformed.
         TooLarge: the body is over its limit.
-        Overloaded: there is too little memory left for it.
+        Overloaded: there is too little memory left for it, or too many other requests are in progress.
         InvalidParameter: a form without the field, or with too many files.
         Cancelled: the client disconnected.
     """

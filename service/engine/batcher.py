@@ -11,9 +11,9 @@ number of slots, enter, and leave after one segment.
 
 The length of a segment:
 
-- It ends with its shortest sequence, so that no result is held back and no slot stays empty; but it has at least
-  `shortest_segment` steps, because each call has a fixed cost, and a few steps of padding are cheaper than many short
-  calls.
+- It ends when the first of its sequences does, so that no result is held back and no slot stays empty; but it has at
+  least `shortest_segment` steps, because each call has a fixed cost, and a few steps of padding are cheaper than many
+  short calls.
 - It has at most `longest_segment` steps, which bounds how long a new sequence waits to enter.
 - While a stream is running, it has at most `stream_segment` steps.
 
@@ -80,7 +80,7 @@ class Batcher:
 
     policy: BatchingPolicy
     queued_rows: int = 0
-    """Number of waiting sequences, which admission is based on."""
+    """Number of waiting sequences, which `queue_rows` of the policy limits."""
     _waiting: OrderedDict[Request, None] = field(default_factory=OrderedDict)
     """Unsettled requests with rows that have not entered yet, oldest first."""
     _running: list[Sequence] = field(default_factory=list)

@@ -75,7 +75,7 @@ class Request:
     error: GlimpseError | None = field(init=False, default=None)
     """Cause of the failure, if any; set before the future is resolved."""
     queued_at: float = field(init=False, default=math.inf)
-    """Time of admission on the engine's clock, in seconds."""
+    """Time of entering the queue on the engine's clock, in seconds."""
     started_at: float | None = field(init=False, default=None)
     """Time of the first segment on the engine's clock, in seconds."""
     finished_at: float | None = field(init=False, default=None)
@@ -100,11 +100,11 @@ class Request:
                 self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.steps), spec.dtype)
 
     def queue_seconds(self, now: float) -> float:
-        """Return the time from admission to the first segment, or until now; 0 before admission."""
+        """Return the seconds from entering the queue to the first segment, or until now; 0 if it is not queued yet."""
         return max(0.0, (now if self.started_at is None else self.started_at) - self.queued_at)
 
     def compute_seconds(self, now: float) -> float:
-        """Return the time from the start of the first segment to the end of the last, or until now."""
+        """Return the seconds from the start of the first segment to the end of the last, or until now; 0 before it."""
         if self.started_at is None:
             return 0.0
         return (now if self.finished_at is None else self.finished_at) - self.started_at

@@ -1,9 +1,9 @@
 """The worker: the thread that owns a runtime, and alternates between scheduling and computing.
 
-Whenever the runtime is free, it takes waiting requests without going through the event loop. It notifies the loop once
-per segment of requests that finished or failed and of streams with new steps. It does so just before it computes the
-next segment, or when there is none: while the runtime computes, the loop has the GIL to itself; at any other time, the
-two threads would compete for it.
+Whenever the runtime is free, it takes waiting requests without going through the event loop. Once per segment, it tells
+the loop which requests have finished or failed, and which streams have new steps. It does so just before it computes
+the next segment, or when there is none: while the runtime computes, the loop has the GIL to itself; at any other time,
+the two threads would compete for it.
 """
 
 import logging

@@ -13,8 +13,8 @@ from service.media.picture import Pixels
 DEFLATED = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 STORED = (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 MAX_STORED_BYTES = 1000
-"""Maximum size up to which pixels are stored uncompressed: such a file fits one packet either way, and deflating takes
-five times as long (28 us at 28 x 28, against 5 us)."""
+"""Maximum size of pixels that are stored uncompressed: such a file fits one packet either way, and deflating takes five
+times as long (28 us at 28 x 28, against 5 us)."""
 
 
 class PictureFormat(Enum):

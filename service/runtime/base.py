@@ -76,7 +76,7 @@ def shape_of(spec: TensorSpec, rows: int, steps: int) -> tuple[int, ...]:
 
 
 def allocate_outputs(signature: Signature, rows: int, steps: int) -> dict[str, Array]:
-    """Buffers for all that a graph answers, the next state included."""
+    """Return new, uninitialised buffers for all outputs of a graph, by name, including the next state."""
     return {name: np.empty(shape_of(spec, rows, steps), spec.dtype) for name, spec in signature.all_outputs.items()}
 
 

@@ -23,8 +23,8 @@ from service.runtime.base import Runtime, RuntimeModule, RuntimeOptions, compute
 logger = logging.getLogger("glimpse.runtime")
 
 GOLDEN_SLACK = {"float32": 1e-3, "uint8": 1.0, "int64": 0.0}
-"""Largest absolute difference from a golden output, by dtype, because rounding differs between machines; for floats
-whose largest magnitude exceeds 1, relative to that magnitude."""
+"""Largest difference from a golden output that is allowed, by dtype, because rounding differs between machines. It is
+absolute, but for floats whose largest magnitude exceeds 1 it is relative to that magnitude."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class Document(BaseModel):
 
 
 class Transform(BaseModel):
-    """The mapping from points of the output to points of the upload, in coordinates of -1 to 1 between outer edges."""
+    """The mapping from points of the output to points of the upload, in coordinates that are -1 and 1 at the edges."""
 
     type: Literal["affine", "projective", "tps"]
     theta: list[float] = Field(

@@ -28,7 +28,8 @@ class DrawingQuery(BaseModel):
         4,
         ge=1,
         le=16,
-        description="Output pixels per canvas pixel. All frames together have at most 64 megapixels, except as `sse`",
+        description="Output pixels per canvas pixel. A response has at most 64 megapixels, all frames together, except "
+        "as `sse`",
     )
     attention: bool = Field(default=True, description="Whether to draw the attention windows")
     fps: int = Field(

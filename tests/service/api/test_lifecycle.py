@@ -107,7 +107,7 @@ def test_draining_service_finishes_what_it_has_and_takes_no_more(serve: Serve, p
 
 
 def test_answer_that_a_shutdown_does_not_wait_for_is_a_503(serve: Serve, problem: Problem) -> None:
-    """A cancelled request gets the same problem document as requests that come later."""
+    """A cancelled request gets a problem document, with the same status and code as requests that come later."""
 
     async def endless() -> AsyncIterator[bytes]:
         yield b"{"

@@ -126,7 +126,7 @@ def test_form_of_one_file_is_answered_as_the_raw_body(client: httpx.Client, digi
 
 
 def test_several_files_are_answered_as_json_in_their_order(client: httpx.Client, digit: Image.Image) -> None:
-    """Each result is the same as for its file alone, and `Accept` is ignored."""
+    """Each result is the same as for its file alone; a picture that `Accept` prefers is not possible."""
     turned = [stored(digit.rotate(angle)) for angle in (0, 90, 180, 270)]
     files = [("image", ("same name", data, "image/png")) for data in turned]
 

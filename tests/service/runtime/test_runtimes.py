@@ -60,7 +60,7 @@ def close(found: Array, expected: Array) -> None:
 def test_runtime_answers_what_eager_pytorch_does(
     repository: Path, checkpoints: Path, name: str, graph: str, runtime: str, rows: int
 ) -> None:
-    """Return outputs and next states by name, as eager PyTorch computes them."""
+    """Outputs and next states equal those of eager PyTorch, name by name."""
     source = exported(checkpoints, name, graph)
     inputs = inputs_of(source, 6, rows)
 
@@ -133,7 +133,7 @@ def test_rows_of_larger_buffers_can_be_bound(repository: Path, checkpoints: Path
 
 @pytest.mark.parametrize(("runtime", "provider"), [("onnxruntime", "CPUExecutionProvider"), ("torchscript", "cpu")])
 def test_runtime_says_what_computes(repository: Path, runtime: str, provider: str) -> None:
-    """The runtime's exception is passed on."""
+    """The provider is named as the runtime names it."""
     assert loaded(repository, "draw", runtime).graphs["generate"].runtime.provider == provider
 
 
