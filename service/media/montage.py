@@ -40,7 +40,7 @@ def sheet(images: Iterable[Pixels], rows: int, columns: int) -> Pixels:
 
 def grid(images: Pixels, columns: int) -> Pixels:
     """Lay out pictures [N H W] or [N H W 3] row by row in `columns` columns, with gaps between them."""
-    return sheet(images, -(-len(images) // columns), columns)
+    return images.squeeze(0) if len(images) == columns == 1 else sheet(images, -(-len(images) // columns), columns)
 
 
 def strip(panels: Sequence[Pixels], caption: str, height: int) -> Pixels:

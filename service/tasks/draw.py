@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,9 @@ def _generator(seed: int, sample: int, stream: int) -> np.random.Generator:
     return _thread.generator
 
 
+@cache  # of some hundred combinations, 3 kB at most each
 def condition(digit: int | None, steps: int) -> Floats:
-    """Return the network's condition at every step, [steps 13] float32.
+    """Return the network's condition at every step, [steps 13] float32, read-only.
 
     It is the digit one-hot, or index 10 if the digit is withheld (None), the share of steps done, and the pace.
     """
@@ -78,6 +80,7 @@ def condition(digit: int | None, steps: int) -> Floats:
     conditions[:, NO_CLASS if digit is None else digit] = 1
     conditions[:, -2] = np.arange(steps, dtype=np.float32) / steps
     conditions[:, -1] = MIN_STEPS / steps
+    conditions.flags.writeable = False
     return conditions
 
 

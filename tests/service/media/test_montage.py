@@ -41,6 +41,14 @@ def test_grid_fills_rows_from_the_left(channels: tuple[int, ...]) -> None:
     assert (sheet[:, 4] == GAP_GREY).all()
 
 
+def test_grid_of_one_is_the_picture() -> None:
+    """It has no gaps; in more columns it has empty cells."""
+    images = np.random.default_rng(0).integers(0, 256, (1, 2, 4), dtype=np.uint8)
+
+    np.testing.assert_array_equal(grid(images, columns=1), images[0])
+    assert grid(images, columns=2).shape == (2, 9)
+
+
 def test_sheet_takes_pictures_one_by_one() -> None:
     """Pictures are consumed lazily: at most the first and the previous one are in memory when the next is made."""
     made: list[weakref.ref[Pixels]] = []
