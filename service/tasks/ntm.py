@@ -165,7 +165,7 @@ def report(episode: Episode, answered: Request) -> dict[str, Any]:
         probabilities, output, expected = probabilities[:, 0], output[:, 0], expected[:, 0]
         extra["cost_bits"] = cost_bits(probabilities, expected)
         extra["optimal_cost_bits"] = cost_bits(optimal_ngram_probabilities(expected), expected)
-    errors = int((output != expected).sum())
+    errors = int(np.count_nonzero(output != expected))
     return {
         "output": output,
         "probabilities": probabilities,
