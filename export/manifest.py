@@ -1,4 +1,4 @@
-"""The artifact: a folder `NAME/VERSION` with graphs, tensors and a manifest that vouches for them.
+"""The artifact: a folder `NAME/VERSION` with graphs, tensors and a manifest with their checksums.
 
 This is the one module that the exporter and the service share; it needs neither PyTorch nor ONNX.
 
@@ -36,7 +36,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class ManifestError(Exception):
-    """A manifest is missing or malformed, or a file is not the one that the manifest vouches for."""
+    """A manifest is missing or malformed, or a file has another checksum than in it."""
 
 
 class _Record(BaseModel):
@@ -158,7 +158,7 @@ def read(folder: Path) -> Manifest:
     """Read a folder's manifest and check every file that it names.
 
     Raises:
-        ManifestError: the manifest is missing or malformed, or a file is missing, unreadable or not the one named.
+        ManifestError: the manifest is missing or malformed, or a file is missing, unreadable, or has another checksum.
     """
     try:
         return _read(folder)
@@ -177,13 +177,13 @@ def _read(folder: Path) -> Manifest:
         where = ".".join(str(part) for part in first["loc"])
         raise ManifestError(f"{path} is malformed at {where or 'its root'}: {first['msg']}") from error
     if TENSORS_FILE not in manifest.files:
-        raise ManifestError(f"{path} does not vouch for {TENSORS_FILE}")
+        raise ManifestError(f"{path} has no checksum for {TENSORS_FILE}")
     for name, expected in manifest.files.items():
         file = folder / name
         if not file.is_file():
             raise ManifestError(f"{file} is missing")
         if (found := sha256(file)) != expected.sha256:
-            raise ManifestError(f"{file} has sha256 {found}, but the manifest vouches for {expected.sha256}")
+            raise ManifestError(f"{file} has sha256 {found}, but the manifest says {expected.sha256}")
     return manifest
 
 

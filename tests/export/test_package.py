@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
     ],
 )
 def test_artifact_holds_graphs_tensors_weights_and_a_card(repository: Path, name: str, files: set[str]) -> None:
-    """And the manifest vouches for every file but itself."""
+    """And the manifest has the checksum of every file but itself."""
     folder = repository / name / "1"
 
     found = read(folder)

@@ -39,7 +39,7 @@ def edit(artifact: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(document))
 
 
-def vouch_for(artifact: Path, file: str) -> None:
+def update_checksum(artifact: Path, file: str) -> None:
     """Write a file's new checksum to the manifest, as an attacker would."""
     described = describe(artifact / file).model_dump()
     edit(artifact, lambda document: document["files"].__setitem__(file, described))
@@ -128,7 +128,7 @@ def test_file_that_was_changed_is_refused(artifact: Path, file: str) -> None:
     data[len(data) // 2] ^= 1
     (artifact / file).write_bytes(data)
 
-    with pytest.raises(ArtifactRejected, match=f"{file} has sha256 .*, but the manifest vouches for"):
+    with pytest.raises(ArtifactRejected, match=f"{file} has sha256 .*, but the manifest says"):
         load(artifact, "onnxruntime", CPU)
 
 
@@ -147,7 +147,7 @@ def test_tensors_that_cannot_be_read_are_refused(artifact: Path, content: str) -
                 np.savez(path, **{name: np.array([{}], object) for name in tensors.files})  # type: ignore[arg-type]
         case "cut":
             path.write_bytes(path.read_bytes()[:-100])
-    vouch_for(artifact, "tensors.npz")
+    update_checksum(artifact, "tensors.npz")
 
     with pytest.raises(ArtifactRejected, match=r"tensors\.npz cannot be read"):
         load(artifact, "onnxruntime", CPU)
@@ -181,7 +181,7 @@ def test_tensor_that_is_missing_or_misshapen_is_refused(
     if change is not None:
         tensors[name] = change(spoilt)
     np.savez(artifact / "tensors.npz", **tensors)
-    vouch_for(artifact, "tensors.npz")
+    update_checksum(artifact, "tensors.npz")
 
     with pytest.raises(ArtifactRejected, match=says):
         load(artifact, "onnxruntime", CPU)
@@ -199,7 +199,7 @@ def test_graph_that_fails_on_its_golden_example_is_refused(repository: Path) -> 
 def test_graph_of_another_model_is_refused_by_its_signature(repository: Path, artifact: Path) -> None:
     """A graph swapped together with its checksum takes other tensors than the manifest says."""
     shutil.copy(repository / "draw" / "1" / "model.onnx", artifact / "model.onnx")
-    vouch_for(artifact, "model.onnx")
+    update_checksum(artifact, "model.onnx")
 
     with pytest.raises(ArtifactRejected, match="its manifest says"):
         load(artifact, "onnxruntime", CPU)
@@ -208,7 +208,7 @@ def test_graph_of_another_model_is_refused_by_its_signature(repository: Path, ar
 def test_script_of_another_model_is_refused_by_its_signature(repository: Path, artifact: Path) -> None:
     """TorchScript graphs are checked by their number of inputs."""
     shutil.copy(repository / "stn-affine" / "1" / "model.pt", artifact / "model.pt")
-    vouch_for(artifact, "model.pt")
+    update_checksum(artifact, "model.pt")
 
     with pytest.raises(ArtifactRejected, match="takes 1 tensors; its manifest says 6"):
         load(artifact, "torchscript", CPU)
@@ -242,7 +242,7 @@ def test_graph_that_was_not_exported_for_a_runtime_is_refused(artifact: Path) ->
         load(artifact, "torchscript", CPU)
 
 
-def test_graph_that_the_manifest_does_not_vouch_for_is_refused(artifact: Path) -> None:
+def test_graph_without_a_checksum_is_refused(artifact: Path) -> None:
     """A file without a checksum is not opened, wherever it is."""
     edit(artifact, lambda document: document["graphs"]["step"].update(onnx="../../elsewhere.onnx"))
 
@@ -250,7 +250,7 @@ def test_graph_that_the_manifest_does_not_vouch_for_is_refused(artifact: Path) -
         load(artifact, "onnxruntime", CPU)
 
 
-def test_tensors_the_manifest_does_not_vouch_for_are_refused(artifact: Path) -> None:
+def test_tensors_without_a_checksum_are_refused(artifact: Path) -> None:
     """Initial states and golden examples need a checksum, as graphs do."""
     edit(artifact, lambda document: document["files"].pop("tensors.npz"))
     (artifact / "tensors.npz").write_bytes(b"swapped")
