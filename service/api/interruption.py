@@ -29,7 +29,9 @@ class Interruption:
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(loop)
+        task = asyncio.current_task(loop)
+        assert task is not None, "this is a bug: there is no task to interrupt"
+        self._task = task
         self._timer = loop.call_later(
             self._deadline - time.monotonic() + TIMER_SLACK_SECONDS,
             self._interrupt,
@@ -47,7 +49,7 @@ class Interruption:
         self._timer.cancel()
         if self._departure is not None:
             self._departure.remove_done_callback(self._on_departure)
-        if kind is asyncio.CancelledError and self._cause is not None and self._task is not None:
+        if kind is asyncio.CancelledError and self._cause is not None:
             self._task.uncancel()
             interruption, message = self._cause
             raise interruption(message) from None
@@ -56,7 +58,7 @@ class Interruption:
         self._interrupt(Cancelled, "the client left")
 
     def _interrupt(self, kind: type[GlimpseError], message: str) -> None:
-        if self._cause is None and self._task is not None:
+        if self._cause is None:
             # Not the error itself: its traceback would form a cycle that keeps the body until a garbage collection.
             self._cause = (kind, message)
             self._task.cancel()

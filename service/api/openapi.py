@@ -51,7 +51,7 @@ SCHEMA = "#/components/schemas/{model}"
 def complete(
     document: dict[str, Any], endpoints: Iterable[Endpoint[Any]], *, open_paths: Collection[str], needs_key: bool
 ) -> dict[str, Any]:
-    """Add endpoints and authentication to a document, and return it.
+    """Add endpoints, the headers of every response, and authentication to a document, and return it.
 
     Args:
         document: FastAPI's document, which is modified.
