@@ -77,15 +77,18 @@ def same_arithmetic() -> Iterator[None]:
 def foreground() -> Iterator[None]:
     """This process and its children see signals and file modes as in a terminal, however the tests were started.
 
-    In a shell's background SIGINT is ignored, under `nohup` SIGHUP, and a cautious user's files are private.
+    In a shell's background SIGINT is ignored, under `nohup` SIGHUP, and a cautious user's files are private. Handlers
+    that the test installs are gone after it.
     """
-    handlers: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     mask = os.umask(0o022)
     yield
     os.umask(mask)
     for number, handler in before.items():
-        signal.signal(number, handler)
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -13,17 +12,7 @@ import uvicorn
 from service.server import Supervisor
 
 
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    """The supervisor takes over signals; the next test finds what was there."""
-    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    yield
-    for number, handler in before.items():
-        if signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("handlers")
+@pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_shutdown_reaches_the_processes_at_once(number: signal.Signals) -> None:
     """Not when the supervisor looks for signals the next time; and one that is gone already does not matter."""

@@ -90,7 +90,7 @@ def test_readers_take_turns(experiment: StnExperiment) -> None:
     experiment.readers = [CleanClassifier(config).eval() for config in READERS.values()]
     for each in experiment.readers:
         each.register_forward_pre_hook(lambda _, given: rectified.append(given[0]))
-    loss()
+    assert loss() != pytest.approx(alone, rel=1e-5)
     everything, *thirds = rectified
     assert len(thirds) == 3
     for turn, third in enumerate(thirds):
