@@ -67,8 +67,14 @@ class Batch:
     """Sequences that begin in this segment, with their slots."""
     running: list[Sequence]
     """All live sequences; the index is the slot."""
+    left: list[int]
+    """Number of steps that each of them has left before the segment."""
     steps: int
     """Length of the segment."""
+    ending: list[int]
+    """Slots of the sequences that end in this segment."""
+    streams: list[int]
+    """Slots of the sequences that belong to streams."""
     reason: CloseReason
     padding_row_steps: int
     """Number of steps, summed over the rows, beyond the end of their sequences."""
@@ -84,6 +90,8 @@ class Batcher:
     _waiting: OrderedDict[Request, None] = field(default_factory=OrderedDict)
     """Unsettled requests with rows that have not entered yet, oldest first."""
     _running: list[Sequence] = field(default_factory=list)
+    _step: int = 0
+    """Number of steps computed so far. All running sequences advance together, so that one count serves them all."""
 
     @property
     def running_rows(self) -> int:
@@ -125,7 +133,8 @@ class Batcher:
     def next_batch(self, now: float) -> Batch | None:
         """Form and return the next segment, or None if there is nothing to compute yet (see `wake_at`)."""
         running = self._running
-        gaps = [slot for slot, sequence in enumerate(running) if not sequence.is_live]
+        step = self._step
+        gaps = [slot for slot, one in enumerate(running) if one.ends_at <= step or one.request.is_settled]
         if len(gaps) == len(running):
             running.clear()
             gaps.clear()
@@ -141,10 +150,12 @@ class Batcher:
             reason = CloseReason.FULL
         else:
             reason = CloseReason.DELAY if delayed else CloseReason.IDLE
-        left = [sequence.request.steps - sequence.steps_done for sequence in running]
-        steps = self._segment_steps(left)
-        padding = sum(steps - few for few in left if few < steps)
-        return Batch(moves, entered, list(running), steps, reason, padding)
+        left = [sequence.ends_at - step for sequence in running]
+        streams = [slot for slot, sequence in enumerate(running) if sequence.request.on_progress is not None]
+        steps = self._segment_steps(left, has_streams=bool(streams))
+        ending = [slot for slot, few in enumerate(left) if few <= steps]
+        padding = sum(steps - left[slot] for slot in ending)
+        return Batch(moves, entered, list(running), left, steps, ending, streams, reason, padding)
 
     def wake_at(self, now: float) -> float | None:
         """Return when to call `next_batch` again: `now` if at once, None if not before the next `add`."""
@@ -159,20 +170,23 @@ class Batcher:
 
     def advance(self, batch: Batch, now: float) -> list[Request]:
         """Record a computed segment; return the requests that it finished."""
+        self._step += batch.steps
+        for slot in batch.streams:
+            sequence = batch.running[slot]
+            # If it was dropped because it failed, its outputs were not written.
+            if not sequence.request.is_settled:
+                sequence.request.steps_done[sequence.row] += min(batch.steps, batch.left[slot])
         finished = []
-        for sequence in batch.running:
+        for slot in batch.ending:
+            sequence = batch.running[slot]
             request = sequence.request
-            if request.is_settled:
-                # Dropped meanwhile. If it failed, its outputs were not written, so its stream must not see new steps.
+            if request.is_settled:  # dropped meanwhile
                 continue
-            steps_done = min(sequence.steps_done + batch.steps, request.steps)
-            sequence.steps_done = request.steps_done[sequence.row] = steps_done
-            if steps_done == request.steps:
-                request.rows_left -= 1
-                if not request.rows_left:
-                    request.is_settled = True
-                    request.finished_at = now
-                    finished.append(request)
+            request.rows_left -= 1
+            if not request.rows_left:
+                request.is_settled = True
+                request.finished_at = now
+                finished.append(request)
         return finished
 
     def clear(self) -> list[Request]:
@@ -200,7 +214,7 @@ class Batcher:
                 continue
             if request.started_at is None:
                 request.started_at = now
-            sequence = Sequence(request, request.rows_entered)
+            sequence = Sequence(request, request.rows_entered, self._step + request.steps)
             request.rows_entered += 1
             self.queued_rows -= 1
             if request.rows_entered == request.rows:
@@ -227,9 +241,9 @@ class Batcher:
             moves.append((len(running), gaps.pop(0)))
         return moves
 
-    def _segment_steps(self, left: list[int]) -> int:
+    def _segment_steps(self, left: list[int], *, has_streams: bool) -> int:
         policy = self.policy
         longest = policy.longest_segment
-        if any(sequence.request.on_progress for sequence in self._running):
+        if has_streams:
             longest = min(longest, policy.stream_segment)
         return min(longest, max(min(left), policy.shortest_segment), max(left))

@@ -26,17 +26,13 @@ class Sequence:
 
     request: "Request"
     row: int
-    steps_done: int = 0
-    """Number of steps computed."""
+    ends_at: int
+    """Step of the batcher's count at which it ends."""
     step_inputs: tuple[Array, ...] = ()
     """Per-step inputs of this row, [T 1 ...] each, in the signature's order; sliced when it enters a slot."""
-    step_outputs: tuple[Array | None, ...] = ()
-    """Arrays for the per-step outputs of this row, [T ...] each; None for outputs that are not wanted."""
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it has steps left and its request is unsettled."""
-        return self.steps_done < self.request.steps and not self.request.is_settled
+    step_outputs: tuple[tuple[int, Array], ...] = ()
+    """Arrays [T ...] for this row's per-step outputs that are wanted, with their indices in the signature's order;
+    sliced when it enters a slot."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +61,7 @@ class Request:
     """Output arrays by name: `[rows, ...]`, or `[steps, rows, ...]` for per-step outputs."""
     future: asyncio.Future[None] | None = field(init=False, default=None)
     steps_done: list[int] = field(init=False)
-    """Number of steps computed per row, for streams; per-step outputs are valid up to there."""
+    """Number of steps computed per row, for streams alone; per-step outputs are valid up to there."""
     rows_entered: int = field(init=False, default=0)
     """Number of rows that have entered a slot."""
     rows_left: int = field(init=False)

@@ -68,7 +68,7 @@ class Slots:
             self._move(source, target)
         if batch.entered:
             self._enter(batch.entered)
-        self._copy_inputs(batch.running, batch.steps)
+        self._copy_inputs(batch, range(len(batch.running)))
 
     def compute(self, batch: Batch) -> dict[int, Exception]:
         """Compute the loaded segment; return the exceptions of the rows that failed, by slot.
@@ -76,63 +76,68 @@ class Slots:
         If the batch fails, compute its rows one by one, so that only those fail that also fail alone.
         """
         failures: dict[int, Exception] = {}
+        slots = range(len(batch.running))
         try:
-            self._segment(batch.running, 0, batch.steps)
+            self._segment(batch, slots, 0)
         except Exception as error:  # noqa: BLE001 - a runtime may raise anything, and one row must not fail the batch
-            if len(batch.running) == 1:
+            if len(slots) == 1:
                 failures[0] = error
             else:
-                for slot, sequence in enumerate(batch.running):
+                for slot in slots:
                     try:
-                        self._compute_alone(sequence, slot, batch.steps)
+                        self._compute_alone(batch, slot)
                     except Exception as alone:  # noqa: BLE001
                         failures[slot] = alone
         self._current = 1 - self._current
         return failures
 
-    def _compute_alone(self, sequence: Sequence, slot: int, steps: int) -> None:
-        self._copy_inputs([sequence], steps)
+    def _compute_alone(self, batch: Batch, slot: int) -> None:
+        alone = range(slot, slot + 1)
+        self._copy_inputs(batch, alone)
         self._move(slot, self._spare)
-        self._segment([sequence], self._spare, steps)
+        self._segment(batch, alone, self._spare)
         for array in self._states[1 - self._current].values():
             array[slot] = array[self._spare]
 
-    def _segment(self, running: list[Sequence], first: int, steps: int) -> None:
-        """Compute `steps` steps of the sequences in rows `first` and after, and copy the outputs to their requests."""
-        rows = self._rows(running)
-        for copy in range(first + len(running), first + rows):
+    def _segment(self, batch: Batch, slots: range, first: int) -> None:
+        """Compute the segment of some slots, held in rows `first` and after, and copy the outputs to their requests."""
+        rows = self._rows(slots)
+        for copy in range(first + len(slots), first + rows):
             self._move(first, copy)
-        self._bind(rows, first, steps)()
-        self._copy_outputs(running, first, steps)
+        self._bind(rows, first, batch.steps)()
+        self._copy_outputs(batch, slots, first)
 
-    def _rows(self, running: list[Sequence]) -> int:
-        return max(len(running), self._least_rows)
+    def _rows(self, slots: range) -> int:
+        return max(len(slots), self._least_rows)
 
-    def _copy_inputs(self, running: list[Sequence], steps: int) -> None:
+    def _copy_inputs(self, batch: Batch, slots: range) -> None:
+        steps = batch.steps
         for index, buffer in enumerate(self._step_inputs.values()):
-            given = [s.step_inputs[index][s.steps_done : s.steps_done + steps] for s in running]
-            for slot, part in enumerate(given):
-                if len(part) < steps:
+            given = []
+            for sequence, left in _members(batch, slots):
+                own = sequence.step_inputs[index]
+                if left >= steps:
+                    given.append(own[-left : steps - left or None])
+                else:
                     # Pad with the sequence's own last step: the buffer holds inputs of another request, which may be
                     # what made that one fail.
-                    given[slot] = part[np.minimum(np.arange(steps), len(part) - 1)]
-            given += given[:1] * (self._rows(running) - len(running))
+                    given.append(own[np.minimum(np.arange(-left, steps - left), -1)])
+            given += given[:1] * (self._rows(slots) - len(slots))
             np.concatenate(given, axis=1, out=buffer.cut(len(given), steps))
 
-    def _copy_outputs(self, running: list[Sequence], first: int, steps: int) -> None:
-        for index, buffer in enumerate(self._step_outputs.values()):
-            if all(sequence.step_outputs[index] is None for sequence in running):
-                continue
-            for part, sequence in zip(buffer.cut(self._rows(running), steps).swapaxes(0, 1), running, strict=False):
-                kept = sequence.step_outputs[index]
-                if kept is not None:
-                    left = len(kept) - sequence.steps_done
-                    kept[sequence.steps_done : sequence.steps_done + steps] = part if steps <= left else part[:left]
-        for name, answers in self._outputs.items():
-            for answer, sequence in zip(answers[first:], running, strict=False):
-                kept = sequence.request.outputs.get(name)
-                if kept is not None and sequence.request.steps - sequence.steps_done <= steps:
-                    kept[sequence.row] = answer
+    def _copy_outputs(self, batch: Batch, slots: range, first: int) -> None:
+        steps, rows = batch.steps, self._rows(slots)
+        computed = [buffer.cut(rows, steps).swapaxes(0, 1) for buffer in self._step_outputs.values()]
+        for row, (sequence, left) in enumerate(_members(batch, slots)):
+            if left > steps:
+                for index, kept in sequence.step_outputs:
+                    kept[-left : steps - left] = computed[index][row]
+            else:
+                for index, kept in sequence.step_outputs:
+                    kept[-left:] = computed[index][row, :left]
+                for name, answers in self._outputs.items():
+                    if name in sequence.request.outputs:
+                        sequence.request.outputs[name][sequence.row] = answers[first + row]
 
     def _bind(self, rows: int, first: int, steps: int) -> Bound:
         key = (rows, first, steps, self._current)
@@ -167,8 +172,16 @@ class Slots:
             # Slice once, on entry: slicing costs as much as copying a few steps.
             sequence.step_inputs = tuple(request.inputs[name][:, row : row + 1] for name in self._step_inputs)
             sequence.step_outputs = tuple(
-                request.outputs[name][:, row] if name in request.outputs else None for name in self._step_outputs
+                (index, request.outputs[name][:, row])
+                for index, name in enumerate(self._step_outputs)
+                if name in request.outputs
             )
+
+
+def _members(batch: Batch, slots: range) -> Iterable[tuple[Sequence, int]]:
+    """Return the sequences of some slots with the steps they have left: the next is `-left`, counted from the end."""
+    some = slice(slots.start, slots.stop)
+    return zip(batch.running[some], batch.left[some], strict=True)
 
 
 class _Steps:

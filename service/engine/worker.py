@@ -182,8 +182,7 @@ class Worker:
         assert started is not None, "this is a bug: a segment ended that had not begun"
         self.has_computed = True
         self._settled += [*failed, *finished]
-        streams = {id(s.request): s.request for s in batch.running if s.request.on_progress is not None}
-        self._streams += streams.values()
+        self._streams += dict.fromkeys(batch.running[slot].request for slot in batch.streams)
         for cause in failed.values():
             logger.error("a request failed when run alone: %s", cause, exc_info=cause)
         if len(failures) == len(batch.running):

@@ -178,9 +178,13 @@ class BatcherMachine(RuleBasedStateMachine):
         """The segment is as long as every rule allows, and no longer than the longest sequence needs."""
         left = [sequence.request.steps - self.computed[row_of(sequence)] for sequence in batch.running]
         limits = [self.policy.longest_segment, max(left), max(min(left), self.policy.shortest_segment)]
-        if any(sequence.request.on_progress for sequence in batch.running):
+        streams = [slot for slot, sequence in enumerate(batch.running) if sequence.request.on_progress is not None]
+        if streams:
             limits.append(self.policy.stream_segment)
+        assert batch.left == left
+        assert batch.streams == streams
         assert batch.steps == min(limits)
+        assert batch.ending == [slot for slot, steps in enumerate(left) if steps <= batch.steps]
         assert batch.padding_row_steps == sum(batch.steps - min(batch.steps, steps) for steps in left)
 
     @precondition(lambda self: self.in_hand is not None)
@@ -197,7 +201,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
         for request in finished:
             self.settle(request, "finished")
-            assert request.steps_done == [request.steps] * request.rows
+            assert [self.computed[request, row] for row in range(request.rows)] == [request.steps] * request.rows
             assert request.finished_at == self.now
 
     @invariant()
@@ -205,9 +209,10 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.batcher.queued_rows == len(self.waiting) <= self.policy.queue_rows
 
     @invariant()
-    def counted_steps_are_those_that_were_computed_for_a_live_request(self) -> None:
+    def counted_steps_are_those_that_were_computed_for_a_live_stream(self) -> None:
         for request in self.accepted:
-            assert request.steps_done == [self.computed[request, row] for row in range(request.rows)]
+            computed = [self.computed[request, row] for row in range(request.rows)]
+            assert request.steps_done == (computed if request.on_progress is not None else [0] * request.rows)
 
     @invariant()
     def settled_requests_say_so(self) -> None:

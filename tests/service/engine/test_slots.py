@@ -1,5 +1,7 @@
 """Slots: whatever shares the batch, a request gets the outputs of a plain loop over its own steps."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,6 +24,8 @@ class Bench:
         self.batcher = Batcher(policy)
         initial = INITIAL if runtime.signature.is_recurrent else {}
         self.slots = Slots(runtime, initial, slots=policy.slots, longest_segment=policy.longest_segment)
+        self.computed: Counter[tuple[Request, int]] = Counter()
+        """Number of steps computed for each row of the requests that did not fail."""
         self.failed: set[Request] = set()
         self.finished: set[Request] = set()
 
@@ -40,6 +44,9 @@ class Bench:
             request = batch.running[slot].request
             self.failed.add(request)
             self.batcher.discard(request)
+        for sequence, left in zip(batch.running, batch.left, strict=True):
+            if sequence.request not in self.failed:
+                self.computed[sequence.request, sequence.row] += min(batch.steps, left)
         self.finished.update(self.batcher.advance(batch, 0.0))
         return batch
 
@@ -47,20 +54,20 @@ class Bench:
         while self.compute() is not None:
             pass
 
+    def assert_right_so_far(self, request: Request) -> None:
+        """Assert that all steps computed so far are right."""
+        answers = recurrent_answers(request)
+        for row in range(request.rows):
+            expected = answers[: self.computed[request, row], row]
+            np.testing.assert_array_equal(request.outputs["answers"][: len(expected), row], expected)
+            np.testing.assert_array_equal(request.outputs["sums"][: len(expected), row], expected.sum(axis=-1))
+
 
 def bench(*, slots: int = 2, longest: int = 4, shortest: int = 1, runtime: FakeRuntime | None = None) -> Bench:
     policy = BatchingPolicy(
         slots=slots, queue_rows=16, shortest_segment=shortest, longest_segment=longest, stream_segment=longest
     )
     return Bench(policy, runtime or FakeRuntime())
-
-
-def assert_right_so_far(request: Request) -> None:
-    """Assert that the outputs of all counted steps are correct."""
-    expected = recurrent_answers(request)
-    for row, done in enumerate(request.steps_done):
-        np.testing.assert_array_equal(request.outputs["answers"][:done, row], expected[:done, row])
-        np.testing.assert_array_equal(request.outputs["sums"][:done, row], expected[:done, row].sum(axis=-1))
 
 
 def as_request(arrival: Arrival) -> Request:
@@ -95,7 +102,7 @@ def test_result_never_depends_on_batch_mates(policy: BatchingPolicy, plan: list[
             if leaves and not request.is_settled:
                 made.batcher.discard(request)
                 left.add(request)
-            assert_right_so_far(request)
+            made.assert_right_so_far(request)
         segment += 1
 
     poisoned = {request for request in accepted if (request.inputs["shown"] == POISON).any()}
@@ -127,8 +134,8 @@ def test_member_that_fails_fails_alone() -> None:
 
     assert made.failed == {bad}
     assert made.finished == {good, other}
-    assert_right_so_far(good)
-    assert_right_so_far(other)
+    made.assert_right_so_far(good)
+    made.assert_right_so_far(other)
 
 
 def test_runtime_error_is_answered_with_its_slot() -> None:
@@ -188,7 +195,7 @@ def test_sequence_is_never_computed_in_fewer_rows_than_the_graph_asks_for(slots:
     assert made.failed == {bad}
     assert made.finished == {alone, *good}
     for request in (alone, *good):
-        assert_right_so_far(request)
+        made.assert_right_so_far(request)
 
 
 def test_slot_starts_from_the_initial_state_whoever_used_it_before() -> None:
@@ -199,7 +206,7 @@ def test_slot_starts_from_the_initial_state_whoever_used_it_before() -> None:
 
     made.compute_all()
 
-    assert_right_so_far(again)
+    made.assert_right_so_far(again)
     assert again in made.finished
 
 
@@ -239,7 +246,7 @@ def test_bindings_are_forgotten_before_there_are_too_many(monkeypatch: pytest.Mo
     made.compute_all()
 
     for request in requests:
-        assert_right_so_far(request)
+        made.assert_right_so_far(request)
     assert len(made.slots._bound) <= 2
 
 

@@ -166,7 +166,9 @@ def test_expired_request_is_not_computed() -> None:
 def test_request_that_fails_is_delivered_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
     """The client learns that the model failed; the log has the cause."""
     with working() as bench, caplog.at_level(logging.ERROR, logger="glimpse.engine"):
-        failing = bench.add(recurrent_request(1, poisoned_step=0))
+        failing = recurrent_request(1, poisoned_step=0)
+        failing.on_progress = lambda: None
+        bench.add(failing)
         bench.gate.open()
 
         assert bench.settled() == [failing]
