@@ -37,6 +37,7 @@ class Arrival:
     leaves_after: int | None
     """Segments after which its client has gone."""
     is_stream: bool
+    keeps_last_step: bool
 
 
 def arrivals() -> st.SearchStrategy[list[Arrival]]:
@@ -51,6 +52,7 @@ def arrivals() -> st.SearchStrategy[list[Arrival]]:
             poisoned_step=st.none() | st.integers(0, MAX_STEPS - 1),
             leaves_after=st.none() | st.integers(0, 5),
             is_stream=st.booleans(),
+            keeps_last_step=st.booleans(),
         ),
         min_size=1,
         max_size=12,

@@ -75,6 +75,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             with exchange.timed("decode"):
                 # Drawing the noise of one sample takes less than about 100 microseconds.
                 request = generation() if query.count == 1 else await context.codecs.run(generation)
+            request.keeps_last_step = answer_format == "final"
             work = Generation(query, model, request, seed, answer_format, query.digit)
             return await respond(context, exchange, send, room, work)
 
@@ -99,6 +100,7 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             request = draw.reconstruction(
                 model.manifest, picture=picture, seed=seed, steps=query.steps, deadline=deadline
             )
+            request.keeps_last_step = answer_format == "final"
             work = Reconstruction(query, model, request, seed, answer_format)
             return await respond(context, exchange, send, room, work)
 
@@ -211,7 +213,7 @@ class DrawingWork:
             case "npz":
                 return npz_answer(self._arrays(), self.headers)
             case "final":
-                return picture_answer(self._sheet(self.query.steps - 1, with_attention=False), headers=self.headers)
+                return picture_answer(self._sheet(-1, with_attention=False), headers=self.headers)
             case "png":
                 return picture_answer(self._film_strip(), headers=self.headers)
         animation_format = AnimationFormat(self.answer_format)

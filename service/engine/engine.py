@@ -93,7 +93,7 @@ class Reservation:
     def output_bytes(self, request: Request) -> int:
         """Return the size in bytes of the arrays that hold a request's outputs."""
         per_row, per_step = self._engine.output_sizes(request.wanted)
-        return request.rows * (per_row + request.steps * per_step)
+        return request.rows * (per_row + request.kept_steps * per_step)
 
     def release(self) -> None:
         """Release the room; does nothing if it was released or used."""

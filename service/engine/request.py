@@ -31,7 +31,7 @@ class Sequence:
     step_inputs: tuple[Array, ...] = ()
     """Per-step inputs of this row, [T 1 ...] each, in the signature's order; sliced when it enters a slot."""
     step_outputs: tuple[tuple[int, Array], ...] = ()
-    """Arrays [T ...] for this row's per-step outputs that are wanted, with their indices in the signature's order;
+    """Arrays [T ...] for the last T steps of this row's per-step outputs, with their indices in the signature's order;
     sliced when it enters a slot."""
 
 
@@ -53,12 +53,14 @@ class Request:
     """Time on the engine's monotonic clock, in seconds."""
     wanted: frozenset[str] | None = None
     """Names of the outputs to keep; all of them when None."""
+    keeps_last_step: bool = False
+    """Whether to keep per-step outputs of the last step alone, as if there were no other."""
     on_progress: Callable[[], None] | None = None
     """Callback on the event loop, called whenever `steps_done` may have grown; marks the request as a stream."""
 
     # The engine sets the following fields.
     outputs: dict[str, Array] = field(init=False, default_factory=dict)
-    """Output arrays by name: `[rows, ...]`, or `[steps, rows, ...]` for per-step outputs."""
+    """Output arrays by name: `[rows, ...]`, or `[kept_steps, rows, ...]` for per-step outputs."""
     future: asyncio.Future[None] | None = field(init=False, default=None)
     steps_done: list[int] = field(init=False)
     """Number of steps computed per row, for streams alone; per-step outputs are valid up to there."""
@@ -93,7 +95,12 @@ class Request:
             assert given.dtype == spec.dtype, f"this is a bug: {spec.name} is {given.dtype}, not {spec.dtype}"
         for spec in signature.outputs:
             if self.wanted is None or spec.name in self.wanted:
-                self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.steps), spec.dtype)
+                self.outputs[spec.name] = np.empty(shape_of(spec, self.rows, self.kept_steps), spec.dtype)
+
+    @property
+    def kept_steps(self) -> int:
+        """Number of steps whose per-step outputs are kept."""
+        return 1 if self.keeps_last_step else self.steps
 
     def queue_seconds(self, now: float) -> float:
         """Return the seconds from entering the queue to the first segment, or until now; 0 if it is not queued yet."""

@@ -131,10 +131,12 @@ class Slots:
         for row, (sequence, left) in enumerate(_members(batch, slots)):
             if left > steps:
                 for index, kept in sequence.step_outputs:
-                    kept[-left : steps - left] = computed[index][row]
+                    if left <= len(kept):
+                        kept[-left : steps - left] = computed[index][row]
             else:
                 for index, kept in sequence.step_outputs:
-                    kept[-left:] = computed[index][row, :left]
+                    last = min(left, len(kept))
+                    kept[-last:] = computed[index][row, left - last : left]
                 for name, answers in self._outputs.items():
                     if name in sequence.request.outputs:
                         sequence.request.outputs[name][sequence.row] = answers[first + row]

@@ -211,12 +211,14 @@ async def test_room_that_was_not_used_is_given_back() -> None:
 
 @in_virtual_time
 async def test_outputs_take_what_was_told_before_they_were_there() -> None:
-    """The size is exact, for all outputs and for the wanted ones only, whatever was asked before."""
+    """The size is exact, for all outputs or the wanted ones, for all steps or the last, whatever was asked before."""
     async with serving() as bench:
         bench.gate.open()
-        for rows, steps, wanted in [(1, 3, None), (3, 7, None), (2, 5, frozenset({"sums"})), (1, 1, None)]:
+        sums = frozenset({"sums"})
+        for rows, steps, wanted in [(1, 3, None), (3, 7, None), (2, 5, sums), (1, 1, None), (2, 6, None), (3, 4, sums)]:
             request = recurrent_request(steps, rows=rows)
             request.wanted = wanted
+            request.keeps_last_step = steps % 2 == 0
             with bench.engine.reserve(rows) as room:
                 told = room.output_bytes(request)
                 await room.submit(request)

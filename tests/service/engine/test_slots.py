@@ -55,10 +55,10 @@ class Bench:
             pass
 
     def assert_right_so_far(self, request: Request) -> None:
-        """Assert that all steps computed so far are right."""
+        """Assert that of the steps computed so far, those that the request keeps are right."""
         answers = recurrent_answers(request)
         for row in range(request.rows):
-            expected = answers[: self.computed[request, row], row]
+            expected = answers[: self.computed[request, row], row][request.steps - request.kept_steps :]
             np.testing.assert_array_equal(request.outputs["answers"][: len(expected), row], expected)
             np.testing.assert_array_equal(request.outputs["sums"][: len(expected), row], expected.sum(axis=-1))
 
@@ -79,6 +79,7 @@ def as_request(arrival: Arrival) -> Request:
         poisoned_step=poisoned if poisoned is not None and poisoned < arrival.steps else None,
     )
     request.on_progress = (lambda: None) if arrival.is_stream else None
+    request.keeps_last_step = arrival.keeps_last_step
     return request
 
 
@@ -109,7 +110,8 @@ def test_result_never_depends_on_batch_mates(policy: BatchingPolicy, plan: list[
     assert made.failed == poisoned - left
     assert made.finished == set(accepted) - poisoned - left
     for request in made.finished:
-        np.testing.assert_array_equal(request.outputs["answers"], recurrent_answers(request))
+        kept = recurrent_answers(request)[-request.kept_steps :]
+        np.testing.assert_array_equal(request.outputs["answers"], kept)
 
 
 def test_segment_computes_occupied_slots_alone() -> None:
@@ -221,6 +223,21 @@ def test_outputs_that_nobody_wants_are_not_kept() -> None:
 
     assert set(request.outputs) == {"sums"}
     np.testing.assert_array_equal(request.outputs["sums"], recurrent_answers(request).sum(axis=-1))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("steps", [1, 4, 7])
+def test_last_step_can_be_kept_alone(rows: int, steps: int) -> None:
+    """The outputs then take the memory of one step."""
+    made = bench(slots=2, longest=4, shortest=3)
+    request = recurrent_request(steps, rows=rows)
+    request.keeps_last_step = True
+
+    made.add(request)
+    made.compute_all()
+
+    assert request.outputs["answers"].shape == (1, rows, 2)
+    np.testing.assert_array_equal(request.outputs["answers"], recurrent_answers(request)[-1:])
 
 
 def test_shape_is_bound_once() -> None:
