@@ -28,8 +28,6 @@ class Sequence:
     row: int
     ends_at: int
     """Step of the batcher's count at which it ends."""
-    step_inputs: tuple[Array, ...] = ()
-    """Per-step inputs of this row, [T 1 ...] each, in the signature's order; sliced when it enters a slot."""
     step_outputs: tuple[tuple[int, Array], ...] = ()
     """Arrays [T ...] for the last T steps of this row's per-step outputs, with their indices in the signature's order;
     sliced when it enters a slot."""

@@ -21,6 +21,7 @@ import numpy as np
 from export.manifest import Array, TensorSpec
 from service.engine.batcher import Batch
 from service.engine.request import Sequence
+from service.engine.steps import SegmentBuffer, StepInputs
 from service.runtime.base import Bound, Runtime, shape_of
 
 MAX_BINDINGS = 4096
@@ -53,11 +54,12 @@ class Slots:
                 spec.name: np.zeros(shape_of(spec, height, 1), spec.dtype) for spec in specs if not spec.is_per_step
             }
 
-        def steps(specs: Iterable[TensorSpec]) -> dict[str, _Steps]:
-            return {spec.name: _Steps(spec, height, longest_segment) for spec in specs if spec.is_per_step}
+        def buffers(specs: Iterable[TensorSpec]) -> dict[str, SegmentBuffer]:
+            return {spec.name: SegmentBuffer(spec, height, longest_segment) for spec in specs if spec.is_per_step}
 
-        self._inputs, self._step_inputs = rows(signature.inputs), steps(signature.inputs)
-        self._outputs, self._step_outputs = rows(signature.outputs), steps(signature.outputs)
+        self._inputs, self._input_buffers = rows(signature.inputs), buffers(signature.inputs)
+        self._outputs, self._output_buffers = rows(signature.outputs), buffers(signature.outputs)
+        self._step_inputs = StepInputs(signature.inputs, slots, longest_segment)
         self._states = (rows(signature.state), rows(signature.state))
         self._current = 0
         self._bound: dict[tuple[int, int, int, int], Bound] = {}
@@ -66,9 +68,10 @@ class Slots:
         """Prepare the slots and the inputs for the segment."""
         for source, target in batch.moves:
             self._move(source, target)
+            self._step_inputs.move(source, target)
         if batch.entered:
             self._enter(batch.entered)
-        self._copy_inputs(batch, range(len(batch.running)))
+        self._gather(batch, range(len(batch.running)))
 
     def compute(self, batch: Batch) -> dict[int, Exception]:
         """Compute the loaded segment; return the exceptions of the rows that failed, by slot.
@@ -93,7 +96,7 @@ class Slots:
 
     def _compute_alone(self, batch: Batch, slot: int) -> None:
         alone = range(slot, slot + 1)
-        self._copy_inputs(batch, alone)
+        self._gather(batch, alone)
         self._move(slot, self._spare)
         self._segment(batch, alone, self._spare)
         for array in self._states[1 - self._current].values():
@@ -107,28 +110,19 @@ class Slots:
         self._bind(rows, first, batch.steps)()
         self._copy_outputs(batch, slots, first)
 
+    def _gather(self, batch: Batch, slots: range) -> None:
+        """Copy the inputs of the segment to the buffers."""
+        buffers = _cut(self._input_buffers, self._rows(slots), batch.steps)
+        self._step_inputs.gather(slots, batch.left[slots.start : slots.stop], buffers)
+
     def _rows(self, slots: range) -> int:
         return max(len(slots), self._least_rows)
 
-    def _copy_inputs(self, batch: Batch, slots: range) -> None:
-        steps = batch.steps
-        for index, buffer in enumerate(self._step_inputs.values()):
-            given = []
-            for sequence, left in _members(batch, slots):
-                own = sequence.step_inputs[index]
-                if left >= steps:
-                    given.append(own[-left : steps - left or None])
-                else:
-                    # Pad with the sequence's own last step: the buffer holds inputs of another request, which may be
-                    # what made that one fail.
-                    given.append(own[np.minimum(np.arange(-left, steps - left), -1)])
-            given += given[:1] * (self._rows(slots) - len(slots))
-            np.concatenate(given, axis=1, out=buffer.cut(len(given), steps))
-
     def _copy_outputs(self, batch: Batch, slots: range, first: int) -> None:
-        steps, rows = batch.steps, self._rows(slots)
-        computed = [buffer.cut(rows, steps).swapaxes(0, 1) for buffer in self._step_outputs.values()]
-        for row, (sequence, left) in enumerate(_members(batch, slots)):
+        steps, some = batch.steps, slice(slots.start, slots.stop)
+        computed = [buffer.swapaxes(0, 1) for buffer in _cut(self._output_buffers, self._rows(slots), steps).values()]
+        for row, (sequence, left) in enumerate(zip(batch.running[some], batch.left[some], strict=True)):
+            # Steps are counted from the end, where those that are left are counted from.
             if left > steps:
                 for index, kept in sequence.step_outputs:
                     if left <= len(kept):
@@ -152,8 +146,8 @@ class Slots:
             inputs = {name: array[first:last] for name, array in (self._inputs | before).items()}
             outputs = {name: array[first:last] for name, array in self._outputs.items()}
             outputs |= {f"next_{name}": array[first:last] for name, array in after.items()}
-            inputs |= {name: buffer.cut(rows, steps) for name, buffer in self._step_inputs.items()}
-            outputs |= {name: buffer.cut(rows, steps) for name, buffer in self._step_outputs.items()}
+            inputs |= _cut(self._input_buffers, rows, steps)
+            outputs |= _cut(self._output_buffers, rows, steps)
             bound = self._bound[key] = self._runtime.bind(inputs, outputs)
         return bound
 
@@ -171,33 +165,15 @@ class Slots:
             request, row = sequence.request, sequence.row
             for name, array in self._inputs.items():
                 array[slot] = request.inputs[name][row]
+            self._step_inputs.enter(slot, sequence)
             # Slice once, on entry: slicing costs as much as copying a few steps.
-            sequence.step_inputs = tuple(request.inputs[name][:, row : row + 1] for name in self._step_inputs)
             sequence.step_outputs = tuple(
                 (index, request.outputs[name][:, row])
-                for index, name in enumerate(self._step_outputs)
+                for index, name in enumerate(self._output_buffers)
                 if name in request.outputs
             )
 
 
-def _members(batch: Batch, slots: range) -> Iterable[tuple[Sequence, int]]:
-    """Return the sequences of some slots with the steps they have left: the next is `-left`, counted from the end."""
-    some = slice(slots.start, slots.stop)
-    return zip(batch.running[some], batch.left[some], strict=True)
-
-
-class _Steps:
-    """A buffer for per-step values, [steps rows ...], with contiguous views for smaller segments."""
-
-    def __init__(self, spec: TensorSpec, rows: int, steps: int) -> None:
-        self._spec = spec
-        self._buffer = np.zeros(int(np.prod(shape_of(spec, rows, steps))), spec.dtype)
-        self._cuts: dict[tuple[int, int], Array] = {}
-
-    def cut(self, rows: int, steps: int) -> Array:
-        """Return the contiguous view [steps rows ...] for a segment; views of different sizes overlap."""
-        found = self._cuts.get((rows, steps))
-        if found is None:
-            shape = shape_of(self._spec, rows, steps)
-            found = self._cuts[rows, steps] = self._buffer[: int(np.prod(shape))].reshape(shape)
-        return found
+def _cut(buffers: Mapping[str, SegmentBuffer], rows: int, steps: int) -> dict[str, Array]:
+    """Return the buffers' views for a segment."""
+    return {name: buffer.cut(rows, steps) for name, buffer in buffers.items()}

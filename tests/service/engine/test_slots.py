@@ -11,6 +11,7 @@ from export.manifest import Array
 from service.engine.batcher import Batch, Batcher, BatchingPolicy
 from service.engine.request import Request
 from service.engine.slots import Slots
+from service.engine.steps import FEW_STEPS
 from service.errors import Overloaded
 from tests.service.fakes import INITIAL, POISON, RECURRENT, STATELESS, FakeRuntime, recurrent_answers, recurrent_request
 from tests.strategies import Arrival, arrivals, policies
@@ -223,6 +224,22 @@ def test_outputs_that_nobody_wants_are_not_kept() -> None:
 
     assert set(request.outputs) == {"sums"}
     np.testing.assert_array_equal(request.outputs["sums"], recurrent_answers(request).sum(axis=-1))
+
+
+def test_sequences_longer_than_all_before_enter_a_running_batch() -> None:
+    """Memory for inputs grows, and nobody's inputs are lost."""
+    made = bench(slots=4, longest=5)
+    requests = []
+    for seed, steps in enumerate((7, FEW_STEPS, FEW_STEPS + 1, 3, 3 * FEW_STEPS, 2 * FEW_STEPS)):
+        requests.append(made.add(recurrent_request(steps, seed=seed)))
+        made.compute()
+        made.compute()
+
+    made.compute_all()
+
+    assert made.finished == set(requests)
+    for request in requests:
+        made.assert_right_so_far(request)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
