@@ -28,9 +28,9 @@ class Sequence:
     row: int
     ends_at: int
     """Step of the batcher's count at which it ends."""
-    step_outputs: tuple[tuple[int, Array], ...] = ()
-    """Arrays [T ...] for the last T steps of this row's per-step outputs, with their indices in the signature's order;
-    sliced when it enters a slot."""
+    step_outputs: tuple[tuple[str, Array], ...] = ()
+    """Arrays [T ...] for the last T steps of this row's per-step outputs, with their names; sliced when it enters a
+    slot."""
 
 
 @dataclass(slots=True, eq=False)

@@ -120,17 +120,18 @@ class Slots:
 
     def _copy_outputs(self, batch: Batch, slots: range, first: int) -> None:
         steps, some = batch.steps, slice(slots.start, slots.stop)
-        computed = [buffer.swapaxes(0, 1) for buffer in _cut(self._output_buffers, self._rows(slots), steps).values()]
+        buffers = _cut(self._output_buffers, self._rows(slots), steps)
+        computed = {name: buffer.swapaxes(0, 1) for name, buffer in buffers.items()}
         for row, (sequence, left) in enumerate(zip(batch.running[some], batch.left[some], strict=True)):
             # Steps are counted from the end, where those that are left are counted from.
             if left > steps:
-                for index, kept in sequence.step_outputs:
+                for name, kept in sequence.step_outputs:
                     if left <= len(kept):
-                        kept[-left : steps - left] = computed[index][row]
+                        kept[-left : steps - left] = computed[name][row]
             else:
-                for index, kept in sequence.step_outputs:
+                for name, kept in sequence.step_outputs:
                     last = min(left, len(kept))
-                    kept[-last:] = computed[index][row, left - last : left]
+                    kept[-last:] = computed[name][row, left - last : left]
                 for name, answers in self._outputs.items():
                     if name in sequence.request.outputs:
                         sequence.request.outputs[name][sequence.row] = answers[first + row]
@@ -168,9 +169,7 @@ class Slots:
             self._step_inputs.enter(slot, sequence)
             # Slice once, on entry: slicing costs as much as copying a few steps.
             sequence.step_outputs = tuple(
-                (index, request.outputs[name][:, row])
-                for index, name in enumerate(self._output_buffers)
-                if name in request.outputs
+                (name, kept[:, row]) for name, kept in request.outputs.items() if name in self._output_buffers
             )
 
 
