@@ -33,7 +33,8 @@ class StepInputs:
     """The per-step inputs of the sequences in the slots, at all of their steps.
 
     They are copied when a sequence enters, so that one call gathers those of a segment: to slice them from the arrays
-    of every request, segment by segment, takes three times as long.
+    of every request, segment by segment, takes three times as long. The longest episode that the service takes, a
+    repeat copy of 4,226 steps, makes them 11 MB.
     """
 
     def __init__(self, specs: Iterable[TensorSpec], slots: int, longest_segment: int) -> None:

@@ -89,6 +89,21 @@ def test_nothing_is_taken_for_a_request_that_is_over() -> None:
     assert memory.taken_bytes == 0
 
 
+def test_finished_pictures_alone_take_the_memory_of_one_step(serve: Serve, problem: Problem) -> None:
+    """A response that shows all steps of as many drawings is refused."""
+    query = "/draw/generate?steps=64&count=64&scale=1&seed=1&format="
+
+    async def scenario() -> tuple[httpx.Response, httpx.Response]:
+        limits = {"body_bytes": 1024, "pixels": 784, "memory_bytes": 2**20}
+        async with serve(limits=limits) as (_, client):
+            return await client.get(f"{query}final"), await client.get(f"{query}npz")
+
+    final, every_step = asyncio.run(scenario())
+
+    assert final.status_code == 200
+    problem(every_step, 413, "too-large")
+
+
 @pytest.mark.parametrize("is_form", [False, True])
 def test_large_pictures_at_once_are_decoded_within_the_memory(serve: Serve, problem: Problem, is_form: bool) -> None:  # noqa: FBT001
     """Of pictures with a megapixel in a few hundred bytes, one fits at a time; others are refused until it is done."""

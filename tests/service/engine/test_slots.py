@@ -175,8 +175,8 @@ def test_padding_is_no_earlier_request() -> None:
     bad = made.add(recurrent_request(4, seed=2, poisoned_step=2))
     made.compute_all()
 
-    short = made.add(recurrent_request(1, seed=3))
     long = made.add(recurrent_request(4, seed=4))
+    short = made.add(recurrent_request(1, seed=3))
     made.compute_all()
 
     assert made.failed == {bad}
