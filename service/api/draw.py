@@ -75,7 +75,6 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             with exchange.timed("decode"):
                 # Drawing the noise of one sample takes less than about 100 microseconds.
                 request = generation() if query.count == 1 else await context.codecs.run(generation)
-            request.keeps_last_step = answer_format == "final"
             work = Generation(query, model, request, seed, answer_format, query.digit)
             return await respond(context, exchange, send, room, work)
 
@@ -100,7 +99,6 @@ def endpoints(context: Context) -> list[Endpoint[Any]]:
             request = draw.reconstruction(
                 model.manifest, picture=picture, seed=seed, steps=query.steps, deadline=deadline
             )
-            request.keeps_last_step = answer_format == "final"
             work = Reconstruction(query, model, request, seed, answer_format)
             return await respond(context, exchange, send, room, work)
 
@@ -172,6 +170,10 @@ class DrawingWork:
     request: Request
     seed: int
     answer_format: str
+
+    def __post_init__(self) -> None:
+        """Have the engine keep no more than the response shows."""
+        self.request.keeps_last_step = self.answer_format == "final"
 
     @property
     def headers(self) -> dict[str, str]:

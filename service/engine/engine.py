@@ -67,6 +67,7 @@ class Reservation:
         Raises:
             GlimpseError: as `Engine.submit` does; `NotReady` and `Overloaded` before anything is yielded.
         """
+        assert not request.keeps_last_step, "this is a bug: a stream needs all steps"
         grown = asyncio.Event()
         request.on_progress = grown.set
         submission = asyncio.ensure_future(self.submit(request))

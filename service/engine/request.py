@@ -29,8 +29,8 @@ class Sequence:
     ends_at: int
     """Step of the batcher's count at which it ends."""
     step_outputs: tuple[tuple[str, Array], ...] = ()
-    """Arrays [T ...] for the last T steps of this row's per-step outputs, with their names; sliced when it enters a
-    slot."""
+    """Arrays [T ...] for this row's per-step outputs, at all steps or the last alone, with their names; sliced when it
+    enters a slot."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +52,7 @@ class Request:
     wanted: frozenset[str] | None = None
     """Names of the outputs to keep; all of them when None."""
     keeps_last_step: bool = False
-    """Whether to keep per-step outputs of the last step alone, as if there were no other."""
+    """Whether to keep per-step outputs of the last step alone, as if there were no other; not for streams."""
     on_progress: Callable[[], None] | None = None
     """Callback on the event loop, called whenever `steps_done` may have grown; marks the request as a stream."""
 

@@ -198,6 +198,7 @@ def moment(answered: Request, step: int, manifest: Manifest) -> Drawing:
 
 def bound_nats(answered: Request) -> float:
     """Return the variational bound of a finished reconstruction in nats: final pixel loss plus all latent losses."""
+    assert not answered.keeps_last_step, "this is a bug: every step has a latent loss"
     pixels, latent = answered.outputs["losses"][:, 0].T
     return float(pixels[-1] + latent.sum())
 
