@@ -2,8 +2,8 @@
 
 Each sequence in the running batch has a slot: one row of arrays that are preallocated for the largest batch. A segment
 of n rows is computed on the prefix `[:n]` of these arrays. The state is double-buffered, not copied: each segment
-reads one set of state arrays and writes the other. What is copied are a sequence's own inputs and outputs, and a whole
-row when a sequence moves to another slot.
+reads one set of state arrays and writes the other. What is copied are a sequence's own inputs, when it enters and, if
+they are per step, for each segment; its outputs; and all that a slot holds when a sequence moves to another.
 
 The runtime is bound once to each (rows, steps, set); after that, a segment is one call.
 
