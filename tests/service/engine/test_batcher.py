@@ -384,6 +384,16 @@ def test_steps_of_a_request_that_was_given_up_meanwhile_are_not_counted() -> Non
     assert request.steps_done == [0]
 
 
+def test_padding_of_a_stream_is_not_counted() -> None:
+    """A stream that ends within a segment has no more steps than were asked for."""
+    short, long = ask(1, is_stream=True), ask(4)
+    made = batcher(short, long, shortest=4, stream=4)
+
+    made.advance(formed(made), 0.0)
+
+    assert short.steps_done == [1]
+
+
 def test_clear_answers_everybody_once_and_leaves_nothing() -> None:
     """Running, waiting and partly running requests are dropped once; the current segment then finishes none of them."""
     running, both, waiting, gone = ask(1), ask(1, rows=2), ask(1), ask(1)

@@ -168,19 +168,20 @@ def test_lone_request_that_fails_is_not_computed_twice() -> None:
     assert len(made.failed) == 1
 
 
-def test_padding_is_no_earlier_request() -> None:
+@pytest.mark.parametrize("lengths", [(1, 4), (4, 1)])
+@pytest.mark.parametrize(("steps", "poisoned_step"), [(4, 2), (4, 3), (FEW_STEPS, 0), (FEW_STEPS, 2)])
+def test_padding_is_no_earlier_request(lengths: tuple[int, int], steps: int, poisoned_step: int) -> None:
     """The input that made one request fail is not reused as padding for a later one."""
     made = bench(slots=2, shortest=4, longest=4)
     made.add(recurrent_request(4, seed=1))
-    bad = made.add(recurrent_request(4, seed=2, poisoned_step=2))
+    bad = made.add(recurrent_request(steps, seed=2, poisoned_step=poisoned_step))
     made.compute_all()
 
-    long = made.add(recurrent_request(4, seed=4))
-    short = made.add(recurrent_request(1, seed=3))
+    first, second = (made.add(recurrent_request(steps, seed=steps)) for steps in lengths)
     made.compute_all()
 
     assert made.failed == {bad}
-    assert {short, long} <= made.finished
+    assert {first, second} <= made.finished
     assert made.runtime.shapes[-1] == (2, 4), "the batch failed as a whole and was computed again row by row"
 
 
@@ -224,6 +225,20 @@ def test_outputs_that_nobody_wants_are_not_kept() -> None:
 
     assert set(request.outputs) == {"sums"}
     np.testing.assert_array_equal(request.outputs["sums"], recurrent_answers(request).sum(axis=-1))
+
+
+@pytest.mark.parametrize("bad_slot", [0, 1, 2])
+def test_row_is_computed_beside_copies_of_its_own_inputs(bad_slot: int) -> None:
+    """Rows that are computed one by one after a failure do not meet the input that made it, in whichever slot it is."""
+    made = bench(slots=3, runtime=FakeRuntime(RECURRENT.model_copy(update={"least_rows": 3})))
+    requests = [
+        made.add(recurrent_request(4, seed=slot, poisoned_step=0 if slot == bad_slot else None)) for slot in range(3)
+    ]
+
+    made.compute_all()
+
+    assert made.failed == {requests[bad_slot]}
+    assert made.finished == set(requests) - made.failed
 
 
 def test_sequences_longer_than_all_before_enter_a_running_batch() -> None:
